@@ -1,0 +1,170 @@
+"""What every model shares: options that build a body, a network of body and head, and its functional view."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from distmeta.registry import Registry
+from distmeta.types import Batch, Inputs, Params, TaskKind
+
+registry = Registry("model.name", "distmeta.models")
+
+Architecture = dict[str, Any]  # plain JSON: all that is needed to build the body on any machine, without files
+CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
+
+
+class Body(nn.Module):
+    """Makes features of token ids: (B, L) ids and mask → (B, D). `dim` is D."""
+
+    dim: int
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One text's features must not depend on the padding that other texts of its batch need."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Options that all models have."""
+
+    normalize: bool = False  # features of unit length
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in meta-training only
+
+
+class ModelFactory(Protocol):
+    """What a registered options class offers."""
+
+    normalize: bool
+
+    def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
+        """Finds or builds the tokenizer (from meta-training texts alone) and describes the body. Driver only."""
+
+    def pretrained(self, path: str | None) -> Params | None:
+        """The body's pretrained values by name, or None to start from random ones. Driver only."""
+
+    def body(self, architecture: Architecture) -> Body:
+        """Builds the body, its values random."""
+
+
+class Network(nn.Module):
+    """A body and a linear head; features that are given are not computed again."""
+
+    def __init__(self, body: Body, outputs: int, normalize: bool) -> None:
+        super().__init__()
+        self.body, self.normalize = body, normalize
+        self.head = nn.Linear(body.dim, outputs)
+
+    def forward(self, inputs: Inputs, features_only: bool) -> Tensor:
+        """(B, ...) inputs → (B, ..., D) features or (B, ..., N) outputs."""
+        if "features" in inputs:
+            features = inputs["features"]
+        else:
+            features = self.body(inputs["input_ids"], inputs["attention_mask"])
+            if self.normalize:
+                features = F.normalize(features, dim=-1)
+        return features if features_only else self.head(features)
+
+
+class FunctionalModel:
+    """A network as pure functions of its parameters (see `distmeta.types.Model`).
+
+    Args:
+        network: gives the structure, and the starting values for `init`.
+        task: the kind of task, for its loss.
+        freeze: patterns of parameter names that are neither adapted nor meta-learned.
+    """
+
+    def __init__(self, network: Network, task: TaskKind, freeze: Sequence[str] = ()) -> None:
+        self.network, self.task = network, task
+        values = {name: value.detach() for name, value in network.named_parameters()}
+        frozen = match(values, freeze)
+        self.frozen = {name: values[name] for name in frozen}
+        self.free = [name for name in values if name not in self.frozen]
+
+    def init(self) -> Params:
+        """Copies of the starting values of all that is not frozen."""
+        values = dict(self.network.named_parameters())
+        return {name: values[name].detach().clone() for name in self.free}
+
+    def train(self, mode: bool) -> None:
+        """Switches dropout on or off."""
+        self.network.train(mode)
+
+    def encode(self, shared: Params, stacked: Params, inputs: Inputs) -> Inputs:
+        """Replaces (T, B, L) tokens by (T, B, D) features where all tasks share the body; else leaves them.
+
+        The texts are sorted by length and taken in chunks, so that short ones are not padded to the longest.
+        """
+        if "features" in inputs or any(name.startswith("body.") for name in stacked):
+            return inputs
+        mask = inputs["attention_mask"]
+        size = CPU_CHUNK if mask.device.type == "cpu" else GPU_CHUNK
+        flat = {name: value.flatten(0, 1) for name, value in inputs.items() if name != "rows"}
+        lengths = mask.flatten(0, 1).sum(-1)
+        order = torch.argsort(lengths, stable=True)
+        parts = []
+        for chunk in order.split(size):
+            longest = int(lengths[chunk[-1]])
+            parts.append(self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, features_only=True))
+        features = torch.cat(parts)[torch.argsort(order)]
+        return {"features": features.unflatten(0, mask.shape[:2]), "rows": inputs["rows"]}
+
+    def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
+        """(T, B, D) features."""
+        encoded = self.encode(shared, stacked, inputs)
+        return encoded["features"] if "features" in encoded else self._stacked(shared, stacked, encoded, True)
+
+    def outputs(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
+        """(T, B, N) outputs."""
+        return self._stacked(shared, stacked, self.encode(shared, stacked, inputs), False)
+
+    def loss(self, shared: Params, stacked: Params, batch: Batch) -> Tensor:
+        """(T,) mean losses."""
+        return self.task.loss(self.outputs(shared, stacked, batch.inputs), batch)
+
+    def _stacked(self, shared: Params, stacked: Params, inputs: Inputs, features_only: bool) -> Tensor:
+        # vmap over the forward pass alone: torch.func.grad over vmap is wrong in second order through LayerNorm.
+        def one_task(own: Params, its: Inputs) -> Tensor:
+            return self._call({**shared, **own}, its, features_only)
+
+        return vmap(one_task, randomness="different")(stacked, inputs)
+
+    def _call(self, params: Params, inputs: Inputs, features_only: bool) -> Tensor:
+        needed = ("head.",) if "features" in inputs else ("body.", "head.")
+        params = {n: v for n, v in {**self.frozen, **params}.items() if n.startswith(needed)}
+        return functional_call(self.network, params, (inputs, features_only))
+
+
+def match(names: Iterable[str], patterns: str | Sequence[str]) -> list[str]:
+    """The names that a pattern fits; `head`, `body` and `all` are short for ``head.*``, ``body.*`` and ``*``."""
+    short = {"head": "head.*", "body": "body.*", "all": "*"}
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return [name for name in names if any(fnmatch.fnmatchcase(name, short.get(p, p)) for p in patterns)]
+
+
+def build(
+    options: ModelFactory,
+    architecture: Architecture,
+    task: TaskKind,
+    outputs: int,
+    freeze: Sequence[str] = (),
+    values: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+) -> FunctionalModel:
+    """Builds a model on any machine; `values` replace the seeded random ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(options.body(architecture), outputs, options.normalize)
+    if values:
+        network.load_state_dict(dict(values), strict=False)
+    return FunctionalModel(network, task, freeze)
