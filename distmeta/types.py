@@ -64,7 +64,8 @@ class Stream:
     seed: int
 
 
-class Unit(NamedTuple):
+@dataclass(frozen=True)
+class Unit:
     """`count` consecutive episodes from `first_index`, worked on under `version` of the meta-parameters."""
 
     version: int
@@ -72,7 +73,8 @@ class Unit(NamedTuple):
     count: int
 
 
-class Rejected(NamedTuple):
+@dataclass(frozen=True)
+class Rejected:
     """A task whose meta-gradient was not finite and was left out of the sum."""
 
     index: int
@@ -82,12 +84,16 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What is done to each unit: meta-gradients on a stream, or (not `training`) adaptation and its metrics."""
+    """What is done to each unit: meta-gradients on a stream, or (not `training`) adaptation and its metrics.
+
+    `cache_features` runs the body once a row instead of once an episode: for learners that do not adapt the body, while
+    it does not change.
+    """
 
     stream: Stream
     learner: MetaLearner
     training: bool
-    cache_features: bool = False  # evaluation only: run the body once a row instead of once an episode
+    cache_features: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,9 @@ class TaskKind(Protocol):
 
     def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
         """Figures of each task, each (T,)."""
+
+    def manifest(self, stream: Stream, episodes: int) -> dict[str, Any]:
+        """Which rows of the source the first episodes of a stream are made of, as plain JSON."""
 
 
 class Model(Protocol):
@@ -204,7 +213,9 @@ class Lost(NamedTuple):
 class Pool(Protocol):
     """Workers that each do one unit at a time."""
 
-    workers: Sequence[str]
+    @property
+    def workers(self) -> Sequence[str]:
+        """Their names."""
 
     def publish(self, vector: np.ndarray) -> Any:
         """Makes a flat vector of meta-parameters readable by all workers; returns a handle for `submit`."""
@@ -218,17 +229,23 @@ class Pool(Protocol):
 
 @dataclass
 class ServerState:
-    """All that must be kept to go on exactly: arrays by name (`meta_params`, the optimiser's), and counters."""
+    """All that must be kept to go on exactly: arrays by name (`meta_params`, the optimiser's), and plain JSON."""
 
     arrays: dict[str, np.ndarray]
-    counters: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, int]
+    rejected: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Aggregator(Protocol):
     """Owner of θ: the coordinator hands it a whole meta-batch at a time, in index order."""
 
-    version: int
-    meta_params: np.ndarray
+    @property
+    def version(self) -> int:
+        """Updates so far."""
+
+    @property
+    def meta_params(self) -> np.ndarray:
+        """A copy of θ, (P,) float32."""
 
     def apply(self, results: Sequence[UnitResult]) -> StepReport:
         """Adds the gradients in the order given, clips, updates θ, and counts the version up."""

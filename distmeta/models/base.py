@@ -19,7 +19,8 @@ from distmeta.types import Batch, Inputs, Params, TaskKind
 
 registry = Registry("model.name", "distmeta.models")
 
-Architecture = dict[str, Any]  # plain JSON: all that is needed to build the body on any machine, without files
+# Plain JSON: all that is needed to build the body on any machine, without files.
+Architecture = dict[str, Any]
 CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
 
 
@@ -45,6 +46,7 @@ class ModelFactory(Protocol):
     """What a registered options class offers."""
 
     normalize: bool
+    dropout: float
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
         """Finds or builds the tokenizer (from meta-training texts alone) and describes the body. Driver only."""
@@ -113,11 +115,11 @@ class FunctionalModel:
         lengths = mask.flatten(0, 1).sum(-1)
         order = torch.argsort(lengths, stable=True)
         parts = []
-        for chunk in order.split(size):
+        for chunk in torch.split(order, size):
             longest = int(lengths[chunk[-1]])
             parts.append(self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, features_only=True))
         features = torch.cat(parts)[torch.argsort(order)]
-        return {"features": features.unflatten(0, mask.shape[:2]), "rows": inputs["rows"]}
+        return {"features": features.view(*mask.shape[:2], -1), "rows": inputs["rows"]}
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
         """(T, B, D) features."""
@@ -142,7 +144,8 @@ class FunctionalModel:
     def _call(self, params: Params, inputs: Inputs, features_only: bool) -> Tensor:
         needed = ("head.",) if "features" in inputs else ("body.", "head.")
         params = {n: v for n, v in {**self.frozen, **params}.items() if n.startswith(needed)}
-        return functional_call(self.network, params, (inputs, features_only))
+        result: Tensor = functional_call(self.network, params, (inputs, features_only))
+        return result
 
 
 def match(names: Iterable[str], patterns: str | Sequence[str]) -> list[str]:
@@ -160,6 +163,7 @@ def build(
     freeze: Sequence[str] = (),
     values: Mapping[str, Tensor] | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> FunctionalModel:
     """Builds a model on any machine; `values` replace the seeded random ones."""
     with torch.random.fork_rng(devices=[]):
@@ -167,4 +171,4 @@ def build(
         network = Network(options.body(architecture), outputs, options.normalize)
     if values:
         network.load_state_dict(dict(values), strict=False)
-    return FunctionalModel(network, task, freeze)
+    return FunctionalModel(network.to(device), task, freeze)

@@ -1,0 +1,18 @@
+"""Almost no inner loop (ANIL).
+
+Aniruddh Raghu, Maithra Raghu, Samy Bengio, Oriol Vinyals. Rapid Learning or Feature Reuse? Towards Understanding the
+Effectiveness of MAML. ICLR 2020. https://arxiv.org/abs/1909.09157
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distmeta.algorithms.base import GradientBased, registry
+
+
+@registry.register("anil")
+@dataclass(frozen=True, kw_only=True)
+class ANIL(GradientBased):
+    """MAML that adapts the head alone, in meta-training and at meta-test; the body is meta-learned."""
+
+    inner_adapt: Literal["head"] = "head"

@@ -1,0 +1,19 @@
+"""First-order MAML.
+
+Chelsea Finn, Pieter Abbeel, Sergey Levine. Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks.
+ICML 2017,
+§5.2. https://arxiv.org/abs/1703.03400
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from distmeta.algorithms.base import GradientBased, registry
+
+
+@registry.register("fomaml")
+@dataclass(frozen=True, kw_only=True)
+class FOMAML(GradientBased):
+    """MAML whose inner gradients count as constants: the meta-gradient is Σ_t ∇L_t at the adapted parameters."""
+
+    first_order: ClassVar[bool] = True

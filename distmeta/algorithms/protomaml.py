@@ -1,0 +1,46 @@
+"""Proto-MAML.
+
+Eleni Triantafillou et al. Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples. ICLR 2020, §3.
+https://arxiv.org/abs/1903.03096
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from distmeta.algorithms.base import GradientBased, Rate, registry
+from distmeta.algorithms.protonet import prototypes
+from distmeta.inner import expand
+from distmeta.types import Batch, Model, Params
+
+
+@registry.register("protomaml")
+@dataclass(frozen=True, kw_only=True)
+class ProtoMAML(GradientBased):
+    """MAML whose head starts as the nearest-prototype classifier of the support set, and is adapted from there.
+
+    −scale ‖f − c‖² is, but for a term that all classes share, linear in f with weight 2 · scale · c and bias
+    −scale ‖c‖². The start depends on the body, so gradients flow through it too.
+    """
+
+    scale: Rate = 1.0  # the paper's; features of unit length want about 10
+
+    def adapts(self, names: Sequence[str]) -> list[str]:
+        """The chosen parameters of the body; the head always is."""
+        return [name for name in names if name in super(ProtoMAML, self).adapts(names) or name.startswith("head.")]
+
+    def init(self, params: Params, generator: torch.Generator) -> Params:
+        """θ: the body; the head is made from each support set."""
+        return {name: value for name, value in params.items() if not name.startswith("head.")}
+
+    def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
+        """The head from prototypes, and a copy for each task of what is adapted of the body."""
+        centres = prototypes(model.features(meta_params, {}, support.inputs), support)
+        head = {
+            "head.weight": 2 * self.scale * centres,
+            "head.bias": -self.scale * centres.square().sum(-1),
+        }
+        return {**expand(meta_params, self.adapts(list(meta_params)), len(centres)), **head}

@@ -1,0 +1,32 @@
+"""Reptile.
+
+Alex Nichol, Joshua Achiam, John Schulman. On First-Order Meta-Learning Algorithms. 2018.
+https://arxiv.org/abs/1803.02999
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from distmeta.algorithms.base import GradientBased, concatenate, registry
+from distmeta.types import Episode, Metrics, Model, Params
+
+
+@registry.register("reptile")
+@dataclass(frozen=True, kw_only=True)
+class Reptile(GradientBased):
+    """θ ← θ + ε mean_t(θ′_t − θ): with `outer.optimizer: sgd`, ε is `outer.lr`.
+
+    The paper has no query set: support and query examples are adapted to together, and the figures of a step are those
+    of the adapted learner on the query examples that it has seen.
+    """
+
+    def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
+        """Σ_t θ − θ′_t for what is adapted, 0 for what is not."""
+        with torch.no_grad():
+            adapted = self.adapt(model, meta_params, concatenate(episode.support, episode.query))
+            outputs = self.predict(model, adapted, episode.query.inputs)
+            gradient = {name: torch.zeros_like(value) for name, value in meta_params.items()}
+            for name, value in adapted.stacked.items():
+                gradient[name] = (meta_params[name] - value).sum(0)
+        return gradient, model.task.metrics(outputs, episode.query)

@@ -1,0 +1,82 @@
+"""Where workers run: in this process, or as Ray actors. Both give the driver the same coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+
+from distmeta.config import ClusterConfig
+from distmeta.coordinator import Coordinator
+from distmeta.types import Pool, ServerState, StepReport, Unit, UnitResult, Work
+
+
+class UnitRunner(Protocol):
+    """A worker."""
+
+    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
+        """Works on a unit."""
+
+
+class Setup(Protocol):
+    """All that a backend must know of a run. It is pickled to where workers and server are built."""
+
+    def make_worker(self, name: str, device: str) -> UnitRunner:
+        """Builds a worker, where it is to run."""
+
+    def make_coordinator(self, pool: Pool) -> Coordinator:
+        """Builds the server and its coordinator over a pool."""
+
+
+class Coordination(Protocol):
+    """The coordinator as the driver sees it, here or in an actor."""
+
+    def advance(self, steps: int) -> list[StepReport]:
+        """Runs outer steps."""
+
+    def evaluate(
+        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Evaluates consecutive episodes of a stream."""
+
+    def state(self) -> ServerState:
+        """The server's state."""
+
+    def load(self, state: ServerState) -> None:
+        """Goes back to a state."""
+
+
+class Backend(Protocol):
+    """A connected backend."""
+
+    def start(self, setup: Setup) -> Coordination:
+        """Builds server and workers."""
+
+
+@contextmanager
+def open_backend(cluster: ClusterConfig) -> Iterator[Backend]:
+    """Connects to where the workers will run, and cleans up behind them whatever happens."""
+    if cluster.backend == "ray":
+        from distmeta.backends.ray import RayBackend
+
+        with RayBackend(cluster) as backend:
+            yield backend
+    else:
+        from distmeta.backends.inprocess import InProcessBackend
+
+        yield InProcessBackend(cluster)
+
+
+def preflight(cluster: ClusterConfig) -> None:
+    """Refuses in seconds, and before anything is loaded, what cannot work.
+
+    Raises:
+        ClusterError: an address where no Ray answers; more GPUs than there are.
+    """
+    if cluster.backend == "ray":
+        from distmeta.backends import ray as backend
+    else:
+        from distmeta.backends import inprocess as backend  # type: ignore[no-redef]
+    backend.preflight(cluster)

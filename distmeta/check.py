@@ -1,0 +1,99 @@
+"""What a configuration amounts to, without starting it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from distmeta import tracking
+from distmeta.backends import preflight
+from distmeta.config import RunConfig
+from distmeta.experiment import Experiment, build_experiment
+from distmeta.progress import Reporter
+
+
+def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
+    """Validates, loads data and model, and shows the plan.
+
+    Returns:
+        The figures that ``--json`` prints.
+
+    Raises:
+        UserError: naming what would keep the run from starting.
+    """
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
+    preflight(config.cluster)
+    experiment = build_experiment(config)
+    summary = summarise(experiment)
+    reporter.table("Data", ("split", "classes", "examples", "such as"), _split_rows(experiment))
+    reporter.table("Parameters", ("what", "parameters", "tensors"), _parameter_rows(summary))
+    plan = summary["plan"]
+    reporter.note(f"data: {summary['examples']:,} texts from {config.data.path}")
+    for name, rows in _examples(experiment).items():
+        reporter.note(f"  {name}: {rows}")
+    reporter.note(f"adapted to each task: {', '.join(summary['adapted']) or 'nothing'}")
+    reporter.note(
+        f"plan: {plan['backend']}, {plan['workers']} workers ({plan['cpus_per_worker']:g} CPU, "
+        f"{'GPU if there is one' if plan['gpus_per_worker'] is None else str(plan['gpus_per_worker']) + ' GPU'} each) "
+        f"and a server; {plan['outer_steps']} outer steps of {plan['meta_batch_size']} episodes in "
+        f"{plan['units_per_step']} units"
+    )
+    if plan["units_per_step"] < plan["workers"]:
+        reporter.note(
+            f"note: {plan['units_per_step']} units keep only so many of the {plan['workers']} workers busy; "
+            "a smaller cluster.tasks_per_unit or a larger outer.meta_batch_size would do"
+        )
+    return summary
+
+
+def summarise(experiment: Experiment) -> dict[str, Any]:
+    """The plan as plain JSON."""
+    config, setup, model = experiment.config, experiment.setup, experiment.model
+    sizes = dict(zip(setup.layout.names, setup.layout.sizes, strict=True))
+    adapted = experiment.learner.adapts([*model.free])
+    corpus = setup.corpus
+    return {
+        "examples": len(experiment.source.texts),
+        "splits": {
+            split: {"classes": names, "examples": len(corpus.rows(split))} for split, names in experiment.splits.items()
+        },
+        "meta_parameters": setup.layout.size,
+        "frozen_parameters": sum(value.numel() for value in model.frozen.values()),
+        "frozen": list(model.frozen),
+        "adapted_parameters": sum(sizes.get(name, 0) for name in adapted),
+        "adapted": adapted,
+        "plan": {
+            "backend": config.cluster.backend,
+            "workers": config.cluster.workers if config.cluster.backend == "ray" else 1,
+            "cpus_per_worker": config.cluster.cpus_per_worker,
+            "gpus_per_worker": config.cluster.gpus_per_worker,
+            "outer_steps": config.outer.steps,
+            "meta_batch_size": config.outer.meta_batch_size,
+            "units_per_step": math.ceil(config.outer.meta_batch_size / config.cluster.tasks_per_unit),
+        },
+    }
+
+
+def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
+    corpus = experiment.setup.corpus
+    return [
+        (split, str(len(names)), f"{len(corpus.rows(split)):,}", ", ".join(names[:2]))
+        for split, names in experiment.splits.items()
+    ]
+
+
+def _parameter_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        ("meta-learned", f"{summary['meta_parameters']:,}", ""),
+        ("of these, adapted", f"{summary['adapted_parameters']:,}", str(len(summary["adapted"]))),
+        ("frozen", f"{summary['frozen_parameters']:,}", str(len(summary["frozen"]))),
+    ]
+
+
+def _examples(experiment: Experiment) -> dict[str, str]:
+    """A text of the first class of each split."""
+    source = experiment.source
+    return {
+        split: f"{names[0]}: {source.texts[source.labels.index(names[0])]}"
+        for split, names in experiment.splits.items()
+    }

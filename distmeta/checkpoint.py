@@ -1,0 +1,98 @@
+"""Checkpoints: safetensors and JSON, written aside and renamed, hashed, checked on load. Nothing is ever unpickled.
+
+RUN/checkpoints/step-00000100/state.safetensors   θ and the optimiser's arrays
+                              state.json          counters, and what the run is
+                              SHA256SUMS          of both, as `sha256sum -c` reads it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file, save_file
+
+from distmeta.errors import CheckpointError
+from distmeta.types import ServerState
+
+FOLDER, TENSORS, DOCUMENT, SUMS = "checkpoints", "state.safetensors", "state.json", "SHA256SUMS"
+
+
+def save(run_dir: Path, state: ServerState, identity: dict[str, str], keep: int) -> Path:
+    """Writes a checkpoint and removes all but the newest `keep`.
+
+    Args:
+        run_dir: the run's directory.
+        state: what to keep.
+        identity: hashes of what the state belongs to; `load` hands them back.
+        keep: how many checkpoints to leave.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    folder = run_dir / FOLDER
+    final = folder / f"step-{state.counters['version']:08d}"
+    aside = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file(state.arrays, aside / TENSORS)
+    document = {"counters": state.counters, "rejected": state.rejected, "identity": identity}
+    (aside / DOCUMENT).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    sums = "".join(f"{_sha256(aside / name)}  {name}\n" for name in (TENSORS, DOCUMENT))
+    (aside / SUMS).write_text(sums, encoding="utf-8")
+    for path in (*aside.iterdir(), aside):
+        _sync(path)
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+    _sync(folder)
+    for old in _folders(run_dir)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load(run_dir: Path) -> tuple[ServerState, dict[str, str]]:
+    """Reads the newest checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or it is not what was written.
+    """
+    folders = _folders(run_dir)
+    if not folders:
+        raise CheckpointError(str(run_dir), "has no checkpoint", "start a new run with `distmeta train CONFIG`")
+    folder = folders[-1]
+    older = f"{folders[-2].name} is used" if len(folders) > 1 else "start a new run"
+    remedy = f"restore it from a backup, or delete the folder and {older}"
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        for name in (TENSORS, DOCUMENT):
+            if _sha256(folder / name) != expected.get(name):
+                raise CheckpointError(str(folder / name), "was altered or cut short", remedy)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(str(folder), f"cannot be read ({error})", remedy) from error
+    document: dict[str, Any] = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    state = ServerState(load_file(folder / TENSORS), document["counters"], document["rejected"])
+    return state, document["identity"]
+
+
+def _folders(run_dir: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted((run_dir / FOLDER).glob("step-*"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Makes a file or a folder's entries survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

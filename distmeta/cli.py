@@ -1,0 +1,136 @@
+"""The command line. Nothing heavy is imported before a command runs.
+
+Progress and tables go to stderr; with ``--json`` exactly one JSON object goes to stdout. A user's mistake is one
+line and exit code 2, Ctrl-C is 130.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distmeta.errors import ConfigError, UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help=__import__("distmeta").__doc__,
+)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, such as jobs/quickstart.yaml.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an MLflow run id.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings such as outer.steps=50.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.command()
+def train(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file; left out with --resume.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run, exactly where its last checkpoint left it."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Meta-train, then evaluate on meta-test."""
+    from distmeta import train as driver
+    from distmeta.config import default_run_dir, load_config
+    from distmeta.progress import Reporter
+    from distmeta.runs import resolve
+
+    if resume is not None:
+        settings = [*([config] if config else []), *(overrides or [])]
+        if config and "=" not in config:
+            raise ConfigError(config, "a configuration given beside --resume", "a run has its own: leave it out")
+        with Reporter() as reporter:
+            _print(driver.resume(resolve(resume), settings, reporter), as_json)
+        return
+    if config is None:
+        raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
+    run_config = load_config(config, overrides or [])
+    run_dir = Path(run_config.run_dir) if run_config.run_dir else default_run_dir(config)
+    with Reporter() as reporter:
+        _print(driver.train(run_config, run_dir, reporter), as_json)
+
+
+@app.command()
+def evaluate(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Evaluate a run's newest checkpoint on its fixed meta-test episodes."""
+    from distmeta import train as driver
+    from distmeta.progress import Reporter
+    from distmeta.runs import resolve
+
+    with Reporter() as reporter:
+        _print(driver.evaluate(resolve(run), overrides or [], reporter), as_json)
+
+
+@app.command()
+def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Validate a configuration, load its data and model, and show the plan. Starts nothing."""
+    from distmeta.check import check as inspect
+    from distmeta.config import load_config
+    from distmeta.progress import Reporter
+
+    with Reporter() as reporter:
+        _print(inspect(load_config(config, overrides or []), reporter), as_json)
+
+
+@app.command()
+def submit(
+    config: Config,
+    address: Annotated[str, typer.Option(help="Where Ray's dashboard answers, such as http://head:8265.")],
+    overrides: Overrides = None,
+) -> None:
+    """Run a configuration as a job on a Ray cluster, and follow its log."""
+    from distmeta.submit import submit as submit_job
+    from distmeta.submit import train_command
+
+    command = train_command(config, overrides or [], Path.cwd())
+    raise typer.Exit(submit_job(address, command, Path.cwd()))
+
+
+@app.command()
+def ui(
+    uri: Annotated[str | None, typer.Option(help="MLflow's store; by default the one in this directory.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on the runs, on this machine only."""
+    from distmeta import tracking
+
+    address = tracking.resolve_uri(uri)
+    tracking.check_store(address)
+    command = tracking.ui_command(address, port)
+    os.execv(command[0], command)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+
+
+def main() -> None:
+    """Entry point: turns a user's mistake into one line."""
+    try:
+        app()
+    except UserError as error:
+        print(f"distmeta: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "distmeta: interrupted; `distmeta train --resume RUN` goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Meta-test on a fixed list of episodes: every figure with its interval, comparisons paired on the same episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distmeta.backends import Coordination
+from distmeta.experiment import Contender, Experiment
+from distmeta.tasks.classification import manifest_sha256
+from distmeta.types import Stream
+
+Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
+SLICES = 10  # parts of an evaluation, for the sake of its progress bar
+
+
+def mean_ci95(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval: 1.96 standard errors, episodes being independent draws."""
+    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("inf")
+    return float(values.mean()), float(half)
+
+
+def meta_test(
+    experiment: Experiment, coordination: Coordination, run_dir: Path, progress: Progress
+) -> list[dict[str, Any]]:
+    """Evaluates all contenders on the same meta-test episodes, one row of figures for each number of shots.
+
+    Writes each manifest into `run_dir`. Accuracies are shares of 1; `difference` is the meta-trained learner's accuracy
+    less the baseline's, paired by episode.
+    """
+    evaluation = experiment.config.evaluation
+    rows = []
+    streams = {shots: experiment.stream("meta_test", shots) for shots in evaluation.shots}
+    # All of one θ before the next: features are kept for one θ at a time.
+    accuracy = {
+        (contender.name, shots): run_episodes(
+            experiment, coordination, contender, stream, evaluation.episodes, progress
+        )["accuracy"]
+        for contender in experiment.contenders
+        for shots, stream in streams.items()
+    }
+    trained, *baselines = experiment.contenders
+    for shots, stream in streams.items():
+        manifest = experiment.model.task.manifest(stream, evaluation.episodes)
+        digest = manifest_sha256(manifest)
+        path = run_dir / f"manifest-{stream.ways}way-{shots}shot.json"
+        path.write_text(json.dumps(manifest, sort_keys=True, separators=(",", ":")), encoding="utf-8")
+        mean, half = mean_ci95(accuracy[trained.name, shots])
+        compared = []
+        for baseline in baselines:
+            base_mean, base_half = mean_ci95(accuracy[baseline.name, shots])
+            gain, gain_half = mean_ci95(accuracy[trained.name, shots] - accuracy[baseline.name, shots])
+            compared.append(
+                {
+                    "name": baseline.name,
+                    "accuracy": base_mean,
+                    "ci95": base_half,
+                    "difference": gain,
+                    "difference_ci95": gain_half,
+                }
+            )
+        rows.append(
+            {
+                "name": trained.name,
+                "ways": stream.ways,
+                "shots": shots,
+                "queries": stream.queries,
+                "episodes": evaluation.episodes,
+                "accuracy": mean,
+                "ci95": half,
+                "manifest_sha256": digest,
+                "baselines": compared,
+            }
+        )
+    return rows
+
+
+def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
+    """Figures of the present θ on meta-validation episodes of the training shape."""
+    evaluation = experiment.config.evaluation
+    stream = experiment.stream("meta_validation", experiment.config.episodes.shots)
+    episodes = evaluation.validation_episodes
+    work = experiment.work(experiment.learner, stream, episodes)
+    metrics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
+    figures = {f"meta_validation/{name}": float(values.mean()) for name, values in metrics.items()}
+    figures["meta_validation/accuracy_ci95"] = mean_ci95(metrics["accuracy"])[1]
+    return figures
+
+
+def adaptation_curve(
+    experiment: Experiment, coordination: Coordination, progress: Progress
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Accuracies and their intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
+
+    On meta-validation episodes: a curve invites a choice of steps, and choices are not made on meta-test.
+    """
+    evaluation = experiment.config.evaluation
+    if "inner_steps" not in {field.name for field in fields(experiment.learner)}:  # type: ignore[arg-type]
+        return {}
+    stream = experiment.stream("meta_validation", experiment.config.episodes.shots)
+    curves = {}
+    for contender in experiment.contenders[:2]:
+        points = []
+        for steps in range(evaluation.curve_steps + 1):
+            learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
+            shortened = contender._replace(name=f"{contender.name}, {steps} inner steps", learner=learner)
+            metrics = run_episodes(experiment, coordination, shortened, stream, evaluation.curve_episodes, progress)
+            points.append(mean_ci95(metrics["accuracy"]))
+        curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
+    return curves
+
+
+def run_episodes(
+    experiment: Experiment,
+    coordination: Coordination,
+    contender: Contender,
+    stream: Stream,
+    episodes: int,
+    progress: Progress,
+) -> dict[str, np.ndarray]:
+    """Metrics of the first episodes of a stream, (episodes,) each."""
+    per_unit = experiment.config.evaluation.episodes_per_unit
+    work = experiment.work(contender.learner, stream)
+    size = per_unit * -(-episodes // (per_unit * SLICES))  # whole units: their cuts must not depend on the slices
+    parts = []
+    for first in range(0, episodes, size):
+        progress(f"{contender.name}, {stream.shots}-shot", first, episodes)
+        count = min(size, episodes - first)
+        parts.append(coordination.evaluate(work, first, count, per_unit, contender.initial))
+    progress(f"{contender.name}, {stream.shots}-shot", episodes, episodes)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """The evaluation table: episodes, learner, accuracy in %, and how far ahead of it the meta-trained learner is."""
+    rows = []
+    for row in meta_test:
+        shape = f"{row['ways']}-way {row['shots']}-shot"
+        rows.append((shape, row["name"], _percent(row["accuracy"], row["ci95"]), ""))
+        for base in row["baselines"]:
+            ahead = f"{100 * base['difference']:+.1f} ± {100 * base['difference_ci95']:.1f}"
+            rows.append((shape, base["name"], _percent(base["accuracy"], base["ci95"]), ahead))
+    return rows
+
+
+def _percent(mean: float, half: float) -> str:
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"

@@ -1,0 +1,213 @@
+"""From a configuration to everything a run is made of, checked before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from distmeta.algorithms.base import registry as algorithms
+from distmeta.algorithms.protonet import ProtoNet
+from distmeta.config import OuterConfig, RunConfig, build_options
+from distmeta.coordinator import Coordinator
+from distmeta.errors import ConfigError
+from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build, match
+from distmeta.models.base import registry as models
+from distmeta.params import Layout, sha256
+from distmeta.server import ParameterServer
+from distmeta.tasks.classification import Classification
+from distmeta.tasks.corpus import Corpus, build_corpus
+from distmeta.tasks.sources import Source, read_source
+from distmeta.tasks.splits import split_classes
+from distmeta.types import MetaLearner, Pool, Stream, Work
+from distmeta.worker import Worker
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Enough to build the same model anywhere, without files. `frozen` holds what is not in θ."""
+
+    options: ModelFactory
+    architecture: Architecture
+    outputs: int
+    freeze: tuple[str, ...]
+    frozen: dict[str, np.ndarray]
+    seed: int
+
+    def build(self, task: Classification, device: str) -> FunctionalModel:
+        """Builds the model; what is free has random values, since θ is always given."""
+        values = {name: torch.tensor(value) for name, value in self.frozen.items()}
+        return build(self.options, self.architecture, task, self.outputs, self.freeze, values, self.seed, device)
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """What server and workers are built from, wherever they run (see `distmeta.backends.Setup`)."""
+
+    corpus: Corpus
+    model: ModelSpec
+    layout: Layout
+    meta_params: np.ndarray
+    outer: OuterConfig
+    training: Work
+    tasks_per_unit: int
+
+    def make_worker(self, name: str, device: str) -> Worker:
+        """Builds a worker on a device."""
+        if device != "cpu":
+            # The promise of the same answer needs kernels that add in a fixed order.
+            torch.use_deterministic_algorithms(True)
+        task = Classification(self.corpus)
+        return Worker(name, self.model.build(task, device), task, self.layout, device)
+
+    def make_coordinator(self, pool: Pool) -> Coordinator:
+        """Builds the parameter server and its coordinator."""
+        server = ParameterServer(self.outer, self.meta_params)
+        return Coordinator(pool, server, self.training, self.outer.meta_batch_size, self.tasks_per_unit)
+
+
+class Contender(NamedTuple):
+    """A row of the evaluation table: a learner, under θ or (`initial`) what θ started from."""
+
+    name: str
+    learner: MetaLearner
+    initial: bool
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run that could start."""
+
+    config: RunConfig
+    source: Source
+    splits: dict[str, list[str]]
+    tokenizer: Tokenizer
+    model: FunctionalModel
+    learner: MetaLearner
+    setup: RunSetup
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """The meta-trained learner, then what it is compared with on the same episodes."""
+        name = self.config.algorithm.name
+        return [
+            Contender(f"{name}, meta-trained", self.learner, initial=False),
+            Contender(f"{name}, not meta-trained", self.learner, initial=True),
+            Contender("prototypes, frozen encoder", ProtoNet(), initial=True),
+        ]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hashes of what decides a run's result: equal identities give equal meta-parameters."""
+        config = self.config.model_dump(mode="json")
+        deciding = {name: config[name] for name in ("data", "episodes", "model", "algorithm", "inner", "outer", "seed")}
+        deciding["tasks_per_unit"] = config["cluster"]["tasks_per_unit"]
+        for name in ("path", "cache", "splits"):
+            deciding["data"].pop(name)  # where the data lies does not matter: its content is hashed below
+        deciding["model"].pop("path")
+        if self.config.outer.schedule == "constant":
+            deciding["outer"].pop("steps")  # so that a finished run can be prolonged
+        text = json.dumps(deciding, sort_keys=True)
+        return {
+            "config": hashlib.sha256(text.encode()).hexdigest(),
+            "data": self.setup.corpus.fingerprint,
+            "initial_meta_params": sha256(self.setup.meta_params),
+        }
+
+    def work(self, learner: MetaLearner, stream: Stream, episodes: int | None = None) -> Work:
+        """Evaluation of a learner; features are kept where that saves running the body."""
+        names = list(self.setup.layout.names)
+        adapts_body = any(name.startswith("body.") for name in learner.adapts(names))
+        texts = stream.ways * (stream.shots + stream.queries) * (episodes or 0)
+        pays = episodes is None or texts > len(self.setup.corpus.rows(stream.split))
+        return Work(stream, learner, training=False, cache_features=pays and not adapts_body)
+
+    def stream(self, split: str, shots: int) -> Stream:
+        """Evaluation episodes of a split."""
+        evaluation = self.config.evaluation
+        return Stream(split, self.config.evaluation_ways, shots, evaluation.queries, evaluation.seed)
+
+
+def build_experiment(config: RunConfig) -> Experiment:
+    """Loads data and model, and checks that they fit the configuration.
+
+    Raises:
+        UserError: naming what does not.
+    """
+    learner = make_learner(config)
+    options = make_model_options(config)
+    source = read_source(config.data)
+    ways = {"meta_train": config.episodes.ways}
+    ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
+    splits = split_classes(source, config.data, ways=ways, examples_per_class=config.examples_per_class)
+    seen = set(splits["meta_train"])
+    texts = (text for text, label in zip(source.texts, source.labels, strict=True) if label in seen)
+    tokenizer, architecture = options.prepare(config.model.path, texts)
+    corpus = build_corpus(source, splits, tokenizer, config.data.max_length, config.data.cache)
+    task = Classification(corpus)
+    freeze = (config.model.freeze,) if isinstance(config.model.freeze, str) else tuple(config.model.freeze)
+    outputs = task.outputs(config.episodes.ways)
+    pretrained = options.pretrained(config.model.path)
+    values = {f"body.{name}": value for name, value in (pretrained or {}).items()}
+    model = build(options, architecture, task, outputs, freeze, values, config.seed)
+    _check_patterns(config, model, freeze)
+    theta = learner.init(model.init(), torch.Generator().manual_seed(config.seed))
+    if not theta:
+        raise ConfigError("model.freeze", "nothing is left to meta-learn", "freeze less")
+    if config.evaluation_ways != config.episodes.ways and any(name.startswith("head.") for name in theta):
+        raise ConfigError(
+            "evaluation.ways",
+            f"{config.algorithm.name} meta-learns a head for {config.episodes.ways} ways",
+            "give the same number, or use protomaml or protonet",
+        )
+    layout = Layout.of(theta)
+    frozen = {name: value.numpy() for name, value in model.frozen.items()}
+    spec = ModelSpec(options, architecture, outputs, freeze, frozen, config.seed)
+    shape = config.episodes
+    stream = Stream("meta_train", shape.ways, shape.shots, shape.queries, config.seed)
+    body_is_constant = not any(name.startswith("body.") for name in theta) and not options.dropout
+    training = Work(stream, learner, training=True, cache_features=body_is_constant)
+    setup = RunSetup(corpus, spec, layout, layout.flatten(theta), config.outer, training, config.cluster.tasks_per_unit)
+    return Experiment(config, source, splits, tokenizer, model, learner, setup)
+
+
+def make_learner(config: RunConfig) -> MetaLearner:
+    """The configured algorithm; `inner.*` keys set its fields of the same names."""
+    cls = algorithms.get(config.algorithm.name)
+    options: dict[str, Any] = dict(config.algorithm.model_extra or {})
+    keys = {name: f"algorithm.{name}" for name in options}
+    for name in config.inner.model_fields_set:
+        options[f"inner_{name}"] = getattr(config.inner, name)
+        keys[f"inner_{name}"] = f"inner.{name}"
+    learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys)
+    return learner
+
+
+def make_model_options(config: RunConfig) -> ModelFactory:
+    """The configured model's options."""
+    extra = dict(config.model.model_extra or {})
+    cls = models.get(config.model.name)
+    options: ModelFactory = build_options(cls, extra, {name: f"model.{name}" for name in extra})
+    return options
+
+
+def _check_patterns(config: RunConfig, model: FunctionalModel, freeze: tuple[str, ...]) -> None:
+    """Refuses patterns of parameter names that fit nothing."""
+    names = [*model.frozen, *model.free]
+    adapt = config.inner.adapt or []
+    for key, patterns, among in (
+        ("model.freeze", freeze, names),
+        ("inner.adapt", [adapt] if isinstance(adapt, str) else adapt, model.free),
+    ):
+        for pattern in patterns:
+            if not match(among, pattern):
+                frozen = " that is not frozen" if match(names, pattern) else ""
+                shown = ", ".join(names[:3])
+                raise ConfigError(
+                    key, f"{pattern!r} fits no parameter{frozen}", f"there are {len(names)}, such as {shown}"
+                )

@@ -1,0 +1,190 @@
+"""Pretrained encoders of the transformers library, such as BERT: Devlin et al., NAACL 2019,
+https://arxiv.org/abs/1810.04805; pooled to one feature vector a text as in Sentence-BERT: Reimers and
+Gurevych, EMNLP 2019, https://arxiv.org/abs/1908.10084.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from distmeta.errors import ConfigError, ModelError
+from distmeta.models.base import Architecture, Body, ModelOptions, registry
+from distmeta.models.pretrained import locate, quiet, reading
+from distmeta.models.text import check_length, masked_mean
+from distmeta.types import Params
+
+DROPOUTS = (  # what BERT, DistilBERT and ModernBERT call it
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
+    *("embedding_dropout", "mlp_dropout"),
+)
+
+
+@registry.register("hf")
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace(ModelOptions):
+    """Options. The encoder's own dropout rates give way to `dropout`."""
+
+    normalize: bool = True  # as sentence encoders are trained to be compared
+    pooling: Literal["mean", "cls"] = "mean"
+    layers: Annotated[int, Field(ge=1)] | None = None  # the first so many; none: all
+    attention: Literal["eager", "sdpa"] = "eager"  # sdpa is faster, but has no second derivative everywhere
+
+    def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
+        """Reads tokenizer and configuration; `texts` are not looked at.
+
+        Raises:
+            ConfigError: `model.path` is missing, or `model.layers` are more than there are.
+            ModelError: what lies there is not a text encoder with its tokenizer.
+        """
+        from transformers import AutoTokenizer
+
+        folder, where = locate(path), f"model.path {path}"
+        with reading(where):
+            config = self._config(folder, where)
+            # The meta device: the encoder's structure without its memory.
+            with torch.device("meta"):
+                encoder = self._encoder(config)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+            raise ModelError(where, "no tokenizer that the tokenizers library reads", "add its tokenizer.json")
+        if tokenizer.pad_token_id is None:
+            raise ModelError(where, "its tokenizer has no padding token", "choose an encoder like BERT")
+        if len(tokenizer) > config.vocab_size:
+            found = f"{len(tokenizer)} tokens in its tokenizer, {config.vocab_size} in config.json"
+            raise ModelError(where, found, "give the tokenizer that belongs to the model")
+        backend = tokenizer.backend_tokenizer
+        backend.no_padding()
+        backend.no_truncation()
+        return backend, {
+            "model_type": config.model_type,
+            "config": json.loads(config.to_json_string(use_diff=False)),
+            "vocab_size": config.vocab_size,
+            "pad_id": tokenizer.pad_token_id,
+            "max_length": min(tokenizer.model_max_length, _positions(encoder)),
+        }
+
+    def pretrained(self, path: str | None) -> Params:
+        """Reads the weights, from safetensors alone.
+
+        Raises:
+            ModelError: weights that are missing, unreadable or do not cover the encoder; features that
+                depend on padding.
+        """
+        from transformers import AutoModel
+
+        _, architecture = self.prepare(path, ())
+        where = f"model.path {path}"
+        with reading(where):
+            config = self._rebuild(architecture)
+            encoder, report = AutoModel.from_pretrained(
+                locate(path),
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **self._keywords(config),
+            )
+            if missing := sorted(report["missing_keys"]):
+                found = f"no weights for {missing[0]} ({len(missing)} parameters in all)"
+                raise ModelError(where, found, "give a model whose safetensors hold the whole encoder")
+            body = HuggingFaceBody(encoder, architecture, self.pooling)
+            _check_padding(body, architecture, where)
+        return {name: value.detach() for name, value in body.named_parameters()}
+
+    def body(self, architecture: Architecture) -> Body:
+        """D = the encoder's hidden size."""
+        with quiet():
+            return HuggingFaceBody(self._encoder(self._rebuild(architecture)), architecture, self.pooling)
+
+    def _config(self, folder: Path, where: str) -> Any:
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if type(config) not in MODEL_MAPPING or config.is_encoder_decoder:
+            raise ModelError(where, f"{config.model_type} is not an encoder", "choose one like BERT")
+        if self.layers is not None:
+            if self.layers > config.num_hidden_layers:
+                found = f"{self.layers} layers of a model of {config.num_hidden_layers}"
+                raise ConfigError("model.layers", found, "give fewer, or leave it out for all")
+            config.num_hidden_layers = self.layers
+        return config
+
+    def _rebuild(self, architecture: Architecture) -> Any:
+        from transformers import AutoConfig
+
+        config = AutoConfig.for_model(architecture["model_type"]).from_dict(architecture["config"])
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, self.dropout)
+        return config
+
+    def _encoder(self, config: Any) -> Any:
+        from transformers import AutoModel
+
+        return AutoModel.from_config(config, **self._keywords(config))
+
+    def _keywords(self, config: Any) -> dict[str, Any]:
+        from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+        known = inspect.signature(MODEL_MAPPING[type(config)]).parameters
+        pooler = {"add_pooling_layer": False} if "add_pooling_layer" in known else {}  # never used here
+        return {"attn_implementation": self.attention, "dtype": torch.float32, **pooler}
+
+
+class HuggingFaceBody(Body):
+    """An encoder and the pooling of its last layer."""
+
+    def __init__(self, encoder: Any, architecture: Architecture, pooling: str) -> None:
+        super().__init__()
+        self.encoder, self.pooling = encoder, pooling
+        self.dim, self.max_length = encoder.config.hidden_size, architecture["max_length"]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, D).
+
+        Raises:
+            ConfigError: L is more than the positions there are.
+        """
+        check_length(input_ids, self.max_length)
+        dtype = self.encoder.get_input_embeddings().weight.dtype
+        # (B, 1, 1, L), added to the scores: of a (B, L) mask transformers asks .item(), which vmap forbids.
+        added = (1 - attention_mask.to(dtype)) * torch.finfo(dtype).min
+        hidden = self.encoder(input_ids=input_ids, attention_mask=added[:, None, None, :]).last_hidden_state
+        return self.pool(hidden, attention_mask)
+
+    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L, D) and (B, L) → (B, D)."""
+        return hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, attention_mask)
+
+
+def _positions(encoder: Any) -> int:
+    """How many tokens an encoder takes; RoBERTa's kind leaves out the positions up to its padding token's."""
+    embeddings = getattr(encoder, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    limit: int = encoder.config.max_position_embeddings
+    return limit if padding is None else limit - padding - 1
+
+
+def _check_padding(body: HuggingFaceBody, architecture: Architecture, where: str) -> None:
+    """Compares a padded text with what the encoder makes of it by itself: some read a mask in another way."""
+    ids = torch.tensor([[i for i in range(architecture["vocab_size"]) if i != architecture["pad_id"]][:4]])
+    mask = torch.ones_like(ids)
+    body.eval()
+    with torch.no_grad():
+        expected = body.pool(body.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+        found = body(F.pad(ids, (0, 3), value=architecture["pad_id"]), F.pad(mask, (0, 3)))
+    if not torch.allclose(found, expected, atol=1e-4):
+        kind = architecture["model_type"]
+        raise ModelError(where, f"{kind} features depend on padding", "choose an encoder like BERT")

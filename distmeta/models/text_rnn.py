@@ -1,0 +1,72 @@
+"""A gated recurrent unit over words: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder",
+EMNLP 2014, https://aclanthology.org/D14-1179. The cell is written out: nn.GRU cannot be stacked over tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distmeta.models.base import Architecture, Body, registry
+from distmeta.models.text import TextOptions
+
+
+@registry.register("text_rnn")
+@dataclass(frozen=True, kw_only=True)
+class TextRNN(TextOptions):
+    """Options."""
+
+    hidden_size: Annotated[int, Field(ge=1)] = 128
+    bidirectional: bool = True
+
+    def body(self, architecture: Architecture) -> Body:
+        """D = hidden_size, twice that if bidirectional."""
+        return TextRNNBody(architecture["vocab_size"], self)
+
+
+class GRU(nn.Module):
+    """One direction; gates lie in the order reset, update, candidate."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.inputs = nn.Linear(input_size, 3 * hidden_size)
+        self.state = nn.Linear(hidden_size, 3 * hidden_size)
+
+    def forward(self, embedded: Tensor, present: Tensor, backwards: bool) -> Tensor:
+        """(B, L, E) embeddings, (B, L, 1) presence → (B, H) state after the last word read."""
+        steps = list(zip(self.inputs(embedded).unbind(1), present.unbind(1), strict=True))
+        state = embedded.new_zeros(embedded.shape[0], self.hidden_size)
+        for seen, there in reversed(steps) if backwards else steps:
+            x_reset, x_update, x_new = seen.chunk(3, dim=-1)
+            h_reset, h_update, h_new = self.state(state).chunk(3, dim=-1)
+            candidate = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)
+            update = torch.sigmoid(x_update + h_update)
+            state = torch.where(there, (1 - update) * candidate + update * state, state)
+        return state
+
+
+class TextRNNBody(Body):
+    """Embeddings → dropout → a GRU in each direction → their last states, side by side → dropout."""
+
+    def __init__(self, vocab_size: int, options: TextRNN) -> None:
+        super().__init__()
+        self.dim = options.hidden_size * (2 if options.bidirectional else 1)
+        self.embedding = nn.Embedding(vocab_size, options.embedding_size)
+        self.forwards = GRU(options.embedding_size, options.hidden_size)
+        self.backwards = GRU(options.embedding_size, options.hidden_size) if options.bidirectional else None
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, D)."""
+        embedded = self.dropout(self.embedding(input_ids))
+        present = attention_mask.bool().unsqueeze(-1)
+        states = [self.forwards(embedded, present, backwards=False)]
+        if self.backwards is not None:
+            states.append(self.backwards(embedded, present, backwards=True))
+        features: Tensor = self.dropout(torch.cat(states, dim=-1))
+        return features

@@ -1,0 +1,107 @@
+"""What a person sees while a run is going: on a terminal a live bar, elsewhere plain lines. Always on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from distmeta.types import StepReport
+
+LINE_SECONDS = 10.0  # between two plain lines
+SMOOTHING = 0.9  # of the loss that is shown
+
+
+class Reporter:
+    """Shows progress; a context manager."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.live = self.console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._said = time.monotonic()
+        self._loss: float | None = None
+        self._validation = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def step(self, report: StepReport, total: int) -> None:
+        """An outer step has been taken."""
+        loss = report.metrics.get("meta_train/loss", float("nan"))
+        self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
+        speed = report.metrics["time/tasks_per_second"]
+        figures = f"loss {self._loss:.3f}{self._validation} · {speed:.1f} tasks/s"
+        for task in report.rejected:
+            self.note(f"task {task.index} rejected ({', '.join(task.names)}): {task.reason}")
+        self._show("outer steps", report.outer_step, total, figures)
+
+    def validation(self, step: int, figures: dict[str, float]) -> None:
+        """Meta-validation has been done."""
+        accuracy, half = figures["meta_validation/accuracy"], figures["meta_validation/accuracy_ci95"]
+        self._validation = f" · validation {100 * accuracy:.1f} %"
+        if not self.live:
+            self.note(f"step {step}: validation accuracy {100 * accuracy:.1f} ± {100 * half:.1f} %")
+
+    def episodes(self, what: str, done: int, total: int) -> None:
+        """Part of an evaluation has been done."""
+        self._show(what, done, total, "", closing=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table that stays; repeated entries of the first column are left out."""
+        table = Table(title=title, title_justify="left")
+        for number, column in enumerate(columns):
+            numeric = all(row[number][:1] in "+-0123456789" for row in rows)
+            table.add_column(column, justify="right" if numeric else "left")
+        last = None
+        for first, *rest in rows:
+            if last is not None and first != last:
+                table.add_section()
+            table.add_row("" if first == last else first, *rest)
+            last = first
+        self.console.print(table)
+
+    def _show(self, what: str, done: int, total: int, figures: str, closing: bool = False) -> None:
+        if self.live:
+            if what not in self._bars:
+                self._bars[what] = self._progress.add_task(what, total=total, figures="")
+            self._progress.update(self._bars[what], completed=done, figures=figures)
+            if closing and done == total:
+                self._progress.remove_task(self._bars.pop(what))
+        elif time.monotonic() - self._said > LINE_SECONDS or (done == total and not closing):
+            self._said = time.monotonic()
+            self.note(f"{what} {done}/{total}  {figures}".rstrip())

@@ -1,0 +1,85 @@
+"""A run's directory: made once, named by path or by MLflow run id.
+
+RUN/config.yaml        the resolved configuration
+    run.json           MLflow's address and run id
+    tokenizer.json
+    checkpoints/       see distmeta.checkpoint
+    evaluation.json    the figures, as --json prints them
+    manifest-*.json    which rows the meta-test episodes are made of
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distmeta.config import RunConfig, override, parse_yaml, validate
+from distmeta.errors import CheckpointError, ConfigError
+
+CONFIG, RUN = "config.yaml", "run.json"
+# What may change when a run goes on: nothing that decides its result.
+RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
+
+
+def require_new(run_dir: Path) -> None:
+    """Raises a `ConfigError` where something lies already."""
+    if run_dir.exists():
+        raise ConfigError(
+            "run_dir",
+            f"{run_dir} exists",
+            f"choose another, or go on with `distmeta train --resume {run_dir}`",
+        )
+
+
+def create(run_dir: Path, config: RunConfig, tokenizer: str) -> None:
+    """Makes the directory of a new run."""
+    run_dir.mkdir(parents=True)
+    content = config.model_dump(mode="json")
+    (run_dir / CONFIG).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON for people to read."""
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration of a run, with overrides of what cannot change its result, and its `run.json`.
+
+    Raises:
+        CheckpointError: not a run's directory.
+        ConfigError: an override of what makes the run what it is.
+    """
+    try:
+        content = parse_yaml((run_dir / CONFIG).read_text(encoding="utf-8"), str(run_dir / CONFIG))
+        run = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            str(run_dir), f"is not a run's directory ({error})", "give one with config.yaml and run.json"
+        ) from error
+    for item in overrides:
+        key = item.partition("=")[0]
+        if not key.startswith(RESUMABLE) or key == "cluster.tasks_per_unit":
+            raise ConfigError(
+                key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
+            )
+    return validate(override(content, overrides)), run
+
+
+def resolve(run: str, tracking_uri: str | None = None) -> Path:
+    """The directory of a run, given as a path or as an MLflow run id.
+
+    Raises:
+        UserError: neither.
+    """
+    if (path := Path(run)).is_dir():
+        return path
+    from distmeta import tracking
+
+    if not run.isalnum():
+        raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
+    return tracking.find_run_dir(tracking.resolve_uri(tracking_uri), run)

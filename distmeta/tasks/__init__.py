@@ -1,0 +1,1 @@
+"""From labelled texts to episodes: sources → split → corpus → one file a task kind."""

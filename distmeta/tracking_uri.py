@@ -1,0 +1,118 @@
+"""Where runs are tracked: the address of an MLflow store, and whether it can be used.
+
+Free of MLflow, whose import takes seconds and whose client retries for minutes.
+"""
+
+import base64
+import http.client
+import os
+import re
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from distmeta.errors import TrackingError
+
+HEALTH_TIMEOUT_SECONDS = 5.0
+USABLE = "give sqlite:///FOLDER/mlflow.db or the http address of an MLflow server"
+
+
+def resolve_uri(configured: str | None) -> str:
+    """The store: as configured, else ``$MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
+
+    The path of an SQLite file is made absolute, so that it is the same store from any other directory.
+    """
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    path = uri.removeprefix("sqlite:///")
+    if path in (uri, "", ":memory:"):
+        return uri
+    return f"sqlite:///{Path(path).expanduser().absolute()}"
+
+
+def mask(text: str) -> str:
+    """Replaces the ``user:password@`` of every address in a text."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)
+
+
+def database(uri: str) -> Path:
+    """The file of an SQLite URI.
+
+    Raises:
+        TrackingError: it names none.
+    """
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    if path in (uri, "", ":memory:"):
+        raise TrackingError("tracking.uri", f"{uri!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
+    return Path(path)
+
+
+def check_store(uri: str) -> None:
+    """Finds out within seconds whether a resolved URI can be used.
+
+    Raises:
+        TrackingError: a server that does not answer, a file that cannot be written, a kind of store that is
+            not supported. The message holds no credentials.
+    """
+    scheme = uri.partition(":")[0]
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    elif scheme == "sqlite":
+        _check_sqlite(database(uri))
+    elif "://" not in uri or scheme == "file":
+        raise TrackingError("tracking.uri", f"{mask(uri)!r} is a file store, which MLflow 3 refuses", USABLE)
+    else:
+        raise TrackingError("tracking.uri", f"the kind of store {scheme!r} is not supported", USABLE)
+
+
+def _check_sqlite(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise TrackingError("tracking.uri", f"the folder {path.parent} does not exist", "create it")
+    if path.is_dir():
+        raise TrackingError("tracking.uri", f"{path} is a folder", "name a file, such as mlflow.db")
+    for target in (path.parent, path):  # SQLite writes its journal beside the file
+        if target.exists() and not os.access(target, os.W_OK):
+            raise TrackingError("tracking.uri", f"{target} is not writable", "choose another place")
+    if path.exists() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                raise TrackingError("tracking.uri", f"{path} is not an SQLite database", "name another file")
+
+
+def _check_server(uri: str) -> None:
+    def fault(found: str) -> TrackingError:
+        remedy = "start it (mlflow server), or mend the address or $MLFLOW_TRACKING_USERNAME and _PASSWORD"
+        return TrackingError("tracking.uri", f"{mask(uri)} {found}", remedy)
+
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+        request = urllib.request.Request(plain.geturl(), headers=_authorization(parts))
+        with urllib.request.urlopen(request, timeout=HEALTH_TIMEOUT_SECONDS, context=_tls()) as answer:
+            body = answer.read(100)
+    except urllib.error.HTTPError as error:
+        raise fault(f"answers /health with {error.code}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise fault(f"does not answer ({mask(str(getattr(error, 'reason', error)))})") from None
+    if body.strip() != b"OK":
+        raise fault("is not an MLflow server")
+
+
+def _authorization(parts: urllib.parse.SplitResult) -> dict[str, str]:
+    """The header that MLflow's own client would send."""
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    user = urllib.parse.unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = urllib.parse.unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    if not user:
+        return {}
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def _tls() -> ssl.SSLContext:
+    """Certificates as MLflow's own client would check them."""
+    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context

@@ -1,0 +1,183 @@
+"""The driver: advance, evaluate, checkpoint, log. The only outer loop there is, whatever the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distmeta import checkpoint, figures, runs, tracking
+from distmeta.backends import Coordination, open_backend, preflight
+from distmeta.config import RunConfig
+from distmeta.errors import CheckpointError
+from distmeta.evaluate import adaptation_curve, meta_test, meta_validation, table_rows
+from distmeta.experiment import Experiment, build_experiment
+from distmeta.params import sha256
+from distmeta.progress import Reporter
+from distmeta.tracking import Tracker
+
+REPORT_SECONDS = 0.5  # of training between two reports to the driver
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that has its workers, its directory and its MLflow run."""
+
+    experiment: Experiment
+    coordination: Coordination
+    tracker: Tracker
+    run_dir: Path
+    reporter: Reporter
+
+
+def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
+    """Meta-trains from the start, then evaluates on meta-test.
+
+    Returns:
+        The figures that ``--json`` prints.
+
+    Raises:
+        UserError: before anything is written.
+    """
+    runs.require_new(run_dir)
+    with _session(config, run_dir, reporter) as session:
+        return _train_and_test(session, 0)
+
+
+def resume(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
+    """Goes on from a run's newest checkpoint; the result is that of a run that was never stopped."""
+    config, run = runs.read(run_dir, overrides)
+    state, identity = checkpoint.load(run_dir)
+    with _session(config, run_dir, reporter, run["mlflow_run_id"], identity) as session:
+        session.coordination.load(state)
+        reporter.note(f"going on from outer step {state.counters['version']}")
+        return _train_and_test(session, state.counters["version"])
+
+
+def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
+    """Evaluates a run's newest checkpoint on meta-test."""
+    config, run = runs.read(run_dir, overrides)
+    state, identity = checkpoint.load(run_dir)
+    with _session(config, run_dir, reporter, run["mlflow_run_id"], identity) as session:
+        session.coordination.load(state)
+        return _test(session)
+
+
+@contextmanager
+def _session(
+    config: RunConfig,
+    run_dir: Path,
+    reporter: Reporter,
+    mlflow_run_id: str | None = None,
+    identity: dict[str, str] | None = None,
+) -> Iterator[Session]:
+    """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt."""
+    uri = tracking.resolve_uri(config.tracking.uri)
+    tracking.check_store(uri)
+    preflight(config.cluster)
+    experiment = build_experiment(config)
+    for name, expected in (identity or {}).items():
+        if experiment.identity[name] != expected:
+            raise CheckpointError(
+                str(run_dir),
+                f"was made with other {name.replace('_', ' ')}",
+                "restore it, or start a new run",
+            )
+    reporter.note(describe(experiment))
+    with open_backend(config.cluster) as backend:
+        coordination = backend.start(experiment.setup)
+        tracker = Tracker.start(
+            uri,
+            config.tracking.experiment,
+            run_dir.name,
+            config.model_dump(mode="json"),
+            run_dir,
+            run_id=mlflow_run_id,
+        )
+        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+        try:
+            if mlflow_run_id is None:
+                runs.create(run_dir, config, experiment.tokenizer.to_str())
+                runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
+                tracker.log_artifact(run_dir / runs.CONFIG)
+            yield Session(experiment, coordination, tracker, run_dir, reporter)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status)
+
+
+def _train_and_test(session: Session, done: int) -> dict[str, Any]:
+    config, coordination = session.experiment.config, session.coordination
+    total, seconds = config.outer.steps, REPORT_SECONDS
+    every = (config.checkpoint.every, config.evaluation.validation_every)
+    while done < total:
+        stop = min([total, *(done - done % n + n for n in every if n)])
+        for report in coordination.advance(min(stop - done, max(1, int(REPORT_SECONDS / seconds)))):
+            done, seconds = report.outer_step, report.metrics["time/step_seconds"]
+            session.tracker.log(done, report.metrics)
+            session.reporter.step(report, total)
+        if config.evaluation.validation_every and done % config.evaluation.validation_every == 0:
+            validation = meta_validation(session.experiment, coordination)
+            session.tracker.log(done, validation)
+            session.reporter.validation(done, validation)
+        if done == total or (config.checkpoint.every and done % config.checkpoint.every == 0):
+            _save(session)
+    return _test(session)
+
+
+def _save(session: Session) -> None:
+    # What is in MLflow must never be behind the checkpoint: a resumed run does not log earlier steps again.
+    session.tracker.flush()
+    keep = session.experiment.config.checkpoint.keep
+    checkpoint.save(session.run_dir, session.coordination.state(), session.experiment.identity, keep)
+
+
+def _test(session: Session) -> dict[str, Any]:
+    experiment, coordination, tracker = session.experiment, session.coordination, session.tracker
+    progress: Callable[[str, int, int], None] = session.reporter.episodes
+    state = coordination.state()
+    steps = state.counters["version"]
+    rows = meta_test(experiment, coordination, session.run_dir, progress)
+    result = {
+        "run_dir": str(session.run_dir),
+        "mlflow_run_id": tracker.run_id,
+        "outer_steps": steps,
+        "meta_params_sha256": sha256(np.asarray(state.arrays["meta_params"])),
+        "meta_test": rows,
+    }
+    runs.write_json(session.run_dir / "evaluation.json", result)
+    tracker.log_artifact(session.run_dir / "evaluation.json")
+    for row in rows:
+        name = f"meta_test/accuracy_{row['ways']}way_{row['shots']}shot"
+        tracker.log(steps, {name: row["accuracy"], f"{name}_ci95": row["ci95"]})
+        tracker.log_artifact(session.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
+    if curve := adaptation_curve(experiment, coordination, progress):
+        path = session.run_dir / "adaptation_curve.png"
+        figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, path)
+        tracker.log_artifact(path)
+    episodes = experiment.config.evaluation.episodes
+    session.reporter.table(
+        f"Meta-test accuracy in % on {episodes} episodes, ± 95 % interval. Ahead: the\n"
+        "meta-trained learner's accuracy less the row's, paired by episode",
+        ("episodes", "learner", "accuracy", "ahead"),
+        table_rows(rows),
+    )
+    return result
+
+
+def describe(experiment: Experiment) -> str:
+    """A run in a line: data, model, what is adapted, where."""
+    config, layout = experiment.config, experiment.setup.layout
+    classes = " / ".join(str(len(names)) for names in experiment.splits.values())
+    where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
+    return (
+        f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "
+        f"{classes} classes to meta-train / -validate / -test on; {where}"
+    )

