@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from distmeta import tracking
-from distmeta.backends import preflight
+from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
 from distmeta.experiment import Experiment, build_experiment
 from distmeta.progress import Reporter

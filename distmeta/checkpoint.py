@@ -42,8 +42,7 @@ def save(run_dir: Path, state: ServerState, identity: dict[str, str], keep: int)
     save_file(state.arrays, aside / TENSORS)
     document = {"counters": state.counters, "rejected": state.rejected, "identity": identity}
     (aside / DOCUMENT).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    sums = "".join(f"{_sha256(aside / name)}  {name}\n" for name in (TENSORS, DOCUMENT))
-    (aside / SUMS).write_text(sums, encoding="utf-8")
+    (aside / SUMS).write_text(_sums(aside), encoding="utf-8")
     for path in (*aside.iterdir(), aside):
         _sync(path)
     shutil.rmtree(final, ignore_errors=True)
@@ -67,13 +66,12 @@ def load(run_dir: Path) -> tuple[ServerState, dict[str, str]]:
     older = f"{folders[-2].name} is used" if len(folders) > 1 else "start a new run"
     remedy = f"restore it from a backup, or delete the folder and {older}"
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        for name in (TENSORS, DOCUMENT):
-            if _sha256(folder / name) != expected.get(name):
-                raise CheckpointError(str(folder / name), "was altered or cut short", remedy)
-    except (OSError, ValueError) as error:
+        written, found = (folder / SUMS).read_text(encoding="utf-8"), _sums(folder)
+    except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(str(folder), f"cannot be read ({error})", remedy) from error
+    if written != found:
+        altered = next((line.split()[1] for line in found.splitlines() if line not in written), SUMS)
+        raise CheckpointError(str(folder / altered), "was altered or cut short", remedy)
     document: dict[str, Any] = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     state = ServerState(load_file(folder / TENSORS), document["counters"], document["rejected"])
     return state, document["identity"]
@@ -84,9 +82,13 @@ def _folders(run_dir: Path) -> list[Path]:
     return sorted((run_dir / FOLDER).glob("step-*"))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sums(folder: Path) -> str:
+    """A line of hash and name for each file, as the tool sha256sum writes it."""
+    lines = []
+    for name in (TENSORS, DOCUMENT):
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines)
 
 
 def _sync(path: Path) -> None:

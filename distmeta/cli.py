@@ -43,9 +43,9 @@ def train(
 ) -> None:
     """Meta-train, then evaluate on meta-test."""
     from distmeta import train as driver
-    from distmeta.config import default_run_dir, load_config
     from distmeta.progress import Reporter
     from distmeta.runs import resolve
+    from distmeta.settings import default_run_dir, load_config
 
     if resume is not None:
         settings = [*([config] if config else []), *(overrides or [])]
@@ -77,8 +77,8 @@ def evaluate(run: Run, overrides: Overrides = None, as_json: Json = False) -> No
 def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
     """Validate a configuration, load its data and model, and show the plan. Starts nothing."""
     from distmeta.check import check as inspect
-    from distmeta.config import load_config
     from distmeta.progress import Reporter
+    from distmeta.settings import load_config
 
     with Reporter() as reporter:
         _print(inspect(load_config(config, overrides or []), reporter), as_json)

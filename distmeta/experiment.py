@@ -13,13 +13,14 @@ from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.algorithms.protonet import ProtoNet
-from distmeta.config import OuterConfig, RunConfig, build_options
+from distmeta.config import OuterConfig, RunConfig
 from distmeta.coordinator import Coordinator
 from distmeta.errors import ConfigError
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build, match
 from distmeta.models.base import registry as models
 from distmeta.params import Layout, sha256
 from distmeta.server import ParameterServer
+from distmeta.settings import build_options
 from distmeta.tasks.classification import Classification
 from distmeta.tasks.corpus import Corpus, build_corpus
 from distmeta.tasks.sources import Source, read_source

@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from distmeta.config import RunConfig, override, parse_yaml, validate
+from distmeta.config import RunConfig
 from distmeta.errors import CheckpointError, ConfigError
+from distmeta.settings import override, parse_yaml, validate
 
 CONFIG, RUN = "config.yaml", "run.json"
 # What may change when a run goes on: nothing that decides its result.

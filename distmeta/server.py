@@ -49,7 +49,7 @@ class ParameterServer:
             worst = self.rejected[-1]
             raise TrainingError(
                 f"outer step {self.version + 1}: task {worst.index} ({', '.join(worst.names)}) was rejected, "
-                f"{worst.reason}; that makes {len(self.rejected)}, and outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
+                f"{worst.reason}; that makes {len(self.rejected)}, outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
                 "A smaller inner.lr or outer.lr, or outer.clip_norm, may help"
             )
         accepted = sum(result.unit.count for result in results) - len(rejected)

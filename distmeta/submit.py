@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distmeta.config import default_run_dir, load_config
 from distmeta.errors import ClusterError, ConfigError
+from distmeta.settings import default_run_dir, load_config
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.5
@@ -129,7 +129,7 @@ def _user_errors(address: str) -> Iterator[None]:
         if any(sign in str(error) for sign in TOO_LARGE):
             remedy = "name large files in .rayignore, and keep data where the nodes can read it"
             raise ClusterError("working directory", "larger than Ray takes (100 MiB zipped)", remedy) from error
-        raise ClusterError("--address", str(error).splitlines()[0], "check the cluster") from error
+        raise ClusterError("--address", str(error).strip().splitlines()[-1], "check the cluster") from error
 
 
 def _client(address: str) -> Any:

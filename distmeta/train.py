@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from distmeta import checkpoint, figures, runs, tracking
-from distmeta.backends import Coordination, open_backend, preflight
+from distmeta.backends import Coordination, open_backend
+from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
 from distmeta.errors import CheckpointError
 from distmeta.evaluate import adaptation_curve, meta_test, meta_validation, table_rows

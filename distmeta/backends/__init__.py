@@ -67,16 +67,3 @@ def open_backend(cluster: ClusterConfig) -> Iterator[Backend]:
         from distmeta.backends.inprocess import InProcessBackend
 
         yield InProcessBackend(cluster)
-
-
-def preflight(cluster: ClusterConfig) -> None:
-    """Refuses in seconds, and before anything is loaded, what cannot work.
-
-    Raises:
-        ClusterError: an address where no Ray answers; more GPUs than there are.
-    """
-    if cluster.backend == "ray":
-        from distmeta.backends import ray as backend
-    else:
-        from distmeta.backends import inprocess as backend  # type: ignore[no-redef]
-    backend.preflight(cluster)

@@ -9,7 +9,6 @@ import torch
 
 from distmeta.config import ClusterConfig
 from distmeta.coordinator import Coordinator
-from distmeta.errors import ClusterError
 from distmeta.types import Done, Lost, Unit, Work
 
 if TYPE_CHECKING:
@@ -53,12 +52,3 @@ class InProcessBackend:
         torch.set_num_threads(1)
         device = "cpu" if self.cluster.gpus_per_worker == 0 or not torch.cuda.is_available() else "cuda"
         return setup.make_coordinator(InProcessPool(setup.make_worker("0", device)))
-
-
-def preflight(cluster: ClusterConfig) -> None:
-    """Refuses GPUs that this machine does not have."""
-    wanted, available = cluster.gpus_per_worker or 0, torch.cuda.device_count()
-    if wanted > available:
-        raise ClusterError(
-            "cluster.gpus_per_worker", f"{wanted:g} asked for, this machine has {available}", "ask for fewer"
-        )

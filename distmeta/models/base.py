@@ -45,8 +45,13 @@ class ModelOptions:
 class ModelFactory(Protocol):
     """What a registered options class offers."""
 
-    normalize: bool
-    dropout: float
+    @property
+    def normalize(self) -> bool:
+        """Whether features have unit length."""
+
+    @property
+    def dropout(self) -> float:
+        """Share of features dropped in meta-training."""
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
         """Finds or builds the tokenizer (from meta-training texts alone) and describes the body. Driver only."""
@@ -169,6 +174,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(options.body(architecture), outputs, options.normalize)
-    if values:
-        network.load_state_dict(dict(values), strict=False)
+    unknown = network.load_state_dict(dict(values or {}), strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"values for parameters that the network does not have: {', '.join(unknown)}")
     return FunctionalModel(network.to(device), task, freeze)

@@ -1,0 +1,86 @@
+"""What a cluster offers and what the workers ask for. Needs no connection to Ray."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import subprocess
+import sys
+
+import torch
+
+from distmeta.config import ClusterConfig
+from distmeta.errors import ClusterError
+
+CONNECT_SECONDS, ANSWER_SECONDS = 3, 8  # for a cluster's port to open, and for it to say that it is healthy
+
+
+def cluster_address(cluster: ClusterConfig) -> str | None:
+    """The cluster to join: as configured, or the one that this process was submitted to. None for a private Ray."""
+    return cluster.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def preflight(cluster: ClusterConfig) -> None:
+    """Refuses an address where no Ray answers and, on this machine, more GPUs than there are. Starts nothing.
+
+    Raises:
+        ClusterError: naming the key.
+    """
+    address = cluster_address(cluster)
+    if cluster.backend == "ray" and address:
+        require_answer(address)
+    else:
+        gpus_per_worker(cluster, torch.cuda.device_count())
+
+
+def gpus_per_worker(cluster: ClusterConfig, available: float) -> float:
+    """GPUs each worker gets: as configured, else an equal share of those there are, one at most.
+
+    Raises:
+        ClusterError: more are asked for than there are.
+    """
+    if cluster.gpus_per_worker is None:
+        share = available / cluster.workers
+        return 1.0 if share >= 1 else math.floor(share * 100) / 100
+    require("cluster.gpus_per_worker", "GPU", cluster.workers * cluster.gpus_per_worker, available)
+    return cluster.gpus_per_worker
+
+
+def require(key: str, kind: str, wanted: float, available: float) -> None:
+    """Raises a `ClusterError` where the cluster never has enough of a resource."""
+    if wanted > available:
+        raise ClusterError(
+            key,
+            f"the workers ask for {wanted:g} {kind}s together, the cluster has {available:g}",
+            "ask for fewer",
+        )
+
+
+def require_answer(address: str) -> None:
+    """Raises a `ClusterError` where no Ray answers at an address."""
+    if "://" in address:
+        raise ClusterError(
+            "cluster.address",
+            f"{address} is not host:port",
+            "run on the cluster with `distmeta submit CONFIG --address http://head:8265`",
+        )
+    remedy = "start one with `ray start --head`, or leave the key out for a private Ray"
+    silent = ClusterError("cluster.address", f"no Ray answers at {address}", remedy)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    if address != "auto":
+        command += ["--address", address]
+        host, _, port = address.rpartition(":")
+        if not port.isdigit():
+            raise ClusterError("cluster.address", f"{address} is not host:port", "write for example 10.0.0.5:6379")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            raise silent from error
+    try:
+        # In a process of its own: ray's own attempts to connect cannot be interrupted.
+        result = subprocess.run(command, timeout=ANSWER_SECONDS, capture_output=True, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise silent from error
+    if result.returncode:
+        raise silent

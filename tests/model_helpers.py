@@ -1,0 +1,89 @@
+"""What the model tests share: a task kind, batches, a meta-gradient, and tiny encoders saved as pretrained ones."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+
+from distmeta.models.base import FunctionalModel, ModelFactory, registry
+from distmeta.settings import build_options
+from distmeta.types import Batch, Params
+
+WORDS = [f"word{number}" for number in range(20)]
+TEXTS = [" ".join(WORDS[start : start + 4]) for start in range(16)]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+class CrossEntropy:
+    """A task kind of which models need only the loss."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean over each task's examples, (T,)."""
+        losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
+        return losses.unflatten(0, batch.targets.shape).mean(1)
+
+
+def make_options(name: str, **options: Any) -> ModelFactory:
+    """A registered options class from configuration values."""
+    made: ModelFactory = build_options(registry.get(name), options, {key: f"model.{key}" for key in options})
+    return made
+
+
+def random_batch(shape: tuple[int, int, int], vocab_size: int, seed: int, classes: int = 3) -> Batch:
+    """(T, B, L) texts of every length from 1 to L; beyond a text's end stand arbitrary tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    tasks, texts, longest = shape
+    lengths = 1 + torch.arange(tasks * texts).reshape(tasks, texts) * 7 % longest
+    mask = (torch.arange(longest) < lengths.unsqueeze(-1)).long()
+    ids = torch.randint(2, vocab_size, shape, generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": mask, "rows": torch.zeros(tasks, texts, dtype=torch.long)}
+    targets = torch.randint(classes, (tasks, texts), generator=generator)
+    return Batch(inputs, targets, torch.ones(tasks, texts))
+
+
+def stack(params: Params, tasks: int) -> Params:
+    """One view of the parameters for each task, (T, ...)."""
+    return {name: value.expand(tasks, *value.shape) for name, value in params.items()}
+
+
+def meta_loss(
+    model: FunctionalModel, params: Params, support: Batch, query: Batch, inner_lr: float, second_order: bool
+) -> Tensor:
+    """The query loss after one SGD step of all parameters, summed over tasks."""
+    stacked = stack(params, support.targets.shape[0])
+    loss = model.loss({}, stacked, support).sum()
+    gradients = torch.autograd.grad(loss, list(stacked.values()), create_graph=second_order)
+    adapted = {
+        name: value - inner_lr * gradient for (name, value), gradient in zip(stacked.items(), gradients, strict=True)
+    }
+    return model.loss({}, adapted, query).sum()
+
+
+def save_encoder(folder: Path, model_type: str = "bert", **config: Any) -> str:
+    """Saves a tiny random encoder of 2 layers and 8 features, with its tokenizer."""
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokens = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "hidden_dim" if model_type == "distilbert" else "intermediate_size": 16,
+        "max_position_embeddings": 40,
+        "initializer_range": 0.4,
+    }
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    made = AutoConfig.for_model(model_type, **{"vocab_size": len(vocabulary), **sizes, **ids, **config})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModel.from_config(made).save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distmeta import checkpoint
+from distmeta.errors import CheckpointError
+from distmeta.types import ServerState
+
+IDENTITY = {"config": "c", "data": "d"}
+
+
+def state(version: int) -> ServerState:
+    arrays = {"meta_params": np.float32([version, 2.5]), "optimizer.step": np.array(version, np.float32)}
+    return ServerState(arrays, {"version": version}, [{"index": 1, "names": ["a"], "reason": "nan"}])
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(3), IDENTITY, keep=2)
+    loaded, identity = checkpoint.load(tmp_path)
+    assert identity == IDENTITY
+    assert loaded.counters == {"version": 3}
+    assert loaded.rejected == state(3).rejected
+    assert loaded.arrays["meta_params"].tobytes() == np.float32([3, 2.5]).tobytes()
+    assert loaded.arrays["optimizer.step"].shape == ()
+
+
+def test_the_newest_is_loaded_and_only_so_many_are_kept(tmp_path: Path) -> None:
+    for version in (1, 2, 10):
+        checkpoint.save(tmp_path, state(version), IDENTITY, keep=2)
+    assert checkpoint.load(tmp_path)[0].counters == {"version": 10}
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000010"]
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
+    (tmp_path / "checkpoints" / ".step-00000002.77").mkdir()
+    assert checkpoint.load(tmp_path)[0].counters == {"version": 1}
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "SHA256SUMS"])
+def test_any_altered_byte_is_noticed(tmp_path: Path, name: str) -> None:
+    folder = checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
+    content = bytearray((folder / name).read_bytes())
+    for position in range(len(content)):
+        altered = bytearray(content)
+        altered[position] ^= 1
+        (folder / name).write_bytes(altered)
+        with pytest.raises(CheckpointError, match="step-00000001"):
+            checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "SHA256SUMS"])
+def test_a_file_cut_short_or_missing_is_noticed(tmp_path: Path, name: str) -> None:
+    folder = checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="start a new run"):
+        checkpoint.load(tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match="start a new run"):
+        checkpoint.load(tmp_path)
+
+
+def test_the_remedy_names_the_one_before(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
+    folder = checkpoint.save(tmp_path, state(2), IDENTITY, keep=2)
+    (folder / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="delete the folder and step-00000001 is used"):
+        checkpoint.load(tmp_path)
+
+
+def test_no_checkpoint_at_all(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
+        checkpoint.load(tmp_path)

@@ -1,0 +1,84 @@
+"""The rooms of the package, and who may look into which: imports go down only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "distmeta"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A room and what it may import of the others. Everything may import what FREE lists.
+FREE = {"types", "errors", "config", "settings", "params", "registry"}
+MAY_IMPORT = {
+    "types": set(),
+    "errors": set(),
+    "config": set(),
+    "settings": set(),
+    "registry": set(),
+    "params": set(),
+    "inner": set(),
+    "features": set(),
+    "checkpoint": set(),
+    "figures": set(),
+    "progress": set(),
+    "server": set(),
+    "coordinator": set(),
+    "tracking_uri": set(),
+    "tracking": {"tracking_uri"},
+    "models": set(),
+    "tasks": set(),
+    "algorithms": {"inner", "models"},  # of models only how parameter names are matched
+    "worker": {"features"},
+    "backends": {"coordinator"},
+    "submit": set(),
+    "runs": {"tracking"},
+    "experiment": {"algorithms", "coordinator", "models", "server", "tasks", "worker"},
+    "evaluate": {"backends", "experiment", "tasks"},
+    "train": {"backends", "checkpoint", "evaluate", "experiment", "figures", "progress", "runs", "tracking"},
+    "check": {"backends", "experiment", "progress", "tracking"},
+    "cli": {"check", "progress", "runs", "submit", "tracking", "train"},
+}
+HOMES = {"ray": {"backends/ray.py", "submit.py"}, "mlflow": {"tracking.py"}, "datasets": {"tasks/sources.py"}}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("distmeta.")}
+    own = room(path)
+    free = {"errors": set(), "types": set(), "config": set(), "settings": {"config", "errors"}}.get(own, FREE)
+    assert rooms - free - {own} <= MAY_IMPORT[own]
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_a_heavy_package_has_one_home(package: str) -> None:
+    users = {str(f.relative_to(PACKAGE)) for f in FILES if any(n.split(".")[0] == package for n in imports(f))}
+    assert users == HOMES[package]
+
+
+def test_configuration_and_distribution_never_see_an_algorithm() -> None:
+    for name in ("coordinator.py", "server.py", "worker.py", "backends/ray.py", "backends/inprocess.py"):
+        seen = {n for n in imports(PACKAGE / name) if n.startswith(("distmeta.algorithms", "distmeta.models"))}
+        assert not seen, name
+
+
+def test_files_can_be_read_in_a_sitting() -> None:
+    long = {str(f.relative_to(PACKAGE)): n for f in FILES if (n := len(f.read_text().splitlines())) > 260}
+    assert not long

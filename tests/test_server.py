@@ -1,0 +1,114 @@
+"""Expected numbers stand beside the assertions, worked out by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distmeta.config import OuterConfig
+from distmeta.errors import TrainingError
+from distmeta.server import ParameterServer
+from distmeta.types import Rejected, Unit, UnitResult
+
+
+def result(first: int, gradient: list[float], count: int = 1, rejected: tuple[Rejected, ...] = ()) -> UnitResult:
+    metrics = {"loss": np.arange(first, first + count, dtype=float)}
+    return UnitResult(Unit(0, first, count), np.float32(gradient), metrics, rejected, "0", 0.1)
+
+
+def server(**outer: Any) -> ParameterServer:
+    return ParameterServer(OuterConfig(**{"optimizer": "sgd", "lr": 0.5, "steps": 10, **outer}), np.float32([1.0, 2.0]))
+
+
+def test_sgd_on_the_mean_gradient_of_the_tasks() -> None:
+    """Two units of 1 and 3 tasks: (4 + 8, 0 − 4) / 4 = (3, −1); θ − 0.5 · that = (−0.5, 2.5)."""
+    its = server()
+    report = its.apply([result(0, [4.0, 0.0]), result(1, [8.0, -4.0], count=3)])
+    assert its.meta_params.tolist() == [-0.5, 2.5]
+    assert (report.outer_step, its.version) == (1, 1)
+    assert report.metrics["outer/grad_norm"] == pytest.approx(10**0.5)
+    assert report.metrics["meta_train/loss"] == 1.5  # of tasks 0, 1, 2, 3
+
+
+def test_clipping_shortens_the_mean_gradient() -> None:
+    """(3, 4) has norm 5; cut to 1 it is (0.6, 0.8)."""
+    its = server(clip_norm=1.0)
+    its.apply([result(0, [3.0, 4.0])])
+    assert its.meta_params.tolist() == pytest.approx([1 - 0.3, 2 - 0.4])
+
+
+def test_adams_first_step_is_the_rate_times_the_sign() -> None:
+    its = server(optimizer="adam", lr=0.1)
+    its.apply([result(0, [5.0, -0.01])])
+    assert its.meta_params.tolist() == pytest.approx([0.9, 2.1], abs=1e-6)
+
+
+def test_adamw_decays_apart_from_the_gradient() -> None:
+    """θ ← θ (1 − 0.1 · 0.5) − 0.1 · sign."""
+    its = server(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    its.apply([result(0, [1.0, 1.0])])
+    assert its.meta_params.tolist() == pytest.approx([0.95 - 0.1, 1.9 - 0.1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("outer", "shares"),
+    [
+        ({"schedule": "constant"}, [1, 1, 1, 1]),
+        ({"schedule": "linear"}, [1, 0.75, 0.5, 0.25]),
+        ({"schedule": "linear", "warmup_steps": 2}, [0.5, 1, 1, 0.5]),
+        ({"schedule": "cosine"}, [1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
+    ],
+)
+def test_schedules(outer: dict[str, Any], shares: list[float]) -> None:
+    its = server(steps=4, **outer)
+    rates = [its.apply([result(0, [1.0, 1.0])]).metrics["outer/lr"] for _ in range(4)]
+    assert rates == pytest.approx([0.5 * share for share in shares])
+
+
+BAD = Rejected(1, ("a", "b"), "its loss is not finite")
+
+
+def test_a_rejected_task_counts_neither_in_the_sum_nor_in_the_mean() -> None:
+    its = server(max_bad_tasks=1)
+    report = its.apply([result(0, [4.0, 0.0], count=2, rejected=(BAD,)), result(2, [2.0, 0.0])])
+    assert its.meta_params.tolist() == [1 - 0.5 * 3, 2.0]  # (4 + 2) / 2 accepted tasks
+    assert report.rejected == (BAD,)
+    assert report.metrics["outer/rejected_tasks"] == 1
+
+
+def test_a_meta_batch_of_rejected_tasks_changes_nothing() -> None:
+    its = server(max_bad_tasks=1)
+    its.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+    assert (its.meta_params.tolist(), its.version) == ([1.0, 2.0], 1)
+
+
+def test_too_many_rejected_tasks_stop_the_run_by_name() -> None:
+    its = server(max_bad_tasks=1)
+    its.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+    with pytest.raises(TrainingError, match=r"step 2: task 1 \(a, b\) was rejected, its loss is not finite"):
+        its.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+
+
+@pytest.mark.parametrize("outer", [{"optimizer": "adam"}, {"momentum": 0.9}, {"optimizer": "adamw"}])
+def test_state_and_load_go_on_to_the_bit(outer: dict[str, Any]) -> None:
+    gradients = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    straight, stopped = server(**outer), server(**outer)
+    for gradient in gradients:
+        straight.apply([result(0, list(gradient))])
+    for gradient in gradients[:3]:
+        stopped.apply([result(0, list(gradient))])
+    resumed = server(**outer)
+    resumed.load(stopped.state())
+    for gradient in gradients[3:]:
+        resumed.apply([result(0, list(gradient))])
+    assert resumed.meta_params.tobytes() == straight.meta_params.tobytes()
+    assert resumed.version == 6
+
+
+def test_a_state_is_a_copy() -> None:
+    its = server(optimizer="adam")
+    its.apply([result(0, [1.0, 1.0])])
+    state = its.state()
+    before = {name: value.copy() for name, value in state.arrays.items()}
+    its.apply([result(0, [1.0, 1.0])])
+    assert all(np.array_equal(before[name], state.arrays[name]) for name in before)

@@ -1,0 +1,303 @@
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distmeta import tracking
+from distmeta.errors import TrackingError
+from distmeta.tracking import Tracker, check_store, find_run_dir, flatten, resolve_uri, ui_command
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database, which takes seconds to make and no time to copy."""
+    folder = tmp_path_factory.mktemp("template")
+    Tracker.start(f"sqlite:///{folder}/mlflow.db", "Other", "first", {}, folder).finish()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def uri(template: Path, tmp_path: Path) -> str:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in tracker._client.get_metric_history(tracker.run_id, key)]
+
+
+def run_of(tracker: Tracker) -> Any:
+    return tracker._client.get_run(tracker.run_id)
+
+
+def test_importing_costs_nothing() -> None:
+    code = "import sys, distmeta.tracking; sys.exit('mlflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_uri_is_configured_or_from_the_environment_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert resolve_uri("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
+    assert resolve_uri("sqlite:////abs/runs.db") == "sqlite:////abs/runs.db"
+    assert resolve_uri(None) == "http://tracker:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("sqlite:////nowhere/mlflow.db", "tracking.uri: the folder /nowhere does not exist; create it"),
+        ("sqlite:///{tmp}/text.db", "text.db is not an SQLite database"),
+        ("sqlite:///{tmp}", "is a folder; name a file"),
+        ("sqlite://", "names no SQLite file; give sqlite:///FOLDER/mlflow.db"),
+        ("sqlite:///:memory:", "names no SQLite file"),
+        ("./mlruns", "'./mlruns' is a file store, which MLflow 3 refuses; give sqlite:///FOLDER"),
+        ("file:///data/mlruns", "is a file store, which MLflow 3 refuses; give sqlite:///FOLDER"),
+        ("postgresql://u:secret@db/x", "'postgresql' is not supported; give sqlite:///FOLDER/mlflow.db or"),
+        ("http://u:secret@127.0.0.1:1/x", r"http://\*\*\*@127.0.0.1:1/x does not answer .*; start it"),
+        ("http://[::1", "does not answer"),
+    ],
+)
+def test_unusable_store_is_one_line(uri: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("hello")
+    with pytest.raises(TrackingError, match=message) as caught:
+        check_store(uri.replace("{tmp}", str(tmp_path)))
+    assert "secret" not in str(caught.value)
+
+
+def test_folder_without_write_access_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_store(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not any(tmp_path.iterdir())  # a check leaves nothing behind
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(TrackingError, match="is not writable"):
+        check_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, Callable[..., None], list[tuple[str, str | None]]]]:
+    """An HTTP server: its address, what sets its answer, and the requests it has seen."""
+    seen: list[tuple[str, str | None]] = []
+    reply: dict[str, Any] = {"code": 200, "body": b"OK", "seconds": 0.0}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            time.sleep(reply["seconds"])
+            self.send_response(reply["code"])
+            self.end_headers()
+            self.wfile.write(reply["body"])
+
+        def log_message(self, *args: object) -> None: ...
+
+    listener = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"127.0.0.1:{listener.server_port}", lambda **new: reply.update(new), seen
+    listener.shutdown()
+    listener.server_close()
+
+
+def test_server_is_asked_for_its_health_with_the_credentials(
+    server: tuple[str, Callable[..., None], list[tuple[str, str | None]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, answer, seen = server
+    check_store(f"http://{host}")
+    check_store(f"http://us%40er:secret@{host}/prefix/")
+    basic = "Basic " + base64.b64encode(b"us@er:secret").decode()
+    assert seen == [("/health", None), ("/prefix/health", basic)]
+    answer(code=403)
+    with pytest.raises(TrackingError, match=r"http://\*\*\*@127.* answers /health with 403; .*USERNAME"):
+        check_store(f"http://user:secret@{host}")
+    answer(code=200, body=b"<html>")
+    with pytest.raises(TrackingError, match="is not an MLflow server"):
+        check_store(f"http://{host}")
+    assert tracking.check_store.__globals__["HEALTH_TIMEOUT_SECONDS"] == 5
+    monkeypatch.setitem(tracking.check_store.__globals__, "HEALTH_TIMEOUT_SECONDS", 0.1)
+    answer(body=b"OK", seconds=0.3)
+    with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
+        check_store(f"http://{host}")
+
+
+def test_flatten_uses_dots_json_and_no_credentials() -> None:
+    config = {"outer": {"lr": 0.001, "steps": 5}, "adapt": ["head", None], "on": True, "none": None}
+    config |= {"tracking": {"uri": "https://me:pw@host/x"}, "long": "é" * 6001}
+    assert flatten(config) == {
+        "outer.lr": "0.001",
+        "outer.steps": "5",
+        "adapt": '["head", null]',
+        "on": "true",
+        "none": "null",
+        "tracking.uri": "https://***@host/x",
+        "long": "é" * 5999 + "…",  # 6000 characters, MLflow's limit
+    }
+
+
+def test_run_holds_parameters_metrics_tags_and_artifacts(uri: str, tmp_path: Path) -> None:
+    many = {f"k{i}": i for i in range(250)}  # MLflow takes 100 a batch
+    tracker = Tracker.start(
+        uri, "exp", "run one", {"many": many, "long": "x" * 9000}, tmp_path / "run", tags={"a": "b"}
+    )
+    for step in range(1, 4):
+        tracker.log(step, {"meta_train/loss": 1 / step, "outer/norm": float("nan")})
+    tracker.log_artifact(Path(__file__), "code")
+    tracker.finish("KILLED")
+    run = run_of(tracker)
+    assert len(run.data.params) == 251
+    assert run.data.params["many.k249"] == "249"
+    assert len(run.data.params["long"]) == 6000
+    assert history(tracker, "meta_train/loss") == [(1, 1), (2, 1 / 2), (3, 1 / 3)]
+    assert len(history(tracker, "outer/norm")) == 3
+    assert (run.data.tags["a"], run.data.tags["distmeta.run_dir"]) == ("b", str(tmp_path / "run"))
+    assert (run.info.status, run.info.run_name) == ("KILLED", "run one")
+    # Beside the database, by an absolute path, wherever the process runs.
+    artifact = tmp_path / "mlartifacts" / tracker.run_id / "artifacts" / "code" / Path(__file__).name
+    assert artifact.read_bytes() == Path(__file__).read_bytes()
+    assert run.info.artifact_uri == str(artifact.parents[1])
+
+
+def count_batches(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    sizes: list[int] = []
+    monkeypatch.setattr(tracker._client, "log_batch", lambda run_id, metrics: sizes.append(len(list(metrics))))
+    return sizes
+
+
+def test_metrics_are_sent_in_batches(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path)
+    sizes = count_batches(tracker, monkeypatch)
+    for step in range(499):
+        tracker.log(step, {"a": 0.0})
+    assert sizes == []
+    tracker.log(499, {"a": 0.0})
+    assert sizes == [500]
+    tracker.log(500, {"a": 0.0})
+    clock[0] += 1.9
+    tracker.log(501, {"a": 0.0})
+    assert sizes == [500]
+    clock[0] += 0.2  # 2.1 seconds since the last flush
+    tracker.log(502, {"a": 0.0})
+    assert sizes == [500, 3]
+    tracker.log(503, {f"k{i}": 0.0 for i in range(2100)})
+    assert sizes == [500, 3, 1000, 1000, 100]
+    tracker.flush()
+    assert len(sizes) == 5
+
+
+def test_continued_run_logs_no_step_twice(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.start(uri, "exp", "run", {"lr": 1, "old": 2}, tmp_path)
+    for step in range(1, 6):
+        tracker.log(step, {"meta_train/loss": float(step)})
+    tracker.log(4, {"meta_validation/loss": 4.0})
+    tracker.finish("FAILED")
+    again = Tracker.start(uri, "exp", "run", {"lr": 3, "new": 4}, tmp_path / "moved", run_id=tracker.run_id)
+    assert again.run_id == tracker.run_id
+    assert run_of(again).info.status == "RUNNING"
+    for step in range(4, 8):  # from the checkpoint of step 3
+        again.log(step, {"meta_train/loss": 10.0 * step, "meta_validation/loss": 10.0 * step})
+    again.finish()
+    assert history(again, "meta_train/loss") == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 60), (7, 70)]
+    assert history(again, "meta_validation/loss") == [(4, 4), (5, 50), (6, 60), (7, 70)]
+    data = run_of(again).data
+    assert data.params == {"lr": "1", "old": "2", "new": "4"}
+    assert data.tags["distmeta.resumed.lr"] == "3"
+    assert "distmeta.resumed.old" not in data.tags
+    assert data.tags["distmeta.run_dir"] == str(tmp_path / "moved")
+    assert run_of(again).info.status == "FINISHED"
+
+
+def test_run_dir_is_found_by_run_id(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker.start(uri, "exp", "run", {}, "runs/one")  # relative here, absolute in the tag
+    with pytest.raises(TrackingError, match=r"runs/one is not on this machine"):
+        find_run_dir(uri, tracker.run_id)
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    assert find_run_dir(uri, tracker.run_id) == tmp_path / "runs" / "one"
+    with pytest.raises(TrackingError, match="nosuchrun"):
+        find_run_dir(uri, "nosuchrun")
+    tracker._client.delete_tag(tracker.run_id, "distmeta.run_dir")
+    with pytest.raises(TrackingError, match=r"has no tag distmeta.run_dir"):
+        find_run_dir(uri, tracker.run_id)
+    with pytest.raises(TrackingError, match=r"other.db does not exist"):
+        find_run_dir(f"sqlite:///{tmp_path}/other.db", tracker.run_id)
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_processes_that_open_a_fresh_database_at_once_all_run_quietly(tmp_path: Path) -> None:
+    code = """
+import sys, time, pathlib
+import mlflow
+from distmeta.tracking import Tracker
+here = pathlib.Path(sys.argv[1])
+(here / sys.argv[2]).touch()
+while len(list(here.glob("ready*"))) < 2:
+    time.sleep(0.01)
+tracker = Tracker.start(f"sqlite:///{here}/mlflow.db", "exp", "run", {"a": 1}, here)
+tracker.log(1, {"a": 1.0})
+tracker.finish()
+"""
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [subprocess.Popen([*words, f"ready{i}"], cwd=tmp_path, **pipes) for i in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert outputs == ["", ""]
+
+
+@pytest.mark.slow
+def test_ui_shows_the_store_from_any_directory(uri: str, tmp_path: Path, unused_port: int) -> None:
+    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path)
+    (tmp_path / "hello.txt").write_text("hello")
+    tracker.log_artifact(tmp_path / "hello.txt")
+    tracker.finish()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with (tmp_path / "ui.log").open("w") as log:
+        process = subprocess.Popen(
+            ui_command(uri, unused_port), cwd=elsewhere, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        base = f"http://127.0.0.1:{unused_port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                check_store(base)
+                break
+            except TrackingError:
+                assert process.poll() is None, (tmp_path / "ui.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        url = f"{base}/get-artifact?path=hello.txt&run_uuid={tracker.run_id}"
+        assert urllib.request.urlopen(url, timeout=10).read() == b"hello"
+        remote = Tracker.start(base, "remote", "run", {"a": 1}, tmp_path)
+        remote.log(1, {"a": 2.0})
+        remote.finish()
+        assert find_run_dir(base, remote.run_id) == tmp_path
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    listener = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    listener.server_close()
+    return listener.server_port
+
+
+def test_ui_of_a_server_or_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match=r"open https://\*\*\*@host:5000 in a browser"):
+        ui_command("https://me:secret@host:5000", 5000)
+    with pytest.raises(TrackingError, match=r"mlflow.db does not exist"):
+        ui_command(f"sqlite:///{tmp_path}/mlflow.db", 5000)
