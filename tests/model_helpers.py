@@ -23,7 +23,7 @@ class CrossEntropy:
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean over each task's examples, (T,)."""
         losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
-        return losses.unflatten(0, batch.targets.shape).mean(1)
+        return losses.view(batch.targets.shape).mean(1)
 
 
 def make_options(name: str, **options: Any) -> ModelFactory:

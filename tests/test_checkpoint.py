@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arrays import f32
 
 from distmeta import checkpoint
 from distmeta.errors import CheckpointError
@@ -11,7 +12,7 @@ IDENTITY = {"config": "c", "data": "d"}
 
 
 def state(version: int) -> ServerState:
-    arrays = {"meta_params": np.float32([version, 2.5]), "optimizer.step": np.array(version, np.float32)}
+    arrays = {"meta_params": f32(version, 2.5), "optimizer.step": np.array(version, np.float32)}
     return ServerState(arrays, {"version": version}, [{"index": 1, "names": ["a"], "reason": "nan"}])
 
 
@@ -21,7 +22,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert identity == IDENTITY
     assert loaded.counters == {"version": 3}
     assert loaded.rejected == state(3).rejected
-    assert loaded.arrays["meta_params"].tobytes() == np.float32([3, 2.5]).tobytes()
+    assert loaded.arrays["meta_params"].tobytes() == f32(3, 2.5).tobytes()
     assert loaded.arrays["optimizer.step"].shape == ()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from arrays import f32
 
 from distmeta.coordinator import MAX_LOSSES, Coordinator
 from distmeta.errors import TrainingError
@@ -40,7 +41,7 @@ class FakePool:
             return [Lost(worker, "killed")]
         self.done.append((worker, unit))
         metrics = {"index": np.arange(unit.first_index, unit.first_index + unit.count, dtype=float)}
-        return [Done(worker, UnitResult(unit, np.float32([unit.first_index]), metrics, (), worker, 0.0))]
+        return [Done(worker, UnitResult(unit, f32(unit.first_index), metrics, (), worker, 0.0))]
 
 
 class FakeServer:
@@ -52,7 +53,7 @@ class FakeServer:
 
     @property
     def meta_params(self) -> np.ndarray:
-        return np.float32([self.version])
+        return f32(self.version)
 
     def apply(self, results: Sequence[UnitResult]) -> StepReport:
         self.applied.append([result.unit.first_index for result in results])

@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from arrays import f32
 
 from distmeta.params import Layout, sha256
 
@@ -37,4 +38,4 @@ def test_no_parameters_at_all() -> None:
 
 
 def test_sha256_is_of_the_bytes() -> None:
-    assert sha256(np.float32([1.5])) == hashlib.sha256(b"\x00\x00\xc0\x3f").hexdigest()
+    assert sha256(f32(1.5)) == hashlib.sha256(b"\x00\x00\xc0\x3f").hexdigest()

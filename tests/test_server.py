@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from arrays import f32
 
 from distmeta.config import OuterConfig
 from distmeta.errors import TrainingError
@@ -13,11 +14,11 @@ from distmeta.types import Rejected, Unit, UnitResult
 
 def result(first: int, gradient: list[float], count: int = 1, rejected: tuple[Rejected, ...] = ()) -> UnitResult:
     metrics = {"loss": np.arange(first, first + count, dtype=float)}
-    return UnitResult(Unit(0, first, count), np.float32(gradient), metrics, rejected, "0", 0.1)
+    return UnitResult(Unit(0, first, count), f32(*gradient), metrics, rejected, "0", 0.1)
 
 
 def server(**outer: Any) -> ParameterServer:
-    return ParameterServer(OuterConfig(**{"optimizer": "sgd", "lr": 0.5, "steps": 10, **outer}), np.float32([1.0, 2.0]))
+    return ParameterServer(OuterConfig(**{"optimizer": "sgd", "lr": 0.5, "steps": 10, **outer}), f32(1.0, 2.0))
 
 
 def test_sgd_on_the_mean_gradient_of_the_tasks() -> None:

@@ -75,13 +75,13 @@ def test_shares_below_one_leave_classes_out() -> None:
 
 
 def test_groups_stay_whole() -> None:
-    # sha256 sorts the groups into g2 (2 classes), g4 (1), g1 (4), g3 (3): their middles are at 1, 2.5, 5 and 8.5
+    # sha256 sorts the groups into g2 (3 classes), g4 (1), g1 (4), g3 (2): their middles are at 1.5, 3.5, 6 and 9
     # of 10 classes, and meta-test ends at 2, meta-validation at 4.
-    groups = dict(zip(LETTERS, ["g1"] * 4 + ["g2"] * 2 + ["g3"] * 3 + ["g4"], strict=True))
+    groups = dict(zip(LETTERS, ["g1"] * 4 + ["g2"] * 3 + ["g3"] * 2 + ["g4"], strict=True))
     assert split(source_of(LETTERS, groups)) == {
-        "meta_test": ["e", "f"],
+        "meta_test": ["e", "f", "g"],
         "meta_validation": ["j"],
-        "meta_train": ["a", "b", "c", "d", "g", "h", "i"],
+        "meta_train": ["a", "b", "c", "d", "h", "i"],
     }
 
 
@@ -124,7 +124,7 @@ def test_file_of_several_splits_or_of_one(tmp_path: Path) -> None:
         ({**lists(["a"], ["b"], []), "test": "c"}, "test: a str; give a list"),
         ({"one": lists(["a"], ["b"], ["c"])}, "no split '1' (data.split); valid: one"),
         (lists(["a"], ["b"], ["c", "zz"]), "'zz' of test is no class of the data"),
-        (lists(["a"], ["b"], ["c", "b"]), "'b' is in validation and in test"),
+        (lists(["a"], ["b"], ["c", "b"]), "s.json: 'b' is in validation and in test"),
     ],
 )
 def test_file_faults(tmp_path: Path, content: Any, found: str) -> None:

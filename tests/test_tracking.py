@@ -143,8 +143,15 @@ def test_flatten_uses_dots_json_and_no_credentials() -> None:
     }
 
 
+def test_parameters_are_sent_100_at_a_time(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr("mlflow.MlflowClient.log_batch", lambda _, run_id, params: sizes.append(len(params)))
+    Tracker.start(uri, "exp", "run", {"many": {f"k{i}": i for i in range(250)}}, tmp_path)
+    assert sizes == [100, 100, 50]  # a server refuses more
+
+
 def test_run_holds_parameters_metrics_tags_and_artifacts(uri: str, tmp_path: Path) -> None:
-    many = {f"k{i}": i for i in range(250)}  # MLflow takes 100 a batch
+    many = {f"k{i}": i for i in range(250)}
     tracker = Tracker.start(
         uri, "exp", "run one", {"many": many, "long": "x" * 9000}, tmp_path / "run", tags={"a": "b"}
     )

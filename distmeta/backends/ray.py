@@ -42,9 +42,9 @@ class WorkerActor:
         torch.set_num_threads(1)
         self._worker: UnitRunner = ray.get(setup[0]).make_worker(name, device)
 
-    def ready(self) -> bool:
+    def process_id(self) -> int:
         """Answers once the worker is built."""
-        return True
+        return os.getpid()
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
         """Works on a unit."""
@@ -174,7 +174,7 @@ class RayBackend:
         server_class = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=here)
         server = server_class.remote([self._setup], workers)
         self._actors.append(server)
-        ready = [worker.ready.remote() for worker in workers.values()]
+        ready = [worker.process_id.remote() for worker in workers.values()]
         done, late = ray.wait(ready, num_returns=len(ready), timeout=PLACE_SECONDS)
         if late:
             free = {name: round(value, 2) for name, value in ray.available_resources().items() if "U" in name}

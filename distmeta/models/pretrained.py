@@ -82,5 +82,5 @@ def reading(where: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # tokenizers raises nothing more specific
-        found = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+        found = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(" .:")
         raise ModelError(where, found, "give a text encoder with config.json, tokenizer and safetensors") from error

@@ -72,10 +72,9 @@ def _draw(classes: Sequence[str], groups: Mapping[str, str], shares: Fractions, 
         members.setdefault(groups[name], []).append(name)
     order = sorted(members, key=lambda group: hashlib.sha256(f"{split}:{group}".encode()).digest())
     splits: Splits = {name: [] for name in SPLITS}
-    start, ends = (
-        0,
-        list(accumulate(len(classes) * share for share in (shares.test, shares.validation, shares.train))),
-    )
+    shares_in_order = (shares.test, shares.validation, shares.train)
+    ends = list(accumulate(len(classes) * share for share in shares_in_order))
+    start = 0
     for group in order:
         # A group belongs where its middle falls, which keeps each split within half a group at either end.
         middle = start + len(members[group]) / 2

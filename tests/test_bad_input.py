@@ -1,0 +1,210 @@
+"""Whatever a user gets wrong: one line that names it, exit code 2, no traceback, nothing half-written."""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from model_helpers import save_encoder
+from toy import toy_config, toy_settings
+
+from distmeta import cli
+from distmeta import train as driver
+from distmeta.progress import Reporter
+
+Folder = Path
+Settings = dict[str, Any]
+
+
+def fail(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a command that must be refused; returns its one line."""
+    monkeypatch.setattr(sys, "argv", ["distmeta", *arguments])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2, err
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("distmeta: ")
+    return err
+
+
+def files(folder: Path) -> set[Path]:
+    return {p for p in folder.rglob("*") if "cache" not in p.parts}
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and never says anything."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def write(path: Path, content: bytes | str) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def write_splits(folder: Path, **changes: list[str]) -> str:
+    names = [f"class {n:02}" for n in range(12)]
+    splits = {"train": names[:6], "validation": names[6:9], "test": names[9:], **changes}
+    return write(folder / "splits.json", json.dumps({"1": splits}))
+
+
+def broken_parquet(folder: Path) -> str:
+    good = folder / "good.parquet"
+    pq.write_table(pa.table({"text": ["a b"] * 9, "label": ["x"] * 9}), good)
+    return write(folder / "cut.parquet", good.read_bytes()[:-20])
+
+
+def model_without_weights(folder: Path) -> Settings:
+    path = Path(save_encoder(folder / "encoder"))
+    (path / "model.safetensors").unlink()
+    return {"model": {"name": "hf", "path": str(path)}}
+
+
+CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
+    "unknown key": (lambda f: {"inner__lrr": 1}, "inner.lrr: unknown key; did you mean inner.lr?"),
+    "wrong type": (lambda f: {"outer__steps": "many"}, "outer.steps: 'many'"),
+    "wrong range": (lambda f: {"inner__lr": -1}, "inner.lr: -1"),
+    "unknown algorithm": (lambda f: {"algorithm__name": "mamll"}, "'mamll' is unknown; did you mean maml?"),
+    "unknown model": (lambda f: {"model": {"name": "text_cn"}}, "'text_cn' is unknown; did you mean text_cnn?"),
+    "option of another algorithm": (lambda f: {"algorithm__scale": 2}, "algorithm.scale: not an option of MAML"),
+    "inner loop of a metric learner": (lambda f: {"algorithm__name": "protonet"}, "inner."),
+    "option of another model": (lambda f: {"model__heads": 2}, "model.heads: not an option of TextCNN"),
+    "pattern that fits nothing": (lambda f: {"inner__adapt": "haed"}, "inner.adapt: 'haed' fits no parameter"),
+    "frozen and adapted": (
+        lambda f: {"inner__adapt": "head", "model__freeze": ["head.*"]},
+        "inner.adapt: 'head' fits no parameter that is not frozen",
+    ),
+    "other ways for a meta-learned head": (lambda f: {"evaluation__ways": 2}, "evaluation.ways: maml meta-learns"),
+    "missing file": (lambda f: {"data__path": str(f / "none.csv")}, "none.csv: no such file"),
+    "unreadable file": (lambda f: {"data__path": broken_parquet(f)}, "cut.parquet: not a readable parquet"),
+    "empty file": (lambda f: {"data__path": write(f / "empty.csv", "")}, "empty.csv: no rows"),
+    "missing column": (lambda f: {"data__label": "labels"}, "no column 'labels'"),
+    "non-UTF-8 text": (
+        lambda f: {"data__path": write(f / "latin.csv", b"text,label\nna\xefve,a\n")},
+        "latin.csv line 2: the text is not UTF-8",
+    ),
+    "too few examples": (lambda f: {"episodes__shots": 7}, "data.min_examples"),
+    "too few examples to evaluate": (lambda f: {"evaluation__shots": [7]}, "data.min_examples"),
+    "too few classes": (lambda f: {"episodes__ways": 9, "algorithm__name": "protomaml"}, "9"),
+    "overlapping splits": (
+        lambda f: {"data__splits": write_splits(f, test=["class 00", "class 10", "class 11"])}, "class 00",
+    ),
+    "label that the data lacks": (
+        lambda f: {"data__splits": write_splits(f, test=["class 99", "class 10", "class 11"])}, "class 99",
+    ),
+    "unknown split": (lambda f: {"data__splits": write_splits(f), "data__split": "2"}, "data.split"),
+    "model folder without weights": (model_without_weights, "encoder"),
+    "model folder that is missing": (
+        lambda f: {"model": {"name": "hf", "path": str(f / "nothing")}}, "nothing",
+    ),
+    "hub model without internet": (lambda f: {"model": {"name": "hf", "path": "hub:some/encoder"}}, "some/encoder"),
+    "hub data without internet": (lambda f: {"data__path": "hub:some/data"}, "hub:some/data: cannot be loaded"),
+    "more GPUs than there are": (lambda f: {"cluster__gpus_per_worker": 64}, "cluster.gpus_per_worker"),
+    "more GPUs than there are, on Ray": (
+        lambda f: {"cluster__gpus_per_worker": 64, "cluster__backend": "ray"}, "cluster.gpus_per_worker",
+    ),
+    "MLflow store that is no database": (
+        lambda f: {"tracking__uri": f"sqlite:///{write(f / 'x.db', 'nonsense' * 99)}"}, "x.db",
+    ),
+    "MLflow store in a missing folder": (lambda f: {"tracking__uri": f"sqlite:///{f}/none/mlflow.db"}, "none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_mistake_is_one_line(
+    command: str, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, message = CASES[case]
+    content = toy_settings(tmp_path, run_dir="run")
+    # After the data file, so that the changes may write files of their own.
+    content = toy_settings(tmp_path, run_dir="run", **make(tmp_path))
+    write(tmp_path / "config.yaml", yaml.safe_dump(content))
+    before = files(tmp_path)
+    assert message in fail([command, "config.yaml"], capsys, monkeypatch)
+    assert {p for p in files(tmp_path) - before if p.suffix != ".lock" and p.name != "mlartifacts"} == set()
+
+
+@pytest.mark.parametrize("port", ["silent_port", "closed_port"])
+def test_an_address_where_no_ray_answers(
+    port: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = f"127.0.0.1:{request.getfixturevalue(port)}"
+    content = toy_settings(tmp_path, run_dir="run", cluster__backend="ray", cluster__address=address)
+    path = write(tmp_path / "config.yaml", yaml.safe_dump(content))
+    started = time.monotonic()
+    assert f"no Ray answers at {address}" in fail(["train", path], capsys, monkeypatch)
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("port", ["silent_port", "closed_port"])
+def test_an_mlflow_that_does_not_answer(
+    port: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = f"http://user:secret@127.0.0.1:{request.getfixturevalue(port)}"
+    path = write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run", tracking__uri=uri)))
+    message = fail(["train", path], capsys, monkeypatch)
+    assert "tracking.uri: http://***@127.0.0.1" in message
+    assert "does not answer" in message
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A run's directory."""
+    driver.train(toy_config(tmp_path, outer__steps=1), tmp_path / "run", Reporter())
+    return tmp_path / "run"
+
+
+def test_runs_that_cannot_go_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one test, since a finished run takes seconds to make."""
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run")))
+
+    def refused(*arguments: str) -> str:
+        return fail(list(arguments), capsys, monkeypatch)
+
+    assert "run_dir: run exists" in refused("train", path)
+    assert "inner.lr: cannot change in a run that has begun" in refused("train", "--resume", "run", "inner.lr=2")
+    assert "a configuration given beside --resume" in refused("train", path, "--resume", "run")
+    assert "no such run directory" in refused("evaluate", "no/run")
+    assert "Run with id=0123456789abcdef not found" in refused("evaluate", "0123456789abcdef")
+    assert "is not a run's directory" in refused("evaluate", str(tmp_path))
+    assert "CONFIG: missing" in refused("train")
+
+    (data := tmp_path / "data.csv").write_text(data.read_text().replace("topic", "subject"))
+    assert "was made with other data" in refused("train", "--resume", "run")
+    state = finished / "checkpoints" / "step-00000001" / "state.safetensors"
+    for content in (state.read_bytes()[:-1], b"x" + state.read_bytes()[1:]):
+        state.write_bytes(content)
+        assert "state.safetensors: was altered or cut short" in refused("evaluate", "run")

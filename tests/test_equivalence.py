@@ -1,0 +1,120 @@
+"""The same answer, to the bit: in process or on Ray, one worker or two, disturbed, stopped and resumed."""
+
+import dataclasses
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import toy_config
+
+from distmeta import train as driver
+from distmeta.backends import open_backend
+from distmeta.experiment import build_experiment
+from distmeta.params import sha256
+from distmeta.progress import Reporter
+
+DROPOUT = {"model__dropout": 0.3}  # drawn from the episode's index, so it is the same anywhere
+
+
+def run(folder: Path, name: str, **overrides: Any) -> dict[str, Any]:
+    config = toy_config(folder, **{**DROPOUT, **overrides})
+    return driver.train(config, folder / name, Reporter())
+
+
+def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None) -> None:
+    here = run(tmp_path, "here")
+    alone = run(tmp_path, "alone", cluster__backend="ray", cluster__workers=1)
+    together = run(tmp_path, "together", cluster__backend="ray", cluster__workers=2)
+    for other in (alone, together):
+        assert other["meta_params_sha256"] == here["meta_params_sha256"]
+        assert other["meta_test"] == here["meta_test"]
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"cluster__tasks_per_unit": 3}, {"outer__meta_batch_size": 4}])
+def test_the_hash_says_something(tmp_path: Path, changed: dict[str, Any]) -> None:
+    first = run(tmp_path, "first", outer__steps=2)
+    other = run(tmp_path, "other", outer__steps=2, **changed)
+    assert first["meta_params_sha256"] != other["meta_params_sha256"]
+
+
+class Stopped(Exception):
+    """Thrown in the middle of a run."""
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_stopped_and_resumed_is_straight_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    options: dict[str, Any] = {"outer__optimizer": optimizer, "outer__momentum": 0.9, "outer__schedule": "linear"}
+    straight = run(tmp_path, "straight", **options)
+
+    step = Reporter.step
+
+    def stop_after_3(self: Reporter, report: Any, total: int) -> None:
+        step(self, report, total)
+        if report.outer_step == 3:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "step", stop_after_3)
+        with pytest.raises(Stopped):
+            run(tmp_path, "stopped", **options)
+    assert [p.name for p in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-00000002"]
+    resumed = driver.resume(tmp_path / "stopped", [], Reporter())
+    assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
+    assert resumed["meta_test"] == straight["meta_test"]
+    again = driver.evaluate(tmp_path / "stopped", [], Reporter())
+    assert again["meta_test"] == straight["meta_test"]
+    assert again["mlflow_run_id"] == resumed["mlflow_run_id"]
+
+
+def test_mlflow_holds_each_step_once_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    step = Reporter.step
+
+    def stop_after_3(self: Reporter, report: Any, total: int) -> None:
+        step(self, report, total)
+        if report.outer_step == 3:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "step", stop_after_3)
+        with pytest.raises(Stopped):
+            run(tmp_path, "run")
+    result = driver.resume(tmp_path / "run", [], Reporter())
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    history = client.get_metric_history(result["mlflow_run_id"], "meta_train/loss")
+    assert [metric.step for metric in history] == [1, 2, 3, 4, 5]
+    assert client.get_run(result["mlflow_run_id"]).info.status == "FINISHED"
+
+
+def test_a_killed_worker_changes_nothing(tmp_path: Path, ray_session: None) -> None:
+    import ray
+
+    config = toy_config(tmp_path, cluster__backend="ray", **DROPOUT)
+    setup = build_experiment(config).setup
+    with open_backend(config.cluster) as backend:
+        undisturbed = backend.start(setup)
+        undisturbed.advance(8)
+        expected = undisturbed.state()
+    with open_backend(config.cluster) as backend:
+        coordination = backend.start(setup)
+        worker: Any = backend._actors[0]  # type: ignore[attr-defined]
+        victim = ray.get(worker.process_id.remote())
+        threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
+        coordination.advance(8)
+        assert ray.get(worker.process_id.remote()) != victim, "the worker was to be replaced"
+        assert sha256(coordination.state().arrays["meta_params"]) == sha256(expected.arrays["meta_params"])
+
+
+def test_an_error_in_a_worker_reaches_the_driver(tmp_path: Path, ray_session: None) -> None:
+    config = toy_config(tmp_path, cluster__backend="ray")
+    setup = build_experiment(config).setup
+    broken = dataclasses.replace(setup, meta_params=np.zeros(3, np.float32))
+    with open_backend(config.cluster) as backend, pytest.raises(ValueError, match="does not fit a layout"):
+        backend.start(broken).advance(1)

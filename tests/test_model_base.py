@@ -1,0 +1,128 @@
+"""The functional view of a network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from model_helpers import CrossEntropy, random_batch, stack
+from torch import Tensor, nn
+
+from distmeta.models import base
+from distmeta.models.base import FunctionalModel, build, match
+from distmeta.models.mlp import MLP
+
+TASK: Any = CrossEntropy()
+
+
+@pytest.fixture
+def mlp() -> FunctionalModel:
+    options = MLP(embedding_size=6, hidden_sizes=(5,))
+    return build(options, {"vocab_size": 30, "pad_id": 0}, TASK, 3)
+
+
+def test_encode_keeps_order_and_equals_the_whole_at_once(mlp: FunctionalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CPU_CHUNK", 7)
+    inputs = random_batch((3, 20, 9), 30, seed=8).inputs
+    shapes = _record_shapes(mlp.network.body, monkeypatch)
+    encoded = mlp.encode(mlp.init(), {}, {**inputs, "rows": torch.arange(60).view(3, 20)})
+    assert sum(rows for rows, _ in shapes) == 60
+    assert max(rows for rows, _ in shapes) == 7
+    # 60 texts of lengths 1 to 9, sorted, in sevens: the shortest seven all have one token, the last four nine.
+    assert (shapes[0], shapes[-1]) == ((7, 1), (4, 9))
+    whole = mlp.network.body(inputs["input_ids"].flatten(0, 1), inputs["attention_mask"].flatten(0, 1))
+    assert torch.allclose(encoded["features"].flatten(0, 1), whole, atol=1e-6)
+    assert torch.equal(encoded["rows"], torch.arange(60).view(3, 20))
+
+
+def test_encode_leaves_texts_whose_body_is_adapted(mlp: FunctionalModel) -> None:
+    inputs = random_batch((2, 3, 4), 30, seed=9).inputs
+    params = mlp.init()
+    name = "body.hidden.0.bias"
+    assert mlp.encode(params, stack({name: params[name]}, 2), inputs) is inputs
+
+
+def test_an_adapted_head_meets_shared_features(mlp: FunctionalModel) -> None:
+    inputs = random_batch((2, 3, 4), 30, seed=10).inputs
+    params = mlp.init()
+    head = {"head.weight": torch.randn(2, 3, 5), "head.bias": torch.randn(2, 3)}
+    features = mlp.features(params, head, inputs)
+    expected = torch.einsum("tbd,tnd->tbn", features, head["head.weight"]) + head["head.bias"][:, None]
+    assert torch.allclose(mlp.outputs(params, head, inputs), expected, atol=1e-6)
+
+
+def test_given_features_are_not_computed_again(mlp: FunctionalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = _record_shapes(mlp.network.body, monkeypatch)
+    given = {"features": torch.randn(2, 3, 5), "rows": torch.zeros(2, 3)}
+    params = mlp.init()
+    assert torch.equal(mlp.features(params, {}, given), given["features"])
+    expected = given["features"] @ params["head.weight"].T + params["head.bias"]
+    assert torch.allclose(mlp.outputs(params, {}, given), expected, atol=1e-6)
+    assert shapes == []
+
+
+def test_the_loss_is_that_of_the_task_kind(mlp: FunctionalModel) -> None:
+    batch = random_batch((2, 4, 5), 30, seed=11)
+    params = {**mlp.init(), "head.weight": torch.zeros(3, 5), "head.bias": torch.zeros(3)}
+    # Three outputs that are all 0: ln 3 for every task.
+    assert mlp.loss(params, {}, batch).tolist() == pytest.approx([1.0986123, 1.0986123])
+
+
+def test_frozen_parameters_are_kept_out_and_keep_their_values() -> None:
+    options = MLP(embedding_size=6, hidden_sizes=(5,))
+    model = build(options, {"vocab_size": 30, "pad_id": 0}, TASK, 3, freeze=["body.*"])
+    assert list(model.init()) == model.free == ["head.weight", "head.bias"]
+    inputs = random_batch((2, 3, 4), 30, seed=12).inputs
+    expected = model.network.body(inputs["input_ids"][1], inputs["attention_mask"][1])
+    assert torch.allclose(model.features(model.init(), {}, inputs)[1], expected, atol=1e-6)
+    features = {"body.hidden.0.bias": torch.full((5,), 9.0)}
+    assert not torch.allclose(model.features(features, {}, inputs)[1], expected)
+
+
+def test_init_gives_copies(mlp: FunctionalModel) -> None:
+    mlp.init()["head.bias"].fill_(7)
+    assert not (mlp.init()["head.bias"] == 7).any()
+
+
+def test_normalize_gives_features_unit_length() -> None:
+    model = build(MLP(embedding_size=6, normalize=True), {"vocab_size": 30, "pad_id": 0}, TASK, 3)
+    inputs = random_batch((2, 3, 4), 30, seed=13).inputs
+    lengths = model.features(model.init(), {}, inputs).norm(dim=-1)
+    assert torch.allclose(lengths, torch.ones(2, 3))
+
+
+def test_given_values_replace_random_ones_and_unknown_ones_are_refused() -> None:
+    options, architecture = MLP(embedding_size=2, hidden_sizes=()), {"vocab_size": 3, "pad_id": 0}
+    table = torch.arange(6.0).view(3, 2)
+    model = build(options, architecture, TASK, 3, values={"body.embedding.weight": table})
+    assert torch.equal(model.init()["body.embedding.weight"], table)
+    with pytest.raises(ValueError, match=r"embedding\.weights"):
+        build(options, architecture, TASK, 3, values={"embedding.weights": table})
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ("all", ["body.a.weight", "body.b.bias", "head.weight"]),
+        ("head", ["head.weight"]),
+        ("body", ["body.a.weight", "body.b.bias"]),
+        (["*.bias", "head"], ["body.b.bias", "head.weight"]),
+        ("body.[a]*", ["body.a.weight"]),
+        ([], []),
+        ("Head*", []),
+    ],
+)
+def test_match(patterns: str | list[str], expected: list[str]) -> None:
+    assert match(["body.a.weight", "body.b.bias", "head.weight"], patterns) == expected
+
+
+def _record_shapes(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
+    forward: Callable[[Tensor, Tensor], Tensor] = body.forward
+
+    def recording(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        shapes.append(tuple(input_ids.shape))
+        return forward(input_ids, attention_mask)
+
+    monkeypatch.setattr(body, "forward", recording)
+    return shapes

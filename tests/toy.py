@@ -1,0 +1,61 @@
+"""A small labelled data set, and a run on it that takes seconds."""
+
+import csv
+import random
+from pathlib import Path
+from typing import Any
+
+from distmeta.config import RunConfig
+from distmeta.settings import override, validate
+
+CLASSES, TEXTS = 16, 8
+
+
+def write_data(path: Path) -> Path:
+    """Texts of 3 to 9 words; a class's texts share two words out of its own."""
+    chance = random.Random(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(CLASSES):
+            for _ in range(TEXTS):
+                common = [f"word{chance.randrange(30)}" for _ in range(chance.randint(1, 7))]
+                writer.writerow([" ".join([f"topic{number}", *common, f"thing{number % 5}"]), f"class {number:02}"])
+    return path
+
+
+def toy_settings(folder: Path, **overrides: Any) -> dict[str, Any]:
+    """Nested settings of a run in `folder`; overrides have dotted keys, with `__` for the dots."""
+    if not (folder / "data.csv").exists():
+        write_data(folder / "data.csv")
+    content: dict[str, Any] = {
+        "data": {
+            "path": str(folder / "data.csv"),
+            "splits": {"train": 0.5, "validation": 0.25, "test": 0.25},
+            "cache": str(folder / "cache"),
+        },
+        "episodes": {"ways": 3, "shots": 2, "queries": 2},
+        "model": {"name": "text_cnn", "embedding_size": 8, "filters": 4, "widths": [2], "min_count": 1},
+        "algorithm": {"name": "maml"},
+        "inner": {"lr": 0.1, "steps": 2},
+        "outer": {"lr": 0.01, "steps": 5, "meta_batch_size": 5, "clip_norm": 1.0},
+        "cluster": {"backend": "inprocess", "workers": 2, "tasks_per_unit": 2},
+        "evaluation": {
+            **{"episodes": 12, "shots": [1, 2], "queries": 2, "episodes_per_unit": 5},
+            **{"curve_steps": 2, "curve_episodes": 6},
+        },
+        "checkpoint": {"every": 2},
+        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+    }
+    for key, value in overrides.items():
+        *parents, last = key.split("__")
+        section = content
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return content
+
+
+def toy_config(folder: Path, **overrides: Any) -> RunConfig:
+    """A validated configuration."""
+    return validate(override(toy_settings(folder, **overrides), []))
