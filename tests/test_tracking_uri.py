@@ -1,0 +1,98 @@
+import base64
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distmeta import tracking_uri
+from distmeta.errors import TrackingError
+from distmeta.tracking_uri import check_store, resolve_uri
+
+
+def test_uri_is_configured_or_from_the_environment_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert resolve_uri("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
+    assert resolve_uri("sqlite:////abs/runs.db") == "sqlite:////abs/runs.db"
+    assert resolve_uri(None) == "http://tracker:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert resolve_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("sqlite:////nowhere/mlflow.db", "tracking.uri: the folder /nowhere does not exist; create it"),
+        ("sqlite:///{tmp}/text.db", "text.db is not an SQLite database"),
+        ("sqlite:///{tmp}", "is a folder; name a file"),
+        ("sqlite://", "names no SQLite file; give sqlite:///FOLDER/mlflow.db"),
+        ("sqlite:///:memory:", "names no SQLite file"),
+        ("./mlruns", "'./mlruns' is a file store, which MLflow 3 refuses; give sqlite:///FOLDER"),
+        ("file:///data/mlruns", "is a file store, which MLflow 3 refuses; give sqlite:///FOLDER"),
+        ("postgresql://u:secret@db/x", "'postgresql' is not supported; give sqlite:///FOLDER/mlflow.db or"),
+        ("http://u:secret@127.0.0.1:1/x", r"http://\*\*\*@127.0.0.1:1/x does not answer .*; start it"),
+        ("http://[::1", "does not answer"),
+    ],
+)
+def test_unusable_store_is_one_line(uri: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("hello")
+    with pytest.raises(TrackingError, match=message) as caught:
+        check_store(uri.replace("{tmp}", str(tmp_path)))
+    assert "secret" not in str(caught.value)
+
+
+def test_folder_without_write_access_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_store(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not any(tmp_path.iterdir())  # a check leaves nothing behind
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(TrackingError, match="is not writable"):
+        check_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, Callable[..., None], list[tuple[str, str | None]]]]:
+    """An HTTP server: its address, what sets its answer, and the requests it has seen."""
+    seen: list[tuple[str, str | None]] = []
+    reply: dict[str, Any] = {"code": 200, "body": b"OK", "seconds": 0.0}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            time.sleep(reply["seconds"])
+            self.send_response(reply["code"])
+            self.end_headers()
+            self.wfile.write(reply["body"])
+
+        def log_message(self, *args: object) -> None: ...
+
+    listener = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"127.0.0.1:{listener.server_port}", lambda **new: reply.update(new), seen
+    listener.shutdown()
+    listener.server_close()
+
+
+def test_server_is_asked_for_its_health_with_the_credentials(
+    server: tuple[str, Callable[..., None], list[tuple[str, str | None]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, answer, seen = server
+    check_store(f"http://{host}")
+    check_store(f"http://us%40er:secret@{host}/prefix/")
+    basic = "Basic " + base64.b64encode(b"us@er:secret").decode()
+    assert seen == [("/health", None), ("/prefix/health", basic)]
+    answer(code=403)
+    with pytest.raises(TrackingError, match=r"http://\*\*\*@127.* answers /health with 403; .*USERNAME"):
+        check_store(f"http://user:secret@{host}")
+    answer(code=200, body=b"<html>")
+    with pytest.raises(TrackingError, match="is not an MLflow server"):
+        check_store(f"http://{host}")
+    assert tracking_uri.HEALTH_TIMEOUT_SECONDS == 5
+    monkeypatch.setattr(tracking_uri, "HEALTH_TIMEOUT_SECONDS", 0.1)
+    answer(body=b"OK", seconds=0.3)
+    with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
+        check_store(f"http://{host}")
