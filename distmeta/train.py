@@ -90,7 +90,7 @@ def _session(
             )
     reporter.note(describe(experiment))
     with open_backend(config.cluster) as backend:
-        coordination = backend.start(experiment.setup)
+        coordination = backend.start(experiment.setup, reporter.note)
         tracker = Tracker.start(
             uri,
             config.tracking.experiment,

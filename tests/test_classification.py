@@ -26,13 +26,13 @@ STREAM = Stream("meta_train", ways=3, shots=2, queries=4, seed=7)
 
 
 def kind_in(folder: Path, extra_word: bool = False) -> Classification:
-    """Eight classes of nine texts, the first not used: text i of class c is i + 1 times the word c."""
-    labels = [name for name in "abcdefgh" for _ in range(9)]
+    """Twelve classes of nine texts, the first not used: text i of class c is i + 1 times the word c."""
+    labels = [name for name in "abcdefghijkl" for _ in range(9)]
     texts = [" ".join([label] * (row % 9 + 1)) for row, label in enumerate(labels)]
-    vocabulary = {word: number for number, word in enumerate("abcdefgh?!" if extra_word else "abcdefgh?")}
+    vocabulary = {word: number for number, word in enumerate("abcdefghijkl?!" if extra_word else "abcdefghijkl?")}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    splits = {"meta_train": list("bcde"), "meta_validation": [], "meta_test": list("fgh")}
+    splits = {"meta_train": list("bcde"), "meta_validation": list("fghi"), "meta_test": list("jkl")}
     return Classification(build_corpus(Source(texts, labels, None, texts), splits, tokenizer, 16, folder))
 
 
@@ -69,7 +69,7 @@ def test_targets_stand_for_names_and_texts_for_rows(kind: Classification) -> Non
                 row = int(batch.inputs["rows"][task, position])
                 length = int(batch.inputs["attention_mask"][task, position].sum())
                 ids = batch.inputs["input_ids"][task, position, :length]
-                assert ids.tolist() == ["abcdefgh".index(names[target])] * (row % 9 + 1)
+                assert ids.tolist() == ["abcdefghijkl".index(names[target])] * (row % 9 + 1)
 
 
 def test_support_and_query_share_no_row(kind: Classification) -> None:
@@ -94,7 +94,7 @@ def test_any_stacking_gives_the_same_episodes(kind: Classification) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 8}, {"split": "meta_test"}, {"ways": 2}, {"shots": 1}, {"shots": 3, "queries": 3}]
+    "change", [{"seed": 8}, {"split": "meta_validation"}, {"ways": 2}, {"shots": 1}, {"shots": 3, "queries": 3}]
 )
 def test_streams_are_independent(kind: Classification, change: dict[str, int | str]) -> None:
     other = replace(STREAM, **change)  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_manifest_names_rows_of_the_source(kind: Classification) -> None:
         for name, support, query in zip(episode["classes"], episode["support"], episode["query"], strict=True):
             # Source rows of class c are 9 c ... 9 c + 8.
             assert (len(support), len(query)) == (1, 2)
-            assert {row // 9 for row in support + query} == {"abcdefgh".index(name)}
+            assert {row // 9 for row in support + query} == {"abcdefghijkl".index(name)}
 
 
 def test_manifest_hash(kind: Classification, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_pickle_leaves_the_buffers_out_of_band(tmp_path: Path) -> None:
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(corpus, protocol=5, buffer_callback=buffers.append)
     assert len(data) < 4000  # against 40,000 bytes of tokens
-    assert sum(buffer.raw().nbytes for buffer in buffers) >= 4 * 10_004
+    assert 4 * 10_006 <= sum(buffer.raw().nbytes for buffer in buffers) < 4 * 10_006 + 1000  # once each
     copy = pickle.loads(data, buffers=buffers)
     assert copy.table.equals(corpus.table)
     token_buffer = corpus.table["input_ids"].chunk(0).values.buffers()[1]

@@ -99,11 +99,11 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, ray_session: None) -> N
     config = toy_config(tmp_path, cluster__backend="ray", **DROPOUT)
     setup = build_experiment(config).setup
     with open_backend(config.cluster) as backend:
-        undisturbed = backend.start(setup)
+        undisturbed = backend.start(setup, print)
         undisturbed.advance(8)
         expected = undisturbed.state()
     with open_backend(config.cluster) as backend:
-        coordination = backend.start(setup)
+        coordination = backend.start(setup, print)
         worker: Any = backend._actors[0]  # type: ignore[attr-defined]
         victim = ray.get(worker.process_id.remote())
         threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
@@ -117,4 +117,4 @@ def test_an_error_in_a_worker_reaches_the_driver(tmp_path: Path, ray_session: No
     setup = build_experiment(config).setup
     broken = dataclasses.replace(setup, meta_params=np.zeros(3, np.float32))
     with open_backend(config.cluster) as backend, pytest.raises(ValueError, match="does not fit a layout"):
-        backend.start(broken).advance(1)
+        backend.start(broken, print).advance(1)

@@ -100,13 +100,13 @@ def test_text_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_folder_is_read_by_name(tmp_path: Path) -> None:
-    for name in ("b.csv", "a.csv"):
-        write(tmp_path / name, [name], ["x"])
+    for number in (5, 2, 7, 0, 6, 3, 1, 4):
+        write(tmp_path / f"{number}.csv", [str(number)], ["x"])
     (tmp_path / "README.md").write_text("about")
     (tmp_path / ".hidden.csv").write_text("x")
     source = read(tmp_path)
-    assert source.texts == ["a.csv", "b.csv"]
-    assert source.names == [f"{tmp_path}/a.csv line 2", f"{tmp_path}/b.csv line 2"]
+    assert source.texts == list("01234567")
+    assert source.names == [f"{tmp_path}/{number}.csv line 2" for number in range(8)]
 
 
 def test_folder_without_or_with_several_kinds(tmp_path: Path) -> None:
@@ -165,6 +165,9 @@ def test_not_utf8_names_the_row(tmp_path: Path) -> None:
     latin = pa.array([b"fine", b"caf\xe9"], pa.binary())
     write(tmp_path / "a.parquet", pa.Array.from_buffers(pa.string(), 2, latin.buffers()), ["x", "x"])
     assert "a.parquet row 2: the text is not UTF-8" in fault(tmp_path / "a.parquet")
+    coded = pa.Array.from_buffers(pa.string(), 2, latin.buffers()).dictionary_encode()
+    write(tmp_path / "b.parquet", ["a", "b"], coded)
+    assert "b.parquet row 2: the label is not UTF-8" in fault(tmp_path / "b.parquet")
 
 
 @pytest.mark.parametrize(("ending", "where"), [("parquet", "row 2"), ("jsonl", "line 2")])

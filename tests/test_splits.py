@@ -121,6 +121,7 @@ def test_file_of_several_splits_or_of_one(tmp_path: Path) -> None:
         ({"1": []}, "split '1' holds a list"),
         ({"1": lists(["a"], ["b"], ["c"])["train"]}, "split '1' holds a list"),
         (lists(["a"], [["b"]], ["c"]), "validation: ['b'] in a list of class names"),
+        (lists(["a"], ["b"], [True]), "test: True in a list of class names"),
         ({**lists(["a"], ["b"], []), "test": "c"}, "test: a str; give a list"),
         ({"one": lists(["a"], ["b"], ["c"])}, "no split '1' (data.split); valid: one"),
         (lists(["a"], ["b"], ["c", "zz"]), "'zz' of test is no class of the data"),

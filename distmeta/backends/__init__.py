@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -11,6 +11,8 @@ import numpy as np
 from distmeta.config import ClusterConfig
 from distmeta.coordinator import Coordinator
 from distmeta.types import Pool, ServerState, StepReport, Unit, UnitResult, Work
+
+Note = Callable[[str], None]
 
 
 class UnitRunner(Protocol):
@@ -51,8 +53,8 @@ class Coordination(Protocol):
 class Backend(Protocol):
     """A connected backend."""
 
-    def start(self, setup: Setup) -> Coordination:
-        """Builds server and workers."""
+    def start(self, setup: Setup, note: Note) -> Coordination:
+        """Builds server and workers; `note` is told where that takes long."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from distmeta.coordinator import Coordinator
 from distmeta.types import Done, Lost, Unit, Work
 
 if TYPE_CHECKING:
-    from distmeta.backends import Setup, UnitRunner
+    from distmeta.backends import Note, Setup, UnitRunner
 
 
 class InProcessPool:
@@ -46,7 +46,7 @@ class InProcessBackend:
     def __init__(self, cluster: ClusterConfig) -> None:
         self.cluster = cluster
 
-    def start(self, setup: Setup) -> Coordinator:
+    def start(self, setup: Setup, note: Note) -> Coordinator:
         """Builds worker, server and coordinator."""
         # One thread, as in a worker actor: more would add in another order.
         torch.set_num_threads(1)

@@ -26,10 +26,10 @@ from distmeta.errors import ClusterError
 from distmeta.types import Done, Lost, ServerState, StepReport, Unit, UnitResult, Work
 
 if TYPE_CHECKING:
-    from distmeta.backends import Setup, UnitRunner
+    from distmeta.backends import Note, Setup, UnitRunner
     from distmeta.coordinator import Coordinator
 
-PLACE_SECONDS = 180  # for all actors to start
+NOTE_SECONDS = 20  # between two words on workers that have not started
 
 
 class WorkerActor:
@@ -157,12 +157,17 @@ class RayBackend:
         if self._owns_connection:
             ray.shutdown()
 
-    def start(self, setup: Setup) -> RemoteCoordinator:
-        """Builds the worker actors and the server actor, and waits until all are ready."""
+    def start(self, setup: Setup, note: Note) -> RemoteCoordinator:
+        """Builds the worker actors and the server actor, and waits until all are ready.
+
+        Raises:
+            ClusterError: the cluster has too little, or did not start the workers in time.
+        """
         cluster = self.cluster
-        resources = ray.cluster_resources()
-        gpus = gpus_per_worker(cluster, resources.get("GPU", 0))
-        require("cluster.workers", "CPU", cluster.workers * cluster.cpus_per_worker, resources.get("CPU", 0))
+        present, possible = ray.cluster_resources(), _possible_resources()
+        # Machines are started for GPUs that were asked for, not to find out whether there are any.
+        gpus = gpus_per_worker(cluster, (present if cluster.gpus_per_worker is None else possible).get("GPU", 0))
+        require("cluster.workers", "CPU", cluster.workers * cluster.cpus_per_worker, possible.get("CPU", 0))
         self._setup = ray.put(setup)  # kept for as long as a worker may have to be built again
         worker_class = ray.remote(WorkerActor).options(
             num_cpus=cluster.cpus_per_worker, num_gpus=gpus, max_restarts=-1, max_task_retries=0
@@ -174,17 +179,24 @@ class RayBackend:
         server_class = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=here)
         server = server_class.remote([self._setup], workers)
         self._actors.append(server)
-        ready = [worker.process_id.remote() for worker in workers.values()]
-        done, late = ray.wait(ready, num_returns=len(ready), timeout=PLACE_SECONDS)
-        if late:
-            free = {name: round(value, 2) for name, value in ray.available_resources().items() if "U" in name}
-            raise ClusterError(
-                "cluster.workers",
-                f"only {len(done)} of {len(ready)} workers started within {PLACE_SECONDS} s (free now: {free})",
-                "ask for fewer workers, or free the cluster",
-            )
-        ray.get(done)
+        self._await([worker.process_id.remote() for worker in workers.values()], note)
         return RemoteCoordinator(server)
+
+    def _await(self, started: list[Any], note: Note) -> None:
+        """Waits for all workers; a cluster may have to start machines for them."""
+        waited = 0
+        while True:
+            done, late = ray.wait(started, num_returns=len(started), timeout=NOTE_SECONDS)
+            ray.get(done)  # an actor that could not be built says why
+            if not late:
+                return
+            waited += NOTE_SECONDS
+            free = ray.available_resources()
+            left = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free"
+            state = f"{len(done)} of {len(started)} workers have started in {waited} s, {left}"
+            if waited >= self.cluster.start_timeout_seconds:
+                raise ClusterError("cluster.workers", state, "ask for fewer, free the cluster, or wait longer")
+            note(f"waiting: {state}")
 
     def _connect(self) -> None:
         if address := cluster_address(self.cluster):
@@ -201,3 +213,10 @@ class RayBackend:
             log_to_driver=False,
             logging_level="ERROR",
         )
+
+
+def _possible_resources() -> dict[str, float]:
+    """What the cluster has or could have: one that scales itself starts machines when actors ask for them."""
+    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    present = ray.cluster_resources()
+    return {name: max(present.get(name, 0), limits.get(name, 0)) for name in {*present, *limits}}
