@@ -57,7 +57,7 @@ def train(
     if config is None:
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
     run_config = load_config(config, overrides or [])
-    run_dir = Path(run_config.run_dir) if run_config.run_dir else default_run_dir(config)
+    run_dir = Path(run_config.run_dir).expanduser() if run_config.run_dir else default_run_dir(config)
     with Reporter() as reporter:
         _print(driver.train(run_config, run_dir, reporter), as_json)
 

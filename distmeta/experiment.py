@@ -149,6 +149,10 @@ def build_experiment(config: RunConfig) -> Experiment:
     seen = set(splits["meta_train"])
     texts = (text for text, label in zip(source.texts, source.labels, strict=True) if label in seen)
     tokenizer, architecture = options.prepare(config.model.path, texts)
+    if (longest := architecture.get("max_length", config.data.max_length)) < config.data.max_length:
+        raise ConfigError(
+            "data.max_length", f"{config.data.max_length} tokens", f"{config.model.name} takes at most {longest}"
+        )
     corpus = build_corpus(source, splits, tokenizer, config.data.max_length, config.data.cache)
     task = Classification(corpus)
     freeze = (config.model.freeze,) if isinstance(config.model.freeze, str) else tuple(config.model.freeze)

@@ -105,10 +105,11 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, ray_session: None) -> N
     with open_backend(config.cluster) as backend:
         coordination = backend.start(setup, print)
         worker: Any = backend._actors[0]  # type: ignore[attr-defined]
-        victim = ray.get(worker.process_id.remote())
+        shared = [ray.put(setup)]
+        victim = ray.get(worker.process_id.remote(shared))
         threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
         coordination.advance(8)
-        assert ray.get(worker.process_id.remote()) != victim, "the worker was to be replaced"
+        assert ray.get(worker.process_id.remote(shared)) != victim, "the worker was to be replaced"
         assert sha256(coordination.state().arrays["meta_params"]) == sha256(expected.arrays["meta_params"])
 
 

@@ -1,6 +1,7 @@
 """Where encoders are found, and faults that are named."""
 
 import json
+import logging.handlers
 import os
 import shutil
 import sys
@@ -38,15 +39,20 @@ def test_a_package_is_found_without_importing_it(bert: str, tmp_path: Path, monk
 
 
 def test_nothing_is_printed_and_settings_come_back(bert: str, capfd: pytest.CaptureFixture[str]) -> None:
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.enable_progress_bar()
-    verbosity = logging.get_verbosity()
-    # One layer: the weights of the other are left over, which transformers would remark on.
+    handler = logging.handlers.BufferingHandler(capacity=100)
+    monitored = logging.getLogger("transformers")
+    transformers_logging.enable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    monitored.addHandler(handler)
+    # One layer: the weights of the other are left over, on which transformers would remark.
     HuggingFace(layers=1).pretrained(bert)
+    monitored.removeHandler(handler)
     assert capfd.readouterr() == ("", "")
-    assert logging.is_progress_bar_enabled()
-    assert logging.get_verbosity() == verbosity
+    assert handler.buffer == []
+    assert transformers_logging.is_progress_bar_enabled()
+    assert transformers_logging.get_verbosity() == verbosity
 
 
 @pytest.mark.parametrize(

