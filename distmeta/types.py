@@ -20,7 +20,7 @@ Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -161,8 +161,8 @@ class Model(Protocol):
     def init(self) -> Params:
         """Starting values of everything that is not frozen."""
 
-    def encode(self, shared: Params, stacked: Params, inputs: Inputs) -> Inputs:
-        """Runs the body once over all tasks' inputs, where none of it differs between tasks."""
+    def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
+        """Runs the body once over all tasks' inputs, unless the names of what differs between tasks are of the body."""
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
         """(T, B, ..., D) features; `stacked` holds the parameters that differ between tasks, (T, ...) each."""

@@ -36,7 +36,7 @@ class Quadratic:
     def __init__(self) -> None:
         self.task = self
 
-    def encode(self, shared: Params, stacked: Params, inputs: Inputs) -> Inputs:
+    def encode(self, shared: Params, adapted: list[str], inputs: Inputs) -> Inputs:
         return inputs
 
     def outputs(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:

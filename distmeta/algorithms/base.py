@@ -52,17 +52,18 @@ class GradientBased:
         return params
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
-        """Where adaptation starts from, (T, ...) each."""
+        """Where adaptation starts from, (T, ...) each; `support` is encoded already if the body is not adapted."""
         return expand(meta_params, self.adapts(list(meta_params)), len(support.targets))
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """Gradient descent on the support loss; differentiable where gradients are enabled."""
+        names = self.adapts(list(meta_params))
+        support = support._replace(inputs=model.encode(meta_params, names, support.inputs))
         stacked = self.start(model, meta_params, support)
         shared = {name: value for name, value in meta_params.items() if name not in stacked}
-        encoded = support._replace(inputs=model.encode(shared, stacked, support.inputs))
 
         def losses(point: Params) -> Tensor:
-            return model.loss(shared, point, encoded)
+            return model.loss(shared, point, support)
 
         adapted = gradient_descent(losses, stacked, self.inner_lr, self.inner_steps, self.first_order)
         return Adapted(shared, adapted)

@@ -107,12 +107,12 @@ class FunctionalModel:
         """Switches dropout on or off."""
         self.network.train(mode)
 
-    def encode(self, shared: Params, stacked: Params, inputs: Inputs) -> Inputs:
+    def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
         """Replaces (T, B, L) tokens by (T, B, D) features where all tasks share the body; else leaves them.
 
         The texts are sorted by length and taken in chunks, so that short ones are not padded to the longest.
         """
-        if "features" in inputs or any(name.startswith("body.") for name in stacked):
+        if "features" in inputs or any(name.startswith("body.") for name in adapted):
             return inputs
         mask = inputs["attention_mask"]
         size = CPU_CHUNK if mask.device.type == "cpu" else GPU_CHUNK
