@@ -77,7 +77,7 @@ def broken_parquet(folder: Path) -> str:
 def model_without_weights(folder: Path) -> Settings:
     path = Path(save_encoder(folder / "encoder"))
     (path / "model.safetensors").unlink()
-    return {"model": {"name": "hf", "path": str(path)}}
+    return {"model": {"name": "hf", "path": str(path)}, "data__max_length": 40}
 
 
 CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
@@ -116,6 +116,10 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     "model folder without weights": (model_without_weights, "encoder"),
     "model folder that is missing": (
         lambda f: {"model": {"name": "hf", "path": str(f / "nothing")}}, "nothing",
+    ),
+    "texts longer than the model takes": (
+        lambda f: {"model": {"name": "hf", "path": save_encoder(f / "encoder")}},
+        "data.max_length: 64 tokens; hf takes at most 40",
     ),
     "hub model without internet": (lambda f: {"model": {"name": "hf", "path": "hub:some/encoder"}}, "some/encoder"),
     "hub data without internet": (lambda f: {"data__path": "hub:some/data"}, "hub:some/data: cannot be loaded"),

@@ -18,10 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from toy import toy_settings, write_data
 
+from distmeta import cli
 from distmeta import submit as module
 from distmeta.errors import ClusterError, ConfigError
 from distmeta.submit import submit, train_command
+
+BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +64,9 @@ def head() -> Iterator[str]:
         words += " --object-store-memory=100000000 --disable-usage-stats"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "ray"), *words.split()],
-            env={**environment, "RAY_AUTH_MODE": "disabled"},
+            [str(BIN / "ray"), *words.split()],
+            # As on a node of a cluster: the project on the PATH, and a home of its own.
+            env={**environment, "RAY_AUTH_MODE": "disabled", "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": folder},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -272,3 +278,21 @@ def test_what_is_not_uploaded_is_refused(working_dir: Path) -> None:
         train_command(working_dir / "job.yaml", ["outer.stepz=5"], working_dir)
     for path in ("/shared/texts.csv", "hub:owner/name", "attack"):
         train_command(working_dir / "job.yaml", [f"data.path={path}"], working_dir)
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_on_the_cluster(
+    head: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path / "data.csv")
+    content = toy_settings(tmp_path, data__path="data.csv", cluster__backend="ray", outer__steps=3)
+    del content["tracking"]
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["distmeta", "submit", "job.yaml", "cluster.workers=1", "--address", head])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capfd.readouterr()
+    assert caught.value.code == 0, out + err
+    assert "outer steps 3/3" in out
+    assert "maml, meta-trained" in out

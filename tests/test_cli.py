@@ -1,0 +1,124 @@
+"""The command line as a shell sees it: what goes where, exit codes, and what is left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from toy import toy_settings
+
+DISTMETA = [sys.executable, "-m", "distmeta.cli"]
+RAY_CLUSTER_FILE = Path("/tmp/ray/ray_current_cluster")
+
+
+def settings(folder: Path, **overrides: Any) -> str:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(toy_settings(folder, **overrides)))
+    return str(path)
+
+
+def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*DISTMETA, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) -> None:
+    result = run("train", settings(tmp_path), "outer.steps=2", "run_dir=run", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert printed["run_dir"] == "run"
+    assert printed["outer_steps"] == 2
+    assert [(row["ways"], row["shots"], row["episodes"]) for row in printed["meta_test"]] == [(3, 1, 12), (3, 2, 12)]
+    assert "outer steps 2/2" in result.stderr
+    assert "3-way 2-shot" in result.stderr
+    for row in printed["meta_test"]:
+        manifest = tmp_path / "run" / f"manifest-3way-{row['shots']}shot.json"
+        assert len(json.loads(manifest.read_text())["episodes"]) == 12
+    again = run("evaluate", printed["mlflow_run_id"], "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["meta_test"] == printed["meta_test"]
+
+
+def test_without_json_stdout_is_empty(tmp_path: Path) -> None:
+    result = run("check", settings(tmp_path), cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "adapted to each task: body.embedding.weight" in result.stderr
+    assert "plan: inprocess" in result.stderr
+
+
+def test_check_starts_and_writes_nothing(tmp_path: Path) -> None:
+    path = settings(tmp_path, cluster__backend="ray")
+    result = run("check", path, "--json", cwd=tmp_path)
+    plan = json.loads(result.stdout)
+    assert plan["plan"]["workers"] == 2
+    assert [len(split["classes"]) for split in plan["splits"].values()] == [8, 4, 4]
+    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "data.csv", "cache"}
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    code = "import sys, distmeta.cli as c; sys.argv = ['distmeta', '--help']\ntry: c.main()\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'ray', 'mlflow', 'pydantic'} & set(sys.modules), sys.modules.keys()"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def marked(mark: str) -> list[int]:
+    """Processes that inherited an environment variable."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+        except (OSError, ProcessLookupError):
+            continue  # it has ended meanwhile, or is another user's
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["success", "error", "ctrl-c"])
+def test_nothing_is_left_behind(tmp_path: Path, ending: str) -> None:
+    """No process, no actor, no cluster file, and MLflow knows how the run ended."""
+    mark = uuid.uuid4().hex
+    before = RAY_CLUSTER_FILE.exists()
+    options = {"outer__steps": 3 if ending == "success" else 100_000, "checkpoint__every": 2}
+    if ending == "error":  # a rate at which the inner loop overflows
+        options["inner__lr"] = 1e30
+    path = settings(tmp_path, cluster__backend="ray", **options)
+    process = subprocess.Popen(
+        [*DISTMETA, "train", path, "run_dir=run"],
+        cwd=tmp_path,
+        env={**os.environ, "DISTMETA_TEST_MARK": mark},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    if ending == "ctrl-c":
+        deadline = time.monotonic() + 100
+        while not list((tmp_path / "run" / "checkpoints").glob("step-*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == {"success": 0, "error": 1, "ctrl-c": 130}[ending], err
+    if ending == "ctrl-c":
+        assert "Traceback" not in err
+        assert "--resume" in err
+    if ending == "error":
+        assert "was rejected" in err
+    deadline = time.monotonic() + 10
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+    assert RAY_CLUSTER_FILE.exists() == before
+
+    from mlflow import MlflowClient
+
+    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"]
+    status = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(run_id).info.status
+    assert status == {"success": "FINISHED", "error": "FAILED", "ctrl-c": "KILLED"}[ending]
