@@ -1,7 +1,7 @@
 """The command line. Nothing heavy is imported before a command runs.
 
 Progress and tables go to stderr; with ``--json`` exactly one JSON object goes to stdout. A user's mistake is one
-line and exit code 2, Ctrl-C is 130.
+line and exit code 2, training that cannot go on is 1, Ctrl-C is 130.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from distmeta.errors import ConfigError, UserError
+from distmeta.errors import ConfigError, TrainingError, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -51,14 +53,15 @@ def train(
         settings = [*([config] if config else []), *(overrides or [])]
         if config and "=" not in config:
             raise ConfigError(config, "a configuration given beside --resume", "a run has its own: leave it out")
-        with Reporter() as reporter:
-            _print(driver.resume(resolve(resume), settings, reporter), as_json)
+        run_dir = resolve(resume)
+        with _resumable(run_dir), Reporter() as reporter:
+            _print(driver.resume(run_dir, settings, reporter), as_json)
         return
     if config is None:
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
     run_config = load_config(config, overrides or [])
     run_dir = Path(run_config.run_dir).expanduser() if run_config.run_dir else default_run_dir(config)
-    with Reporter() as reporter:
+    with _resumable(run_dir), Reporter() as reporter:
         _print(driver.train(run_config, run_dir, reporter), as_json)
 
 
@@ -112,24 +115,33 @@ def ui(
     os.execv(command[0], command)
 
 
+@contextmanager
+def _resumable(run_dir: Path) -> Iterator[None]:
+    """Says after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = any((run_dir / "checkpoints").glob("step-*"))
+        how = f"go on with `distmeta train --resume {run_dir}`" if kept else "there is no checkpoint yet to go on from"
+        print(f"distmeta: interrupted; {how}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
 def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
 
 
 def main() -> None:
-    """Entry point: turns a user's mistake into one line."""
+    """Entry point: turns what a user can mend into one line."""
     try:
         app()
     except UserError as error:
         print(f"distmeta: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "distmeta: interrupted; `distmeta train --resume RUN` goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    except TrainingError as error:
+        print(f"distmeta: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
