@@ -22,6 +22,7 @@ from distmeta.tracking_uri import check_store, database, mask, resolve_uri
 __all__ = ["Tracker", "check_store", "find_run_dir", "flatten", "mask", "resolve_uri", "ui_command"]
 
 RUN_DIR_TAG = "distmeta.run_dir"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # or the UI opens on pages about language-model traces
 RESUMED_TAG = "distmeta.resumed."  # + parameter: its value since a resume, as MLflow lets none be changed
 PARAMS_PER_BATCH, METRICS_PER_BATCH, PARAM_LENGTH = 100, 1000, 6000  # MLflow's limits
 FLUSH_METRICS, FLUSH_SECONDS = 500, 2.0
@@ -77,7 +78,7 @@ def _experiment(client: Any, uri: str, name: str) -> str:
         return str(found.experiment_id)
     location = str(_artifact_folder(uri)) if uri.startswith("sqlite:") else None
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=KIND))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -153,8 +154,8 @@ class Tracker:
             tracker._log_params(params)
         return tracker
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds metrics of a step, leaving out those that a continued run held already.
+    def log(self, step: int, metrics: Mapping[str, float], *, again: bool = False) -> None:
+        """Adds metrics of a step, leaving out those that a continued run held already, unless they are logged `again`.
 
         A key counts as held up to the last step that was stored of it.
         """
@@ -162,7 +163,7 @@ class Tracker:
 
         now = int(time.time() * 1000)
         for key, value in metrics.items():
-            if step > self._last_steps.get(key, -1):
+            if again or step > self._last_steps.get(key, -1):
                 self._buffer.append(Metric(key, float(value), now, step))
         if len(self._buffer) >= FLUSH_METRICS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
@@ -177,6 +178,10 @@ class Tracker:
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copies a file to the run's artifacts, below `folder`."""
         self._client.log_artifact(self.run_id, str(path), folder)
+
+    def describe(self, markdown: str) -> None:
+        """Sets the description that the UI shows with the run."""
+        self._client.set_tag(self.run_id, "mlflow.note.content", markdown)
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Sends what is left and ends the run."""

@@ -157,19 +157,20 @@ def _test(session: Session) -> dict[str, Any]:
     tracker.log_artifact(session.run_dir / "evaluation.json")
     for row in rows:
         name = f"meta_test/accuracy_{row['ways']}way_{row['shots']}shot"
-        tracker.log(steps, {name: row["accuracy"], f"{name}_ci95": row["ci95"]})
+        tracker.log(steps, {name: row["accuracy"], f"{name}_ci95": row["ci95"]}, again=True)
         tracker.log_artifact(session.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
     if curve := adaptation_curve(experiment, coordination, progress):
         path = session.run_dir / "adaptation_curve.png"
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, path)
         tracker.log_artifact(path)
-    episodes = experiment.config.evaluation.episodes
-    session.reporter.table(
-        f"Meta-test accuracy in % on {episodes} episodes, ± 95 % interval. Ahead: the\n"
-        "meta-trained learner's accuracy less the row's, paired by episode",
-        ("episodes", "learner", "accuracy", "ahead"),
-        table_rows(rows),
+    title = (
+        f"Meta-test accuracy in % on {experiment.config.evaluation.episodes} episodes, ± 95 % interval. Ahead: the\n"
+        "meta-trained learner's accuracy less the row's, paired by episode"
     )
+    table = [("episodes", "learner", "accuracy", "ahead"), *table_rows(rows)]
+    session.reporter.table(title, table[0], table[1:])
+    lines = [table[0], ("---",) * 4, *table[1:]]
+    tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
     return result
 
 

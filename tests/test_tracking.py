@@ -136,6 +136,24 @@ def test_continued_run_logs_no_step_twice(uri: str, tmp_path: Path) -> None:
     assert run_of(again).info.status == "FINISHED"
 
 
+def test_figures_can_be_logged_again(uri: str, tmp_path: Path) -> None:
+    first = Tracker.start(uri, "E", "r", {}, tmp_path)
+    first.log(5, {"meta_test/accuracy": 0.5})
+    first.finish()
+    again = Tracker.start(uri, "E", "r", {}, tmp_path, run_id=first.run_id)
+    again.log(5, {"meta_test/accuracy": 0.75}, again=True)
+    again.finish()
+    assert history(again, "meta_test/accuracy") == [(5, 0.5), (5, 0.75)]
+
+
+def test_the_ui_opens_on_training_runs_with_a_description(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker.start(uri, "E", "r", {}, tmp_path)
+    tracker.describe("| a | b |")
+    tags = tracker._client.get_experiment_by_name("E").tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert run_of(tracker).data.tags["mlflow.note.content"] == "| a | b |"
+
+
 def test_run_dir_is_found_by_run_id(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tracker = Tracker.start(uri, "exp", "run", {}, "runs/one")  # relative here, absolute in the tag
