@@ -112,6 +112,9 @@ def ui(
     address = tracking.resolve_uri(uri)
     tracking.check_store(address)
     command = tracking.ui_command(address, port)
+    # The page for training runs; by itself MLflow opens on one for traces of language models.
+    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
     os.execv(command[0], command)
 
 

@@ -171,6 +171,7 @@ def _test(session: Session) -> dict[str, Any]:
     session.reporter.table(title, table[0], table[1:])
     lines = [table[0], ("---",) * 4, *table[1:]]
     tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    session.reporter.note(f"kept in {session.run_dir}; `distmeta ui` shows the run in MLflow")
     return result
 
 
