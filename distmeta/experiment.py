@@ -114,10 +114,12 @@ class Experiment:
         if self.config.outer.schedule == "constant":
             deciding["outer"].pop("steps")  # so that a finished run can be prolonged
         text = json.dumps(deciding, sort_keys=True)
+        frozen = Layout.of(self.model.frozen)
         return {
             "config": hashlib.sha256(text.encode()).hexdigest(),
             "data": self.setup.corpus.fingerprint,
             "initial_meta_params": sha256(self.setup.meta_params),
+            "frozen_params": sha256(frozen.flatten(self.model.frozen)),
         }
 
     def work(self, learner: MetaLearner, stream: Stream, episodes: int | None = None) -> Work:
