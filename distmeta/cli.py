@@ -53,7 +53,7 @@ def train(
         settings = [*([config] if config else []), *(overrides or [])]
         if config and "=" not in config:
             raise ConfigError(config, "a configuration given beside --resume", "a run has its own: leave it out")
-        run_dir = resolve(resume)
+        run_dir = resolve(resume, settings)
         with _resumable(run_dir), Reporter() as reporter:
             _print(driver.resume(run_dir, settings, reporter), as_json)
         return
@@ -73,7 +73,7 @@ def evaluate(run: Run, overrides: Overrides = None, as_json: Json = False) -> No
     from distmeta.runs import resolve
 
     with Reporter() as reporter:
-        _print(driver.evaluate(resolve(run), overrides or [], reporter), as_json)
+        _print(driver.evaluate(resolve(run, overrides or []), overrides or [], reporter), as_json)
 
 
 @app.command()

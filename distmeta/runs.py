@@ -11,11 +11,13 @@ RUN/config.yaml        the resolved configuration
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from distmeta import tracking
 from distmeta.config import RunConfig
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.settings import override, parse_yaml, validate
@@ -33,6 +35,26 @@ def require_new(run_dir: Path) -> None:
             f"{run_dir} exists",
             f"choose another, or go on with `distmeta train --resume {run_dir}`",
         )
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """The configuration with absolute paths, so that its run can go on from any directory."""
+
+    def full(path: str | None) -> str | None:
+        elsewhere = path is None or path == "attack" or path.startswith(("hub:", "package:"))
+        return path if elsewhere else str(Path(str(path)).expanduser().absolute())
+
+    splits = config.data.splits
+    data = {"path": full(config.data.path), "splits": full(splits) if isinstance(splits, str) else splits}
+    store = tracking.resolve_uri(config.tracking.uri)
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "model": config.model.model_copy(update={"path": full(config.model.path)}),
+            # A server's address comes from the environment again: it may hold a password.
+            "tracking": config.tracking.model_copy(update={"uri": store} if store.startswith("sqlite:") else {}),
+        }
+    )
 
 
 def create(run_dir: Path, config: RunConfig, tokenizer: str) -> None:
@@ -71,16 +93,15 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
     return validate(override(content, overrides)), run
 
 
-def resolve(run: str, tracking_uri: str | None = None) -> Path:
-    """The directory of a run, given as a path or as an MLflow run id.
+def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
+    """The directory of a run, given as a path or as an MLflow run id; an override of `tracking.uri` says where to ask.
 
     Raises:
         UserError: neither.
     """
     if (path := Path(run)).is_dir():
         return path
-    from distmeta import tracking
-
     if not run.isalnum():
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
-    return tracking.find_run_dir(tracking.resolve_uri(tracking_uri), run)
+    settings = dict(item.split("=", 1) for item in overrides if "=" in item)
+    return tracking.find_run_dir(tracking.resolve_uri(settings.get("tracking.uri")), run)

@@ -25,8 +25,8 @@ REPORT_SECONDS = 0.5  # of training between two reports to the driver
 
 
 @dataclass(frozen=True)
-class Session:
-    """A run that has its workers, its directory and its MLflow run."""
+class OpenRun:
+    """A run in progress: it has its workers, its directory and its MLflow run."""
 
     experiment: Experiment
     coordination: Coordination
@@ -45,37 +45,37 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
         UserError: before anything is written.
     """
     runs.require_new(run_dir)
-    with _session(config, run_dir, reporter) as session:
-        return _train_and_test(session, 0)
+    with _open(runs.absolute(config), run_dir, reporter) as opened:
+        return _train_and_test(opened, 0)
 
 
 def resume(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
     """Goes on from a run's newest checkpoint; the result is that of a run that was never stopped."""
     config, run = runs.read(run_dir, overrides)
     state, identity = checkpoint.load(run_dir)
-    with _session(config, run_dir, reporter, run["mlflow_run_id"], identity) as session:
-        session.coordination.load(state)
+    with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
+        opened.coordination.load(state)
         reporter.note(f"going on from outer step {state.counters['version']}")
-        return _train_and_test(session, state.counters["version"])
+        return _train_and_test(opened, state.counters["version"])
 
 
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
     """Evaluates a run's newest checkpoint on meta-test."""
     config, run = runs.read(run_dir, overrides)
     state, identity = checkpoint.load(run_dir)
-    with _session(config, run_dir, reporter, run["mlflow_run_id"], identity) as session:
-        session.coordination.load(state)
-        return _test(session)
+    with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
+        opened.coordination.load(state)
+        return _test(opened)
 
 
 @contextmanager
-def _session(
+def _open(
     config: RunConfig,
     run_dir: Path,
     reporter: Reporter,
     mlflow_run_id: str | None = None,
     identity: dict[str, str] | None = None,
-) -> Iterator[Session]:
+) -> Iterator[OpenRun]:
     """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt."""
     uri = tracking.resolve_uri(config.tracking.uri)
     tracking.check_store(uri)
@@ -105,7 +105,7 @@ def _session(
                 runs.create(run_dir, config, experiment.tokenizer.to_str())
                 runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
                 tracker.log_artifact(run_dir / runs.CONFIG)
-            yield Session(experiment, coordination, tracker, run_dir, reporter)
+            yield OpenRun(experiment, coordination, tracker, run_dir, reporter)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -114,53 +114,53 @@ def _session(
             tracker.finish(status)
 
 
-def _train_and_test(session: Session, done: int) -> dict[str, Any]:
-    config, coordination = session.experiment.config, session.coordination
+def _train_and_test(opened: OpenRun, done: int) -> dict[str, Any]:
+    config, coordination = opened.experiment.config, opened.coordination
     total, seconds = config.outer.steps, REPORT_SECONDS
     every = (config.checkpoint.every, config.evaluation.validation_every)
     while done < total:
         stop = min([total, *(done - done % n + n for n in every if n)])
         for report in coordination.advance(min(stop - done, max(1, int(REPORT_SECONDS / seconds)))):
             done, seconds = report.outer_step, report.metrics["time/step_seconds"]
-            session.tracker.log(done, report.metrics)
-            session.reporter.step(report, total)
+            opened.tracker.log(done, report.metrics)
+            opened.reporter.step(report, total)
         if config.evaluation.validation_every and done % config.evaluation.validation_every == 0:
-            validation = meta_validation(session.experiment, coordination)
-            session.tracker.log(done, validation)
-            session.reporter.validation(done, validation)
+            validation = meta_validation(opened.experiment, coordination)
+            opened.tracker.log(done, validation)
+            opened.reporter.validation(done, validation)
         if done == total or (config.checkpoint.every and done % config.checkpoint.every == 0):
-            _save(session)
-    return _test(session)
+            _save(opened)
+    return _test(opened)
 
 
-def _save(session: Session) -> None:
+def _save(opened: OpenRun) -> None:
     # What is in MLflow must never be behind the checkpoint: a resumed run does not log earlier steps again.
-    session.tracker.flush()
-    keep = session.experiment.config.checkpoint.keep
-    checkpoint.save(session.run_dir, session.coordination.state(), session.experiment.identity, keep)
+    opened.tracker.flush()
+    keep = opened.experiment.config.checkpoint.keep
+    checkpoint.save(opened.run_dir, opened.coordination.state(), opened.experiment.identity, keep)
 
 
-def _test(session: Session) -> dict[str, Any]:
-    experiment, coordination, tracker = session.experiment, session.coordination, session.tracker
-    progress: Callable[[str, int, int], None] = session.reporter.episodes
+def _test(opened: OpenRun) -> dict[str, Any]:
+    experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
+    progress: Callable[[str, int, int], None] = opened.reporter.episodes
     state = coordination.state()
     steps = state.counters["version"]
-    rows = meta_test(experiment, coordination, session.run_dir, progress)
+    rows = meta_test(experiment, coordination, opened.run_dir, progress)
     result = {
-        "run_dir": str(session.run_dir),
+        "run_dir": str(opened.run_dir),
         "mlflow_run_id": tracker.run_id,
         "outer_steps": steps,
         "meta_params_sha256": sha256(np.asarray(state.arrays["meta_params"])),
         "meta_test": rows,
     }
-    runs.write_json(session.run_dir / "evaluation.json", result)
-    tracker.log_artifact(session.run_dir / "evaluation.json")
+    runs.write_json(opened.run_dir / "evaluation.json", result)
+    tracker.log_artifact(opened.run_dir / "evaluation.json")
     for row in rows:
         name = f"meta_test/accuracy_{row['ways']}way_{row['shots']}shot"
         tracker.log(steps, {name: row["accuracy"], f"{name}_ci95": row["ci95"]}, again=True)
-        tracker.log_artifact(session.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
+        tracker.log_artifact(opened.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
     if curve := adaptation_curve(experiment, coordination, progress):
-        path = session.run_dir / "adaptation_curve.png"
+        path = opened.run_dir / "adaptation_curve.png"
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, path)
         tracker.log_artifact(path)
     title = (
@@ -168,10 +168,10 @@ def _test(session: Session) -> dict[str, Any]:
         "meta-trained learner's accuracy less the row's, paired by episode"
     )
     table = [("episodes", "learner", "accuracy", "ahead"), *table_rows(rows)]
-    session.reporter.table(title, table[0], table[1:])
+    opened.reporter.table(title, table[0], table[1:])
     lines = [table[0], ("---",) * 4, *table[1:]]
     tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
-    session.reporter.note(f"kept in {session.run_dir}; `distmeta ui` shows the run in MLflow")
+    opened.reporter.note(f"kept in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
     return result
 
 

@@ -29,7 +29,8 @@ def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) -> None:
-    result = run("train", settings(tmp_path), "outer.steps=2", "run_dir=run", "--json", cwd=tmp_path)
+    here = ["data.path=data.csv", "tracking.uri=null", "outer.steps=2", "run_dir=run"]
+    result = run("train", settings(tmp_path), *here, "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
     assert printed["run_dir"] == "run"
@@ -40,7 +41,9 @@ def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) 
     for row in printed["meta_test"]:
         manifest = tmp_path / "run" / f"manifest-3way-{row['shots']}shot.json"
         assert len(json.loads(manifest.read_text())["episodes"]) == 12
-    again = run("evaluate", printed["mlflow_run_id"], "--json", cwd=tmp_path)
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    again = run("evaluate", printed["mlflow_run_id"], store, "--json", cwd=elsewhere)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["meta_test"] == printed["meta_test"]
 
