@@ -112,6 +112,7 @@ class ClusterConfig(Section):
     workers: Count = 2
     cpus_per_worker: Positive = 1
     gpus_per_worker: NotNegative | None = None  # none: shares of the GPUs there are, at most one each
+    deterministic: bool = True  # on GPUs, refuse kernels that add in no fixed order; false gives up the same answer
     start_timeout_seconds: Count = 900  # for all workers to start; a cluster may have to start machines first
     tasks_per_unit: Count = 2  # episodes that a worker stacks; part of the arithmetic, so not set by workers
 

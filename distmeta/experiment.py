@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,11 +58,12 @@ class RunSetup:
     outer: OuterConfig
     training: Work
     tasks_per_unit: int
+    deterministic: bool
 
     def make_worker(self, name: str, device: str) -> Worker:
         """Builds a worker on a device."""
-        if device != "cpu":
-            # The promise of the same answer needs kernels that add in a fixed order.
+        if device != "cpu" and self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses its kernels freely
             torch.use_deterministic_algorithms(True)
         task = Classification(self.corpus)
         return Worker(name, self.model.build(task, device), task, self.layout, device)
@@ -179,7 +181,16 @@ def build_experiment(config: RunConfig) -> Experiment:
     stream = Stream("meta_train", shape.ways, shape.shots, shape.queries, config.seed)
     body_is_constant = not any(name.startswith("body.") for name in theta) and not options.dropout
     training = Work(stream, learner, training=True, cache_features=body_is_constant)
-    setup = RunSetup(corpus, spec, layout, layout.flatten(theta), config.outer, training, config.cluster.tasks_per_unit)
+    setup = RunSetup(
+        corpus,
+        spec,
+        layout,
+        layout.flatten(theta),
+        config.outer,
+        training,
+        config.cluster.tasks_per_unit,
+        config.cluster.deterministic,
+    )
     return Experiment(config, source, splits, tokenizer, model, learner, setup)
 
 

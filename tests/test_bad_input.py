@@ -41,20 +41,14 @@ def files(folder: Path) -> set[Path]:
     return {p for p in folder.rglob("*") if "cache" not in p.parts}
 
 
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never says anything."""
+@pytest.fixture(params=["silent", "closed"])
+def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A port that nobody listens on, or that accepts connections and never says anything."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen()
+        if request.param == "silent":
+            listener.listen()
         yield listener.getsockname()[1]
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def write(path: Path, content: bytes | str) -> str:
@@ -150,15 +144,10 @@ def test_a_mistake_is_one_line(
     assert {p for p in files(tmp_path) - before if p.suffix != ".lock" and p.name != "mlartifacts"} == set()
 
 
-@pytest.mark.parametrize("port", ["silent_port", "closed_port"])
 def test_an_address_where_no_ray_answers(
-    port: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    dead_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = f"127.0.0.1:{request.getfixturevalue(port)}"
+    address = f"127.0.0.1:{dead_port}"
     content = toy_settings(tmp_path, run_dir="run", cluster__backend="ray", cluster__address=address)
     path = write(tmp_path / "config.yaml", yaml.safe_dump(content))
     started = time.monotonic()
@@ -166,15 +155,10 @@ def test_an_address_where_no_ray_answers(
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.parametrize("port", ["silent_port", "closed_port"])
 def test_an_mlflow_that_does_not_answer(
-    port: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    dead_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"http://user:secret@127.0.0.1:{request.getfixturevalue(port)}"
+    uri = f"http://user:secret@127.0.0.1:{dead_port}"
     path = write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run", tracking__uri=uri)))
     message = fail(["train", path], capsys, monkeypatch)
     assert "tracking.uri: http://***@127.0.0.1" in message

@@ -45,13 +45,8 @@ class Stopped(Exception):
     """Thrown in the middle of a run."""
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_stopped_and_resumed_is_straight_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    options: dict[str, Any] = {"outer__optimizer": optimizer, "outer__momentum": 0.9, "outer__schedule": "linear"}
-    straight = run(tmp_path, "straight", **options)
-
+def run_and_stop(folder: Path, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> Path:
+    """A run that ends after step 3 of 5; its last checkpoint is of step 2."""
     step = Reporter.step
 
     def stop_after_3(self: Reporter, report: Any, total: int) -> None:
@@ -62,12 +57,22 @@ def test_stopped_and_resumed_is_straight_through(
     with monkeypatch.context() as patch:
         patch.setattr(Reporter, "step", stop_after_3)
         with pytest.raises(Stopped):
-            run(tmp_path, "stopped", **options)
-    assert [p.name for p in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-00000002"]
-    resumed = driver.resume(tmp_path / "stopped", [], Reporter())
+            run(folder, "stopped", **overrides)
+    assert [p.name for p in (folder / "stopped" / "checkpoints").iterdir()] == ["step-00000002"]
+    return folder / "stopped"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_stopped_and_resumed_is_straight_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    options: dict[str, Any] = {"outer__optimizer": optimizer, "outer__momentum": 0.9, "outer__schedule": "linear"}
+    straight = run(tmp_path, "straight", **options)
+    stopped = run_and_stop(tmp_path, monkeypatch, **options)
+    resumed = driver.resume(stopped, [], Reporter())
     assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
     assert resumed["meta_test"] == straight["meta_test"]
-    again = driver.evaluate(tmp_path / "stopped", [], Reporter())
+    again = driver.evaluate(stopped, [], Reporter())
     assert again["meta_test"] == straight["meta_test"]
     assert again["mlflow_run_id"] == resumed["mlflow_run_id"]
 
@@ -75,18 +80,8 @@ def test_stopped_and_resumed_is_straight_through(
 def test_mlflow_holds_each_step_once_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
-    step = Reporter.step
-
-    def stop_after_3(self: Reporter, report: Any, total: int) -> None:
-        step(self, report, total)
-        if report.outer_step == 3:
-            raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Reporter, "step", stop_after_3)
-        with pytest.raises(Stopped):
-            run(tmp_path, "run")
-    result = driver.resume(tmp_path / "run", [], Reporter())
+    stopped = run_and_stop(tmp_path, monkeypatch)
+    result = driver.resume(stopped, [], Reporter())
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     history = client.get_metric_history(result["mlflow_run_id"], "meta_train/loss")
     assert [metric.step for metric in history] == [1, 2, 3, 4, 5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -24,14 +25,14 @@ Architecture = dict[str, Any]
 CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
 
 
-class Body(nn.Module):
+class Body(nn.Module, ABC):
     """Makes features of token ids: (B, L) ids and mask → (B, D). `dim` is D."""
 
     dim: int
 
+    @abstractmethod
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One text's features must not depend on the padding that other texts of its batch need."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
