@@ -159,7 +159,9 @@ def test_file_that_splits_a_group(tmp_path: Path) -> None:
 
 def test_fewer_classes_than_ways() -> None:
     assert split(source_of(LETTERS), ways={"meta_train": 6, "meta_test": 2})
-    assert fault(source_of(LETTERS), ways={"meta_test": 3}).startswith("meta_test: 2 classes for episodes of 3 ways")
+    assert fault(source_of(LETTERS), ways={"meta_test": 3}).startswith(
+        "data.splits: meta_test: 2 classes for episodes of 3 ways"
+    )
 
 
 def test_class_with_too_few_examples() -> None:

@@ -142,11 +142,13 @@ def _nearest(name: str, classes: Iterable[str]) -> str:
 def _check_sizes(splits: Splits, counts: Mapping[str, int], ways: Mapping[str, int], needed: int) -> None:
     for split, number in ways.items():
         if (count := len(splits[split])) < number:
-            remedy = "use fewer ways, more classes or other data.splits"
-            raise DataError(split, f"{count} classes for episodes of {number} ways", remedy)
+            remedy = "lower episodes.ways or evaluation.ways, or use more classes or other data.splits"
+            raise DataError(f"data.splits: {split}", f"{count} classes for episodes of {number} ways", remedy)
     for split in SPLITS:
         for name in splits[split]:
             if counts[name] < needed:
                 found = f"{counts[name]} examples, and episodes take {needed} of each class"
-                remedy = f"set data.min_examples={needed} to leave it out, or take fewer shots or queries"
+                remedy = (
+                    f"set data.min_examples={needed} to leave it out, or lower shots or queries (of evaluation too)"
+                )
                 raise DataError(f"class {name!r} of {split}", found, remedy)
