@@ -13,7 +13,7 @@ import numpy as np
 from distmeta.backends import Coordination
 from distmeta.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
-from distmeta.types import Stream
+from distmeta.types import Work
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
@@ -37,13 +37,12 @@ def meta_test(
     rows = []
     streams = {shots: experiment.stream("meta_test", shots) for shots in evaluation.shots}
     # All of one θ before the next: features are kept for one θ at a time.
-    accuracy = {
-        (contender.name, shots): run_episodes(
-            experiment, coordination, contender, stream, evaluation.episodes, progress
-        )["accuracy"]
-        for contender in experiment.contenders
-        for shots, stream in streams.items()
-    }
+    accuracy = {}
+    for contender in experiment.contenders:
+        for shots, stream in streams.items():
+            work = experiment.work(contender.learner, stream, evaluation.episodes)
+            metrics = run_episodes(experiment, coordination, contender, work, evaluation.episodes, progress)
+            accuracy[contender.name, shots] = metrics["accuracy"]
     trained, *baselines = experiment.contenders
     for shots, stream in streams.items():
         manifest = experiment.model.task.manifest(stream, evaluation.episodes)
@@ -108,8 +107,10 @@ def adaptation_curve(
         points = []
         for steps in range(evaluation.curve_steps + 1):
             learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
-            shortened = contender._replace(name=f"{contender.name}, {steps} inner steps", learner=learner)
-            metrics = run_episodes(experiment, coordination, shortened, stream, evaluation.curve_episodes, progress)
+            # All points meet the same rows under the same θ.
+            work = experiment.work(learner, stream, evaluation.curve_episodes * (evaluation.curve_steps + 1))
+            named = contender._replace(name=f"{contender.name}, {steps} inner steps")
+            metrics = run_episodes(experiment, coordination, named, work, evaluation.curve_episodes, progress)
             points.append(mean_ci95(metrics["accuracy"]))
         curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
     return curves
@@ -119,20 +120,20 @@ def run_episodes(
     experiment: Experiment,
     coordination: Coordination,
     contender: Contender,
-    stream: Stream,
+    work: Work,
     episodes: int,
     progress: Progress,
 ) -> dict[str, np.ndarray]:
-    """Metrics of the first episodes of a stream, (episodes,) each."""
+    """Metrics of the first episodes of the work's stream, (episodes,) each."""
     per_unit = experiment.config.evaluation.episodes_per_unit
-    work = experiment.work(contender.learner, stream)
+    what = f"{contender.name}, {work.stream.shots}-shot"
     size = per_unit * -(-episodes // (per_unit * SLICES))  # whole units: their cuts must not depend on the slices
     parts = []
     for first in range(0, episodes, size):
-        progress(f"{contender.name}, {stream.shots}-shot", first, episodes)
+        progress(what, first, episodes)
         count = min(size, episodes - first)
         parts.append(coordination.evaluate(work, first, count, per_unit, contender.initial))
-    progress(f"{contender.name}, {stream.shots}-shot", episodes, episodes)
+    progress(what, episodes, episodes)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -124,12 +124,12 @@ class Experiment:
             "frozen_params": sha256(frozen.flatten(self.model.frozen)),
         }
 
-    def work(self, learner: MetaLearner, stream: Stream, episodes: int | None = None) -> Work:
-        """Evaluation of a learner; features are kept where that saves running the body."""
+    def work(self, learner: MetaLearner, stream: Stream, episodes: int) -> Work:
+        """Evaluation of a learner on so many episodes; features are kept where that saves running the body."""
         names = list(self.setup.layout.names)
         adapts_body = any(name.startswith("body.") for name in learner.adapts(names))
-        texts = stream.ways * (stream.shots + stream.queries) * (episodes or 0)
-        pays = episodes is None or texts > len(self.setup.corpus.rows(stream.split))
+        texts = episodes * stream.ways * (stream.shots + stream.queries)
+        pays = texts > len(self.setup.corpus.rows(stream.split))
         return Work(stream, learner, training=False, cache_features=pays and not adapts_body)
 
     def stream(self, split: str, shots: int) -> Stream:
