@@ -13,6 +13,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Ways = Annotated[int, Field(ge=2)]
+Sample = Annotated[int, Field(ge=2)]  # one episode has no interval
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Patterns = str | list[str]
 
@@ -120,16 +121,16 @@ class ClusterConfig(Section):
 class EvaluationConfig(Section):
     """Meta-test on a fixed list of episodes, and meta-validation on the way."""
 
-    episodes: Count = 600
+    episodes: Sample = 600
     shots: Annotated[list[Count], Field(min_length=1)] = [1, 5]
     ways: Ways | None = None  # none: episodes.ways
     queries: Count = 5
     seed: Seed = 0  # apart from `seed`, so that runs are compared on the same episodes
     episodes_per_unit: Count = 20
     validation_every: Annotated[int, Field(ge=0)] = 0  # outer steps; 0: never
-    validation_episodes: Count = 40
+    validation_episodes: Sample = 40
     curve_steps: Annotated[int, Field(ge=0)] = 10  # the adaptation curve goes this far
-    curve_episodes: Count = 100
+    curve_episodes: Sample = 100
 
 
 class CheckpointConfig(Section):

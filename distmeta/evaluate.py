@@ -21,8 +21,7 @@ SLICES = 10  # parts of an evaluation, for the sake of its progress bar
 
 def mean_ci95(values: np.ndarray) -> tuple[float, float]:
     """Mean and half-width of its 95 % interval: 1.96 standard errors, episodes being independent draws."""
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("inf")
-    return float(values.mean()), float(half)
+    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def meta_test(

@@ -38,6 +38,7 @@ def test_overrides_are_yaml_with_dotted_keys() -> None:
         ("outer.steps=few", "outer.steps: 'few' does not do; input should be a valid integer"),
         ("outer.optimizer=sg", "outer.optimizer: 'sg' does not do; input should be 'sgd', 'adam' or 'adamw'"),
         ("episodes.ways=1", "episodes.ways: 1 does not do; input should be greater than or equal to 2"),
+        ("evaluation.episodes=1", "evaluation.episodes: 1 does not do; input should be greater than or equal to 2"),
         ("evaluation.shots=[0]", "evaluation.shots.0: 0 does not do"),
         ("data.splits={train: 0.9, validation: 0.2}", "the fractions add up to 1.3; give at most 1"),
         ("seed=-1", "seed: -1 does not do"),

@@ -17,10 +17,6 @@ def test_pairing_is_by_episode() -> None:
     assert list(mean_ci95(first - (first - 0.25))) == pytest.approx([0.25, 0], abs=1e-12)
 
 
-def test_one_episode_has_no_interval() -> None:
-    assert mean_ci95(np.array([0.7])) == (0.7, float("inf"))
-
-
 def test_the_table_is_in_percent() -> None:
     base = {"name": "b", "accuracy": 0.5, "ci95": 0.01, "difference": 0.25, "difference_ci95": 0.021}
     row = {"ways": 5, "shots": 1, "name": "a", "accuracy": 0.75, "ci95": 0.0123, "baselines": [base]}

@@ -88,8 +88,8 @@ class Classification:
     def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
         """Weighted `loss` and `accuracy` of each task, (T,) each, detached."""
         outputs = outputs.detach()
-        right = (outputs.argmax(-1) == batch.targets).to(outputs.dtype)
-        return {"loss": self.loss(outputs, batch), "accuracy": _mean(right, batch.weights)}
+        right = (outputs.argmax(-1) == batch.targets).double()
+        return {"loss": self.loss(outputs, batch), "accuracy": _mean(right, batch.weights.double())}
 
     def manifest(self, stream: Stream, episodes: int) -> dict[str, Any]:
         """The first `episodes` episodes as plain JSON, in rows of the source: no tokenizer enters into it.
