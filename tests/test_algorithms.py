@@ -65,7 +65,7 @@ def quadratic_episode(support: list[float], query: list[float]) -> Episode:
 
 
 B, H, LR, STEPS = 0.3, 0.4, 0.1, 3
-SUPPORT, QUERY = [1.0, -2.0], [0.5, -1.5]
+SUPPORT, QUERY = [1.0, -2.0], [0.5, 1.5]
 
 
 def closed_form(name: str) -> tuple[float, float]:

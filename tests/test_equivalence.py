@@ -16,6 +16,7 @@ from distmeta.backends import open_backend
 from distmeta.experiment import build_experiment
 from distmeta.params import sha256
 from distmeta.progress import Reporter
+from distmeta.tracking import Tracker
 
 DROPOUT = {"model__dropout": 0.3}  # drawn from the episode's index, so it is the same anywhere
 
@@ -77,10 +78,16 @@ def test_stopped_and_resumed_is_straight_through(
     assert again["mlflow_run_id"] == resumed["mlflow_run_id"]
 
 
-def test_mlflow_holds_each_step_once_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_mlflow_holds_each_step_once_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
     from mlflow import MlflowClient
 
-    stopped = run_and_stop(tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        if killed:  # what was not sent by then is lost
+            patch.setattr(Tracker, "finish", lambda *arguments: None)
+        stopped = run_and_stop(tmp_path, monkeypatch)
     result = driver.resume(stopped, [], Reporter())
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     history = client.get_metric_history(result["mlflow_run_id"], "meta_train/loss")

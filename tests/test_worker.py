@@ -65,6 +65,15 @@ def test_kept_features_change_no_figure(experiment: Experiment) -> None:
         np.testing.assert_allclose(kept.metrics["loss"], direct.metrics["loss"], rtol=1e-4)
 
 
+def test_dropout_is_for_meta_training_alone(tmp_path: Path) -> None:
+    plain, dropping = (build_experiment(toy_config(tmp_path, model__dropout=rate)) for rate in (0.0, 0.5))
+    unit, theta = Unit(0, 0, 4), plain.setup.meta_params
+    evaluated = [make_worker(its).run(evaluation(its, False), unit, theta).metrics["loss"] for its in (plain, dropping)]
+    assert np.array_equal(*evaluated)
+    trained = [make_worker(its).run(its.setup.training, unit, theta).metrics["loss"] for its in (plain, dropping)]
+    assert not np.array_equal(*trained)
+
+
 def test_features_are_made_anew_for_other_meta_parameters(experiment: Experiment) -> None:
     worker, setup, unit = make_worker(experiment), experiment.setup, Unit(0, 0, 10)
     other = setup.meta_params + np.random.default_rng(0).normal(size=setup.meta_params.shape).astype(np.float32)
