@@ -90,6 +90,14 @@ def test_too_many_rejected_tasks_stop_the_run_by_name() -> None:
         its.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
 
 
+def test_rejected_tasks_are_counted_across_a_resume() -> None:
+    its, resumed = server(max_bad_tasks=1), server(max_bad_tasks=1)
+    its.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+    resumed.load(its.state())
+    with pytest.raises(TrainingError, match="that makes 2"):
+        resumed.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+
+
 @pytest.mark.parametrize("outer", [{"optimizer": "adam"}, {"momentum": 0.9}, {"optimizer": "adamw"}])
 def test_state_and_load_go_on_to_the_bit(outer: dict[str, Any]) -> None:
     gradients = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)

@@ -1,0 +1,62 @@
+import socket
+import subprocess
+from typing import Any
+
+import pytest
+
+from distmeta.backends.resources import cluster_address, gpus_per_worker, require, require_answer
+from distmeta.config import ClusterConfig
+from distmeta.errors import ClusterError
+
+
+@pytest.mark.parametrize(
+    ("workers", "asked", "available", "given"),
+    [
+        (2, None, 0, 0),  # none there: CPUs
+        (2, None, 4, 1),  # one each, though there are more
+        (4, None, 2, 0.5),
+        (3, None, 1, 0.33),  # rounded down, or the three would not fit
+        (2, 0, 4, 0),
+        (2, 0.25, 1, 0.25),
+    ],
+)
+def test_gpus_of_a_worker(workers: int, asked: float | None, available: float, given: float) -> None:
+    assert gpus_per_worker(ClusterConfig(workers=workers, gpus_per_worker=asked), available) == given
+
+
+def test_more_than_there_is_is_refused() -> None:
+    with pytest.raises(ClusterError, match=r"gpus_per_worker: the workers ask for 3 GPUs together, the cluster has 2"):
+        gpus_per_worker(ClusterConfig(workers=3, gpus_per_worker=1), 2)
+    require("cluster.workers", "CPU", 2, 2)
+
+
+def test_the_configured_address_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_address(ClusterConfig()) is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert cluster_address(ClusterConfig()) == "10.0.0.1:6379"
+    assert cluster_address(ClusterConfig(address="10.0.0.2:6379")) == "10.0.0.2:6379"
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_an_unhealthy_cluster_does_not_answer(answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        assert command[-3:] == ["health-check", "--address", address]
+        return subprocess.CompletedProcess(command, answer)
+
+    monkeypatch.setattr("distmeta.backends.resources.subprocess.run", run)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        if answer == 0:
+            require_answer(address)
+        else:
+            with pytest.raises(ClusterError, match="no Ray answers"):
+                require_answer(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"), [("ray://head:10001", "distmeta submit"), ("head", "write for example 10.0.0.5:6379")]
+)
+def test_other_kinds_of_address_are_refused(address: str, remedy: str) -> None:
+    with pytest.raises(ClusterError, match=remedy):
+        require_answer(address)
