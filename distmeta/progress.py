@@ -62,10 +62,10 @@ class Reporter:
 
     def step(self, report: StepReport, total: int) -> None:
         """An outer step has been taken."""
-        loss = report.metrics.get("meta_train/loss", float("nan"))
-        self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
-        speed = report.metrics["time/tasks_per_second"]
-        figures = f"loss {self._loss:.3f}{self._validation} · {speed:.1f} tasks/s"
+        if (loss := report.metrics.get("meta_train/loss")) is not None:  # a whole meta-batch may have been rejected
+            self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
+        smoothed = "" if self._loss is None else f"loss {self._loss:.3f}"
+        figures = f"{smoothed}{self._validation} · {report.metrics['time/tasks_per_second']:.1f} tasks/s"
         for task in report.rejected:
             self.note(f"task {task.index} rejected ({', '.join(task.names)}): {task.reason}")
         self._show("outer steps", report.outer_step, total, figures)

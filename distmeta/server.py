@@ -114,5 +114,11 @@ class ParameterServer:
 
 
 def _means(results: Sequence[UnitResult]) -> dict[str, float]:
-    names = results[0].metrics
-    return {name: float(np.concatenate([r.metrics[name] for r in results]).mean()) for name in names}
+    """Means over the accepted tasks; empty where there are none."""
+    rejected = {task.index for result in results for task in result.rejected}
+    indices = np.concatenate([r.unit.first_index + np.arange(r.unit.count) for r in results])
+    accepted = ~np.isin(indices, list(rejected))
+    if not accepted.any():
+        return {}
+    values = {name: np.concatenate([result.metrics[name] for result in results]) for name in results[0].metrics}
+    return {name: float(value[accepted].mean()) for name, value in values.items()}

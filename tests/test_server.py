@@ -74,13 +74,15 @@ def test_a_rejected_task_counts_neither_in_the_sum_nor_in_the_mean() -> None:
     report = its.apply([result(0, [4.0, 0.0], count=2, rejected=(BAD,)), result(2, [2.0, 0.0])])
     assert its.meta_params.tolist() == [1 - 0.5 * 3, 2.0]  # (4 + 2) / 2 accepted tasks
     assert report.rejected == (BAD,)
+    assert report.metrics["meta_train/loss"] == 1.0  # of tasks 0 and 2
     assert report.metrics["outer/rejected_tasks"] == 1
 
 
 def test_a_meta_batch_of_rejected_tasks_changes_nothing() -> None:
     its = server(max_bad_tasks=1)
-    its.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+    report = its.apply([result(1, [0.0, 0.0], rejected=(BAD,))])
     assert (its.meta_params.tolist(), its.version) == ([1.0, 2.0], 1)
+    assert "meta_train/loss" not in report.metrics
 
 
 def test_too_many_rejected_tasks_stop_the_run_by_name() -> None:
