@@ -16,14 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
+import distmeta
 from distmeta.errors import ConfigError, TrainingError, UserError
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help=__import__("distmeta").__doc__,
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, such as jobs/quickstart.yaml.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an MLflow run id.")]
@@ -35,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 @app.command()
 def train(
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file; left out with --resume.")] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file; optional with --resume.")] = None,
     overrides: Overrides = None,
     resume: Annotated[
         str | None,
@@ -50,12 +46,15 @@ def train(
     from distmeta.settings import default_run_dir, load_config
 
     if resume is not None:
-        settings = [*([config] if config else []), *(overrides or [])]
-        if config and "=" not in config:
-            raise ConfigError(config, "a configuration given beside --resume", "a run has its own: leave it out")
+        settings = list(overrides or [])
+        given = None
+        if config and "=" in config:
+            settings.insert(0, config)
+        elif config:
+            given = load_config(config, settings)
         run_dir = resolve(resume, settings)
         with _resumable(run_dir), Reporter() as reporter:
-            _print(driver.resume(run_dir, settings, reporter), as_json)
+            _print(driver.resume(run_dir, settings, reporter, given), as_json)
         return
     if config is None:
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")

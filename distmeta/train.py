@@ -49,9 +49,17 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
         return _train_and_test(opened, 0)
 
 
-def resume(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
-    """Goes on from a run's newest checkpoint; the result is that of a run that was never stopped."""
-    config, run = runs.read(run_dir, overrides)
+def resume(run_dir: Path, overrides: list[str], reporter: Reporter, given: RunConfig | None = None) -> dict[str, Any]:
+    """Goes on from a run's newest checkpoint; the result is that of a run that was never stopped.
+
+    Args:
+        run_dir: the run.
+        overrides: settings that do not change the result.
+        reporter: where progress is shown.
+        given: a configuration to use instead of the run's own; refused unless it decides on the same result.
+    """
+    config, run = runs.read(run_dir, [] if given else overrides)
+    config = runs.absolute(given) if given else config
     state, identity = checkpoint.load(run_dir)
     with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
         opened.coordination.load(state)

@@ -59,6 +59,13 @@ def test_a_prolonged_run_is_a_longer_run(tmp_path: Path) -> None:
     assert prolonged["meta_params_sha256"] == long["meta_params_sha256"]
 
 
+def test_a_run_may_be_resumed_with_the_configuration_it_was_started_with(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, outer__steps=2)
+    first = driver.train(config, tmp_path / "run", Reporter())
+    again = driver.resume(tmp_path / "run", [], Reporter(), config)
+    assert again == first
+
+
 def test_a_failed_run_is_failed_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError
