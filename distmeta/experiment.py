@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,7 +105,7 @@ class Experiment:
             Contender("prototypes, frozen encoder", ProtoNet(), initial=True),
         ]
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, str]:
         """Hashes of what decides a run's result: equal identities give equal meta-parameters."""
         config = self.config.model_dump(mode="json")

@@ -58,9 +58,13 @@ def absolute(config: RunConfig) -> RunConfig:
 
 
 def create(run_dir: Path, config: RunConfig, tokenizer: str) -> None:
-    """Makes the directory of a new run."""
+    """Makes the directory of a new run. A password in MLflow's address is not kept: MLflow reads it from the environment
+    again.
+    """
     run_dir.mkdir(parents=True)
     content = config.model_dump(mode="json")
+    if config.tracking.uri is not None:
+        content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
     (run_dir / CONFIG).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from toy import toy_config
 
+from distmeta import runs
 from distmeta import train as driver
 from distmeta.progress import Reporter
 
@@ -64,6 +65,14 @@ def test_a_run_may_be_resumed_with_the_configuration_it_was_started_with(tmp_pat
     first = driver.train(config, tmp_path / "run", Reporter())
     again = driver.resume(tmp_path / "run", [], Reporter(), config)
     assert again == first
+
+
+def test_a_password_in_an_address_is_not_kept(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, tracking__uri="https://me:secret@host:5000/mlflow")
+    runs.create(tmp_path / "run", runs.absolute(config), "{}")
+    written = (tmp_path / "run" / "config.yaml").read_text()
+    assert "secret" not in written
+    assert "uri: https://host:5000/mlflow" in written
 
 
 def test_a_failed_run_is_failed_in_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
