@@ -58,8 +58,9 @@ def absolute(config: RunConfig) -> RunConfig:
 
 
 def create(run_dir: Path, config: RunConfig, tokenizer: str) -> None:
-    """Makes the directory of a new run. A password in MLflow's address is not kept: MLflow reads it from the environment
-    again.
+    """Makes the directory of a new run.
+
+    A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
     """
     run_dir.mkdir(parents=True)
     content = config.model_dump(mode="json")
