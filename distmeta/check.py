@@ -28,9 +28,8 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     reporter.table("Data", ("split", "classes", "examples", "such as"), _split_rows(experiment))
     reporter.table("Parameters", ("what", "parameters", "tensors"), _parameter_rows(summary))
     plan = summary["plan"]
-    reporter.note(f"data: {summary['examples']:,} texts from {config.data.path}")
-    for name, rows in _examples(experiment).items():
-        reporter.note(f"  {name}: {rows}")
+    for name, split in experiment.splits.items():
+        reporter.note(f"  {name}: {split.sample}")
     reporter.note(f"adapted to each task: {', '.join(summary['adapted']) or 'nothing'}")
     reporter.note(
         f"plan: {plan['backend']}, {plan['workers']} workers ({plan['cpus_per_worker']:g} CPU, "
@@ -51,11 +50,11 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     config, setup, model = experiment.config, experiment.setup, experiment.model
     sizes = dict(zip(setup.layout.names, setup.layout.sizes, strict=True))
     adapted = experiment.learner.adapts([*model.free])
-    corpus = setup.corpus
     return {
-        "examples": len(experiment.source.texts),
+        "examples": sum(split.examples for split in experiment.splits.values()),
         "splits": {
-            split: {"classes": names, "examples": len(corpus.rows(split))} for split, names in experiment.splits.items()
+            name: {"classes": list(split.classes), "examples": split.examples}
+            for name, split in experiment.splits.items()
         },
         "meta_parameters": setup.layout.size,
         "frozen_parameters": sum(value.numel() for value in model.frozen.values()),
@@ -75,10 +74,9 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 
 def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
-    corpus = experiment.setup.corpus
     return [
-        (split, str(len(names)), f"{len(corpus.rows(split)):,}", ", ".join(names[:2]))
-        for split, names in experiment.splits.items()
+        (name, str(len(split.classes)), f"{split.examples:,}", ", ".join(split.classes[:2]))
+        for name, split in experiment.splits.items()
     ]
 
 
@@ -88,12 +86,3 @@ def _parameter_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("of these, adapted", f"{summary['adapted_parameters']:,}", str(len(summary["adapted"]))),
         ("frozen", f"{summary['frozen_parameters']:,}", str(len(summary["frozen"]))),
     ]
-
-
-def _examples(experiment: Experiment) -> dict[str, str]:
-    """A text of the first class of each split."""
-    source = experiment.source
-    return {
-        split: f"{names[0]}: {source.texts[source.labels.index(names[0])]}"
-        for split, names in experiment.splits.items()
-    }

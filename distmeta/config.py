@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Ways = Annotated[int, Field(ge=2)]
 Sample = Annotated[int, Field(ge=2)]  # one episode has no interval
@@ -39,9 +40,14 @@ class Fractions(Section):
 
 
 class DataConfig(Section):
-    """Which labelled texts, and which of their classes may be seen when."""
+    """Which tasks: for classification, labelled texts, and which of their classes may be seen when.
 
-    path: str  # a parquet, CSV or JSONL file, a folder of them, hub:owner/name, or attack
+    Further keys are the options of the kind.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str = "classification"
+    path: str | None = None  # a parquet, CSV or JSONL file, a folder of them, hub:owner/name, or attack
     subset: str | None = None  # a hub data set's configuration
     text: str = "text"
     label: str = "label"
@@ -88,18 +94,24 @@ class InnerConfig(Section):
     lr: Positive | None = None
     steps: Annotated[int, Field(ge=0)] | None = None
     adapt: Patterns | None = None  # head, body, all, or patterns of parameter names
+    learn_lr: bool | None = None  # meta-learn a rate for each step and tensor, from inner.lr on (MAML++)
+    multi_step_loss: Share | None = None  # weight of the mean query loss after all steps but the last (MAML++)
+    clip_norm: Positive | None = None  # of each task's gradient
+    dropout: Share | None = None  # of the support features, in meta-training only
 
 
 class OuterConfig(Section):
     """The meta-parameters' optimiser, run by the parameter server."""
 
     lr: Positive = 1e-3  # Finn et al. 2017, few-shot classification
-    steps: Count = 1000
+    steps: Annotated[int, Field(ge=0)] = 1000  # 0: evaluate what training would start from
     meta_batch_size: Count = 4  # Finn et al. 2017, 5-way 1-shot
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     weight_decay: NotNegative = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # sgd only
+    momentum: Share = 0.0  # sgd only
     clip_norm: Positive | None = None
+    regularizer: Literal["none", "l2", "l1", "proximal"] = "none"  # ½‖θ‖², ‖θ‖₁, ½‖θ − θ₀‖² with θ₀ the start
+    regularizer_weight: NotNegative = 0.0  # λ
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_bad_tasks: Annotated[int, Field(ge=0)] = 0  # tasks without a finite gradient before the run stops
@@ -150,7 +162,7 @@ class TrackingConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    data: DataConfig
+    data: DataConfig = DataConfig()
     episodes: EpisodesConfig = EpisodesConfig()
     model: ModelConfig = ModelConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()

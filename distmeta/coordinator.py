@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from distmeta.errors import TrainingError
-from distmeta.types import Aggregator, Lost, Pool, ServerState, StepReport, Unit, UnitResult, Work
+from distmeta.protocols import Aggregator, Pool
+from distmeta.types import Lost, ServerState, StepReport, Unit, UnitResult, Work
 
 MAX_LOSSES = 20  # workers lost in one meta-batch or evaluation before the run is given up
 

@@ -13,7 +13,7 @@ import numpy as np
 from distmeta.backends import Coordination
 from distmeta.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
-from distmeta.types import Work
+from distmeta.types import Score, Work
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
@@ -29,34 +29,34 @@ def meta_test(
 ) -> list[dict[str, Any]]:
     """Evaluates all contenders on the same meta-test episodes, one row of figures for each number of shots.
 
-    Writes each manifest into `run_dir`. Accuracies are shares of 1; `difference` is the meta-trained learner's accuracy
-    less the baseline's, paired by episode.
+    Writes each manifest into `run_dir`. A row holds the task kind's score under its name, such as `accuracy` (a share
+    of 1) or `mse`; `difference` is the meta-trained learner's score less the baseline's, paired by episode.
     """
-    evaluation = experiment.config.evaluation
+    evaluation, score = experiment.config.evaluation, experiment.model.task.score.name
     rows = []
     streams = {shots: experiment.stream("meta_test", shots) for shots in evaluation.shots}
     # All of one θ before the next: features are kept for one θ at a time.
-    accuracy = {}
+    scores = {}
     for contender in experiment.contenders:
         for shots, stream in streams.items():
             work = experiment.work(contender.learner, stream, evaluation.episodes)
             metrics = run_episodes(experiment, coordination, contender, work, evaluation.episodes, progress)
-            accuracy[contender.name, shots] = metrics["accuracy"]
+            scores[contender.name, shots] = metrics[score]
     trained, *baselines = experiment.contenders
     for shots, stream in streams.items():
         manifest = experiment.model.task.manifest(stream, evaluation.episodes)
         digest = manifest_sha256(manifest)
         path = run_dir / f"manifest-{stream.ways}way-{shots}shot.json"
         path.write_text(json.dumps(manifest, sort_keys=True, separators=(",", ":")), encoding="utf-8")
-        mean, half = mean_ci95(accuracy[trained.name, shots])
+        mean, half = mean_ci95(scores[trained.name, shots])
         compared = []
         for baseline in baselines:
-            base_mean, base_half = mean_ci95(accuracy[baseline.name, shots])
-            gain, gain_half = mean_ci95(accuracy[trained.name, shots] - accuracy[baseline.name, shots])
+            base_mean, base_half = mean_ci95(scores[baseline.name, shots])
+            gain, gain_half = mean_ci95(scores[trained.name, shots] - scores[baseline.name, shots])
             compared.append(
                 {
                     "name": baseline.name,
-                    "accuracy": base_mean,
+                    score: base_mean,
                     "ci95": base_half,
                     "difference": gain,
                     "difference_ci95": gain_half,
@@ -69,7 +69,7 @@ def meta_test(
                 "shots": shots,
                 "queries": stream.queries,
                 "episodes": evaluation.episodes,
-                "accuracy": mean,
+                score: mean,
                 "ci95": half,
                 "manifest_sha256": digest,
                 "baselines": compared,
@@ -86,14 +86,15 @@ def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[
     work = experiment.work(experiment.learner, stream, episodes)
     metrics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
     figures = {f"meta_validation/{name}": float(values.mean()) for name, values in metrics.items()}
-    figures["meta_validation/accuracy_ci95"] = mean_ci95(metrics["accuracy"])[1]
+    score = experiment.model.task.score.name
+    figures[f"meta_validation/{score}_ci95"] = mean_ci95(metrics[score])[1]
     return figures
 
 
 def adaptation_curve(
     experiment: Experiment, coordination: Coordination, progress: Progress
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Accuracies and their intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
+    """Scores and their intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
 
     On meta-validation episodes: a curve invites a choice of steps, and choices are not made on meta-test.
     """
@@ -110,7 +111,7 @@ def adaptation_curve(
             work = experiment.work(learner, stream, evaluation.curve_episodes * (evaluation.curve_steps + 1))
             named = contender._replace(name=f"{contender.name}, {steps} inner steps")
             metrics = run_episodes(experiment, coordination, named, work, evaluation.curve_episodes, progress)
-            points.append(mean_ci95(metrics["accuracy"]))
+            points.append(mean_ci95(metrics[experiment.model.task.score.name]))
         curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
     return curves
 
@@ -136,17 +137,14 @@ def run_episodes(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """The evaluation table: episodes, learner, accuracy in %, and how far ahead of it the meta-trained learner is."""
+def table_rows(meta_test: Sequence[dict[str, Any]], score: Score) -> list[tuple[str, str, str, str]]:
+    """The evaluation table: episodes, learner, score, and the meta-trained learner's less it."""
     rows = []
     for row in meta_test:
-        shape = f"{row['ways']}-way {row['shots']}-shot"
-        rows.append((shape, row["name"], _percent(row["accuracy"], row["ci95"]), ""))
+        ways = f"{row['ways']}-way " if row["ways"] > 1 else ""
+        shape = f"{ways}{row['shots']}-shot"
+        rows.append((shape, row["name"], score.format(row[score.name], row["ci95"]), ""))
         for base in row["baselines"]:
-            ahead = f"{100 * base['difference']:+.1f} ± {100 * base['difference_ci95']:.1f}"
-            rows.append((shape, base["name"], _percent(base["accuracy"], base["ci95"]), ahead))
+            difference = score.format(base["difference"], base["difference_ci95"], "+")
+            rows.append((shape, base["name"], score.format(base[score.name], base["ci95"]), difference))
     return rows
-
-
-def _percent(mean: float, half: float) -> str:
-    return f"{100 * mean:.1f} ± {100 * half:.1f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,20 +14,20 @@ import torch
 from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
+from distmeta.algorithms.finetune import FineTune
 from distmeta.algorithms.protonet import ProtoNet
-from distmeta.config import OuterConfig, RunConfig
+from distmeta.config import OuterConfig, RunConfig, Section
 from distmeta.coordinator import Coordinator
 from distmeta.errors import ConfigError
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build, match
 from distmeta.models.base import registry as models
 from distmeta.params import Layout, sha256
+from distmeta.protocols import MetaLearner, Pool, TaskKind
 from distmeta.server import ParameterServer
 from distmeta.settings import build_options
-from distmeta.tasks.classification import Classification
-from distmeta.tasks.corpus import Corpus, build_corpus
-from distmeta.tasks.sources import Source, read_source
-from distmeta.tasks.splits import split_classes
-from distmeta.types import MetaLearner, Pool, Stream, Work
+from distmeta.tasks.base import Kind, Split
+from distmeta.tasks.base import registry as kinds
+from distmeta.types import Stream, Work
 from distmeta.worker import Worker
 
 
@@ -42,7 +42,7 @@ class ModelSpec:
     frozen: dict[str, np.ndarray]
     seed: int
 
-    def build(self, task: Classification, device: str) -> FunctionalModel:
+    def build(self, task: TaskKind, device: str) -> FunctionalModel:
         """Builds the model; what is free has random values, since θ is always given."""
         values = {name: torch.tensor(value) for name, value in self.frozen.items()}
         return build(self.options, self.architecture, task, self.outputs, self.freeze, values, self.seed, device)
@@ -52,7 +52,7 @@ class ModelSpec:
 class RunSetup:
     """What server and workers are built from, wherever they run (see `distmeta.backends.Setup`)."""
 
-    corpus: Corpus
+    task: TaskKind
     model: ModelSpec
     layout: Layout
     meta_params: np.ndarray
@@ -66,8 +66,7 @@ class RunSetup:
         if device != "cpu" and self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses its kernels freely
             torch.use_deterministic_algorithms(True)
-        task = Classification(self.corpus)
-        return Worker(name, self.model.build(task, device), task, self.layout, device)
+        return Worker(name, self.model.build(self.task, device), self.task, self.layout, device)
 
     def make_coordinator(self, pool: Pool) -> Coordinator:
         """Builds the parameter server and its coordinator."""
@@ -88,9 +87,8 @@ class Experiment:
     """A run that could start."""
 
     config: RunConfig
-    source: Source
-    splits: dict[str, list[str]]
-    tokenizer: Tokenizer
+    splits: dict[str, Split]
+    tokenizer: Tokenizer | None
     model: FunctionalModel
     learner: MetaLearner
     setup: RunSetup
@@ -99,11 +97,14 @@ class Experiment:
     def contenders(self) -> list[Contender]:
         """The meta-trained learner, then what it is compared with on the same episodes."""
         name = self.config.algorithm.name
-        return [
+        contenders = [
             Contender(f"{name}, meta-trained", self.learner, initial=False),
             Contender(f"{name}, not meta-trained", self.learner, initial=True),
-            Contender("prototypes, frozen encoder", ProtoNet(), initial=True),
+            Contender("fine-tuned head, frozen encoder", FineTune(), initial=True),
         ]
+        if self.setup.task.has_classes:
+            contenders.append(Contender("prototypes, frozen encoder", ProtoNet(), initial=True))
+        return contenders
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -120,7 +121,7 @@ class Experiment:
         frozen = Layout.of(self.model.frozen)
         return {
             "config": hashlib.sha256(text.encode()).hexdigest(),
-            "data": self.setup.corpus.fingerprint,
+            "data": self.setup.task.fingerprint,
             "initial_meta_params": sha256(self.setup.meta_params),
             "frozen_params": sha256(frozen.flatten(self.model.frozen)),
         }
@@ -130,13 +131,14 @@ class Experiment:
         names = list(self.setup.layout.names)
         adapts_body = any(name.startswith("body.") for name in learner.adapts(names))
         texts = episodes * stream.ways * (stream.shots + stream.queries)
-        pays = texts > len(self.setup.corpus.rows(stream.split))
+        pays = 0 < len(self.setup.task.rows(stream.split)) < texts
         return Work(stream, learner, training=False, cache_features=pays and not adapts_body)
 
     def stream(self, split: str, shots: int) -> Stream:
         """Evaluation episodes of a split."""
         evaluation = self.config.evaluation
-        return Stream(split, self.config.evaluation_ways, shots, evaluation.queries, evaluation.seed)
+        ways = self.config.evaluation_ways if self.setup.task.has_classes else 1
+        return Stream(split, ways, shots, evaluation.queries, evaluation.seed)
 
 
 def build_experiment(config: RunConfig) -> Experiment:
@@ -147,26 +149,24 @@ def build_experiment(config: RunConfig) -> Experiment:
     """
     learner = make_learner(config)
     options = make_model_options(config)
-    source = read_source(config.data)
-    ways = {"meta_train": config.episodes.ways}
-    ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
-    splits = split_classes(source, config.data, ways=ways, examples_per_class=config.examples_per_class)
-    seen = set(splits["meta_train"])
-    texts = (text for text, label in zip(source.texts, source.labels, strict=True) if label in seen)
-    tokenizer, architecture = options.prepare(config.model.path, texts)
-    if (longest := architecture.get("max_length", config.data.max_length)) < config.data.max_length:
-        raise ConfigError(
-            "data.max_length", f"{config.data.max_length} tokens", f"{config.model.name} takes at most {longest}"
-        )
-    corpus = build_corpus(source, splits, tokenizer, config.data.max_length, config.data.cache)
-    task = Classification(corpus)
+    kind = make_kind(config)
+    task, architecture, tokenizer, splits = kind.load(config, options)
+    if options.reads != task.reads:
+        suitable = [name for name in models.names() if models.get(name).reads == task.reads]
+        found = f"{config.model.name} reads {options.reads}, and {config.data.kind} tasks are of {task.reads}"
+        raise ConfigError("model.name", found, f"use {' or '.join(suitable)}")
     freeze = (config.model.freeze,) if isinstance(config.model.freeze, str) else tuple(config.model.freeze)
-    outputs = task.outputs(config.episodes.ways)
+    ways = config.episodes.ways if task.has_classes else 1
+    outputs = task.outputs(ways)
     pretrained = options.pretrained(config.model.path)
     values = {f"body.{name}": value for name, value in (pretrained or {}).items()}
     model = build(options, architecture, task, outputs, freeze, values, config.seed)
     _check_patterns(config, model, freeze)
-    theta = learner.init(model.init(), torch.Generator().manual_seed(config.seed))
+    learner.check(model)
+    if config.outer.steps and not learner.trains:
+        found = f"{config.outer.steps}, but {config.algorithm.name} trains nothing beforehand"
+        raise ConfigError("outer.steps", found, "set it to 0, or use multitask")
+    theta = learner.init(model, torch.Generator().manual_seed(config.seed))
     if not theta:
         raise ConfigError("model.freeze", "nothing is left to meta-learn", "freeze less")
     if config.evaluation_ways != config.episodes.ways and any(name.startswith("head.") for name in theta):
@@ -179,11 +179,12 @@ def build_experiment(config: RunConfig) -> Experiment:
     frozen = {name: value.numpy() for name, value in model.frozen.items()}
     spec = ModelSpec(options, architecture, outputs, freeze, frozen, config.seed)
     shape = config.episodes
-    stream = Stream("meta_train", shape.ways, shape.shots, shape.queries, config.seed)
+    stream = Stream("meta_train", ways, shape.shots, shape.queries, config.seed)
     body_is_constant = not any(name.startswith("body.") for name in theta) and not options.dropout
-    training = Work(stream, learner, training=True, cache_features=body_is_constant)
+    cached = body_is_constant and len(task.rows("meta_train")) > 0
+    training = Work(stream, learner, training=True, cache_features=cached)
     setup = RunSetup(
-        corpus,
+        task,
         spec,
         layout,
         layout.flatten(theta),
@@ -192,27 +193,42 @@ def build_experiment(config: RunConfig) -> Experiment:
         config.cluster.tasks_per_unit,
         config.cluster.deterministic,
     )
-    return Experiment(config, source, splits, tokenizer, model, learner, setup)
+    return Experiment(config, splits, tokenizer, model, learner, setup)
 
 
 def make_learner(config: RunConfig) -> MetaLearner:
     """The configured algorithm; `inner.*` keys set its fields of the same names."""
-    cls = algorithms.get(config.algorithm.name)
+    name = config.algorithm.name
+    cls = algorithms.get(name)
     options: dict[str, Any] = dict(config.algorithm.model_extra or {})
-    keys = {name: f"algorithm.{name}" for name in options}
-    for name in config.inner.model_fields_set:
-        options[f"inner_{name}"] = getattr(config.inner, name)
-        keys[f"inner_{name}"] = f"inner.{name}"
+    keys = {option: f"algorithm.{option}" for option in options}
+    adapts = "inner_steps" in {field.name for field in fields(cls)}
+    for key in sorted(config.inner.model_fields_set):
+        if not adapts:
+            found = f"{name} does not learn a task by gradient steps"
+            raise ConfigError(f"inner.{key}", found, "leave it out, or use protomaml")
+        options[f"inner_{key}"] = getattr(config.inner, key)
+        keys[f"inner_{key}"] = f"inner.{key}"
     learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys)
     return learner
 
 
 def make_model_options(config: RunConfig) -> ModelFactory:
     """The configured model's options."""
-    extra = dict(config.model.model_extra or {})
-    cls = models.get(config.model.name)
-    options: ModelFactory = build_options(cls, extra, {name: f"model.{name}" for name in extra})
+    options: ModelFactory = _build_extra(models.get(config.model.name), config.model, "model")
     return options
+
+
+def make_kind(config: RunConfig) -> Kind:
+    """The configured kind of tasks."""
+    kind: Kind = _build_extra(kinds.get(config.data.kind), config.data, "data")
+    return kind
+
+
+def _build_extra(cls: type[Any], section: Section, name: str) -> Any:
+    """A registered class from what its configuration section holds besides its own keys."""
+    extra = dict(section.model_extra or {})
+    return build_options(cls, extra, {key: f"{name}.{key}" for key in extra}, also=type(section).model_fields)
 
 
 def _check_patterns(config: RunConfig, model: FunctionalModel, freeze: tuple[str, ...]) -> None:

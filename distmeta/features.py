@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distmeta.types import Model, Params, TaskKind
+from distmeta.protocols import Model, TaskKind
+from distmeta.types import Params
 
 CHUNK = 64  # rows that the body takes at once
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,25 +11,30 @@ from distmeta.types import Params
 
 
 def gradient_descent(
-    losses: Callable[[Params], Tensor], stacked: Params, lr: float, steps: int, first_order: bool = False
-) -> Params:
-    """Takes `steps` of θ′ ← θ′ − lr ∇L(θ′) in every task at once.
+    losses: Callable[[Params], Tensor],
+    stacked: Params,
+    rate: Callable[[str, int], float | Tensor],
+    steps: int,
+    first_order: bool = False,
+    clip_norm: float | None = None,
+) -> Iterator[Params]:
+    """Takes `steps` of θ′ ← θ′ − rate · ∇L(θ′) in every task at once, and yields θ′ after 0, 1, …, `steps` of them.
 
-    With gradients enabled the result depends differentiably on `stacked` and on what `losses` closes over; with
-    `first_order` the inner gradients count as constants (Finn et al. 2017, §5.2). Under `torch.no_grad` it is detached.
+    With gradients enabled the result depends differentiably on `stacked`, on the rates and on what `losses` closes
+    over; with `first_order` the inner gradients count as constants (Finn et al. 2017, §5.2). Under `torch.no_grad` it
+    is detached.
 
     Args:
         losses: stacked parameters → (T,) losses; task t's loss depends on row t alone.
         stacked: what is adapted, (T, ...) each.
-        lr: step size.
+        rate: name and step, counted from 0 → a number, or a tensor that fits a task's parameter.
         steps: number of steps, 0 or more.
         first_order: leave second derivatives out.
-
-    Returns:
-        The adapted parameters, (T, ...) each.
+        clip_norm: each task's gradient is scaled down to this norm over all of its parameters.
     """
     differentiable = torch.is_grad_enabled()
-    for _ in range(steps):
+    yield stacked
+    for step in range(steps):
         with torch.enable_grad():
             # One gradient call serves all tasks: the sum's derivative in row t is that of task t's loss.
             points = {
@@ -43,9 +48,22 @@ def gradient_descent(
                 allow_unused=True,
                 materialize_grads=True,
             )
-        steps_taken = zip(points.items(), gradients, strict=True)
-        stacked = {name: value - lr * gradient for (name, value), gradient in steps_taken}
-    return stacked
+        if clip_norm is not None:
+            gradients = _clip(gradients, clip_norm)
+        stacked = {
+            name: value - rate(name, step) * gradient
+            for (name, value), gradient in zip(points.items(), gradients, strict=True)
+        }
+        yield stacked
+
+
+def _clip(gradients: tuple[Tensor, ...], limit: float) -> tuple[Tensor, ...]:
+    """Scales each task's gradients, (T, ...) each, so that their common norm is at most `limit`."""
+    squares = sum(gradient.flatten(1).square().sum(1) for gradient in gradients)
+    # clamp before the root: its derivative at 0 is infinite, and a task that is done learning has gradient 0.
+    norms = torch.as_tensor(squares).clamp(min=limit**2).sqrt()
+    scale = limit / norms
+    return tuple(gradient * scale.view(-1, *(1,) * (gradient.dim() - 1)) for gradient in gradients)
 
 
 def expand(params: Params, names: list[str], tasks: int) -> Params:

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from distmeta.types import StepReport
+from distmeta.types import Score, StepReport
 
 LINE_SECONDS = 10.0  # between two plain lines
 SMOOTHING = 0.9  # of the loss that is shown
@@ -70,12 +70,13 @@ class Reporter:
             self.note(f"task {task.index} rejected ({', '.join(task.names)}): {task.reason}")
         self._show("outer steps", report.outer_step, total, figures)
 
-    def validation(self, step: int, figures: dict[str, float]) -> None:
+    def validation(self, step: int, figures: dict[str, float], score: Score) -> None:
         """Meta-validation has been done."""
-        accuracy, half = figures["meta_validation/accuracy"], figures["meta_validation/accuracy_ci95"]
-        self._validation = f" · validation {100 * accuracy:.1f} %"
+        value, half = (figures[f"meta_validation/{score.name}{suffix}"] for suffix in ("", "_ci95"))
+        shown = score.format(value, half) + score.unit
+        self._validation = f" · validation {shown}"
         if not self.live:
-            self.note(f"step {step}: validation accuracy {100 * accuracy:.1f} ± {100 * half:.1f} %")
+            self.note(f"step {step}: validation {score.name} {shown}")
 
     def episodes(self, what: str, done: int, total: int) -> None:
         """Part of an evaluation has been done."""

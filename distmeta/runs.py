@@ -57,7 +57,7 @@ def absolute(config: RunConfig) -> RunConfig:
     )
 
 
-def create(run_dir: Path, config: RunConfig, tokenizer: str) -> None:
+def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
     """Makes the directory of a new run.
 
     A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
@@ -67,7 +67,8 @@ def create(run_dir: Path, config: RunConfig, tokenizer: str) -> None:
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
     (run_dir / CONFIG).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    if tokenizer is not None:
+        (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

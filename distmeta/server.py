@@ -26,6 +26,7 @@ class ParameterServer:
         self.outer, self.version = outer, 0
         self.rejected: list[Rejected] = []
         self._theta = torch.tensor(meta_params, dtype=torch.float32, requires_grad=True)
+        self._initial = self._theta.detach().clone()
         self._optimizer = self._make_optimizer()
 
     @property
@@ -60,7 +61,7 @@ class ParameterServer:
         return StepReport(self.version, metrics, rejected)
 
     def _step(self, total: np.ndarray, tasks: int) -> dict[str, float]:
-        gradient = torch.from_numpy(total) / tasks
+        gradient = torch.from_numpy(total) / tasks + self._regularizer_gradient()
         norm = float(torch.linalg.vector_norm(gradient))
         if self.outer.clip_norm is not None and norm > self.outer.clip_norm:
             gradient *= self.outer.clip_norm / norm
@@ -71,6 +72,19 @@ class ParameterServer:
         self._optimizer.step()
         self._theta.grad = None
         return {"outer/grad_norm": norm, "outer/lr": rate}
+
+    def _regularizer_gradient(self) -> torch.Tensor | float:
+        """λ∇R(θ)."""
+        theta, weight = self._theta.detach(), self.outer.regularizer_weight
+        match self.outer.regularizer:
+            case "l2":
+                return weight * theta
+            case "l1":
+                return weight * theta.sign()
+            case "proximal":
+                return weight * (theta - self._initial)
+            case _:
+                return 0.0
 
     def _scale(self, step: int) -> float:
         """Share of `outer.lr` at a step, counted from 0: a linear warm-up, then the schedule down to 0 at the end."""

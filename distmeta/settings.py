@@ -6,7 +6,7 @@ Whatever is wrong is one line that names the key and says what would do.
 import datetime
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -124,13 +124,14 @@ def _keys(model: Any, path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str]) -> T:
+def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], also: Iterable[str] = ()) -> T:
     """Makes a registered dataclass (an algorithm, a model's options) from configuration values.
 
     Args:
         cls: a frozen dataclass; annotate ranges with `pydantic.Field`.
         options: values by field name.
         keys: the dotted configuration key of each option, for messages.
+        also: other keys of the same section, which an unknown option may have been meant for.
 
     Raises:
         ConfigError: an option the class does not have, or a value of the wrong type or range.
@@ -138,7 +139,7 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str]) -
     fields = get_type_hints(cls)
     for name in options:
         if name not in fields:
-            raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(name, fields))
+            raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(name, [*fields, *also]))
     try:
         return pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:

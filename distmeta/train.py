@@ -110,7 +110,8 @@ def _open(
         status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
         try:
             if mlflow_run_id is None:
-                runs.create(run_dir, config, experiment.tokenizer.to_str())
+                tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
+                runs.create(run_dir, config, tokenizer)
                 runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
                 tracker.log_artifact(run_dir / runs.CONFIG)
             yield OpenRun(experiment, coordination, tracker, run_dir, reporter)
@@ -135,7 +136,7 @@ def _train_and_test(opened: OpenRun, done: int) -> dict[str, Any]:
         if config.evaluation.validation_every and done % config.evaluation.validation_every == 0:
             validation = meta_validation(opened.experiment, coordination)
             opened.tracker.log(done, validation)
-            opened.reporter.validation(done, validation)
+            opened.reporter.validation(done, validation, opened.experiment.model.task.score)
         if done == total or (config.checkpoint.every and done % config.checkpoint.every == 0):
             _save(opened)
     return _test(opened)
@@ -151,7 +152,7 @@ def _save(opened: OpenRun) -> None:
 def _test(opened: OpenRun) -> dict[str, Any]:
     experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
     progress: Callable[[str, int, int], None] = opened.reporter.episodes
-    state = coordination.state()
+    state, score = coordination.state(), experiment.model.task.score
     steps = state.counters["version"]
     rows = meta_test(experiment, coordination, opened.run_dir, progress)
     result = {
@@ -164,18 +165,19 @@ def _test(opened: OpenRun) -> dict[str, Any]:
     runs.write_json(opened.run_dir / "evaluation.json", result)
     tracker.log_artifact(opened.run_dir / "evaluation.json")
     for row in rows:
-        name = f"meta_test/accuracy_{row['ways']}way_{row['shots']}shot"
-        tracker.log(steps, {name: row["accuracy"], f"{name}_ci95": row["ci95"]}, again=True)
+        name = f"meta_test/{score.name}_{row['ways']}way_{row['shots']}shot"
+        tracker.log(steps, {name: row[score.name], f"{name}_ci95": row["ci95"]}, again=True)
         tracker.log_artifact(opened.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
     if curve := adaptation_curve(experiment, coordination, progress):
         path = opened.run_dir / "adaptation_curve.png"
-        figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, path)
+        figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)
         tracker.log_artifact(path)
     title = (
-        f"Meta-test accuracy in % on {experiment.config.evaluation.episodes} episodes, ± 95 % interval. Ahead: the\n"
-        "meta-trained learner's accuracy less the row's, paired by episode"
+        f"Meta-test {score.name}{score.unit and ' in %'} on {experiment.config.evaluation.episodes} episodes, "
+        f"± 95 % interval; {'higher' if score.higher_is_better else 'lower'} is better.\n"
+        f"Difference: the meta-trained learner's {score.name} less the row's, paired by episode"
     )
-    table = [("episodes", "learner", "accuracy", "ahead"), *table_rows(rows)]
+    table = [("episodes", "learner", score.name, "difference"), *table_rows(rows, score)]
     opened.reporter.table(title, table[0], table[1:])
     lines = [table[0], ("---",) * 4, *table[1:]]
     tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
@@ -186,7 +188,7 @@ def _test(opened: OpenRun) -> dict[str, Any]:
 def describe(experiment: Experiment) -> str:
     """A run in a line: data, model, what is adapted, where."""
     config, layout = experiment.config, experiment.setup.layout
-    classes = " / ".join(str(len(names)) for names in experiment.splits.values())
+    classes = " / ".join(str(len(split.classes)) for split in experiment.splits.values())
     where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
     return (
         f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "

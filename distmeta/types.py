@@ -1,4 +1,4 @@
-"""The nouns of the system, in one file. Everything that crosses a room's door is defined here.
+"""The nouns of the system. Everything that crosses a room's door is defined here.
 
     Params          named tensors. θ (`meta_params`) and whatever an algorithm adapts
     Batch           examples of T tasks, stacked along a leading task axis
@@ -9,24 +9,21 @@
     UnitResult      what comes back: Σ gradient as one flat vector, metrics per task
     StepReport      one outer step's metrics
 
-    TaskKind        rows → Batch, loss, metrics      (tasks/)
-    Model           pure functions of parameters     (models/)
-    MetaLearner     an algorithm                     (algorithms/)
-    Pool            workers, here or as Ray actors   (backends/)
-    Aggregator      what the coordinator feeds       (server.py)
+What acts on them is in `distmeta.protocols`.
 
 Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L tokens, P meta-parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from distmeta.protocols import MetaLearner
 
 Params = dict[str, Tensor]
 Metrics = dict[str, Tensor]  # each (T,)
@@ -36,8 +33,9 @@ Inputs = dict[str, Tensor]  # each (T, B, ...)
 class Batch(NamedTuple):
     """Examples of T tasks.
 
-    `inputs` holds `input_ids` and `attention_mask` (T, B, L), or `features` (T, B, D) where the body has already run;
-    `rows` (T, B) always says which rows of the corpus they are. `weights` (T, B) is 0 for padding.
+    `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L), or `features` (T, B, D) where
+    it has already run; and (T, B) whole numbers: `rows` of the corpus, `labels` among all of its classes. `weights`
+    (T, B) is 0 for padding.
     """
 
     inputs: Inputs
@@ -128,72 +126,21 @@ class Adapted(NamedTuple):
     stacked: Params
 
 
-class TaskKind(Protocol):
-    """One kind of task over a corpus: how rows become episodes, the loss, the metrics."""
+class Score(NamedTuple):
+    """The figure by which learners of a task kind are compared; a share of 1 is shown in %."""
 
-    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
-        """Draws and stacks episodes; the same arguments give the same tensors anywhere."""
+    name: str
+    is_share: bool
+    higher_is_better: bool
 
-    def rows(self, split: str) -> np.ndarray:
-        """All corpus rows of a split, shortest text first."""
+    def format(self, mean: float, half: float, sign: str = "") -> str:
+        """A mean and its interval, as people read them: a share in %."""
+        return f"{100 * mean:{sign}.1f} ± {100 * half:.1f}" if self.is_share else f"{mean:{sign}.2f} ± {half:.2f}"
 
-    def collate(self, rows: np.ndarray) -> Inputs:
-        """Tokens of any rows, padded to the longest, with the shape of `rows` in front."""
-
-    def outputs(self, ways: int) -> int:
-        """How many outputs a head needs for an episode of that many ways."""
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of each task, (T,)."""
-
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        """Figures of each task, each (T,)."""
-
-    def manifest(self, stream: Stream, episodes: int) -> dict[str, Any]:
-        """Which rows of the source the first episodes of a stream are made of, as plain JSON."""
-
-
-class Model(Protocol):
-    """Pure functions of parameters; `body.*` makes features of inputs, `head.*` outputs of features."""
-
-    task: TaskKind
-
-    def init(self) -> Params:
-        """Starting values of everything that is not frozen."""
-
-    def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
-        """Runs the body once over all tasks' inputs, unless the names of what differs between tasks are of the body."""
-
-    def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-        """(T, B, ..., D) features; `stacked` holds the parameters that differ between tasks, (T, ...) each."""
-
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-        """(T, B, ..., N) outputs of the head on the features."""
-
-    def loss(self, shared: Params, stacked: Params, batch: Batch) -> Tensor:
-        """The task kind's loss on the outputs, (T,)."""
-
-    def train(self, mode: bool) -> None:
-        """Switches dropout on or off."""
-
-
-class MetaLearner(Protocol):
-    """A published algorithm: a frozen dataclass whose fields are its hyperparameters."""
-
-    def adapts(self, names: Sequence[str]) -> list[str]:
-        """Which of the model's parameters each task gets a copy of."""
-
-    def init(self, params: Params, generator: torch.Generator) -> Params:
-        """θ from the model's starting values: may leave some out and add its own."""
-
-    def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """The gradient with respect to θ summed over the episode's tasks, and figures of each task."""
-
-    def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
-        """Learns each task from its support set."""
-
-    def predict(self, model: Model, adapted: Adapted, inputs: Inputs) -> Tensor:
-        """(T, B, ..., N) outputs of the adapted learners."""
+    @property
+    def unit(self) -> str:
+        """What stands after a formatted score."""
+        return " %" if self.is_share else ""
 
 
 class Done(NamedTuple):
@@ -210,23 +157,6 @@ class Lost(NamedTuple):
     reason: str
 
 
-class Pool(Protocol):
-    """Workers that each do one unit at a time."""
-
-    @property
-    def workers(self) -> Sequence[str]:
-        """Their names."""
-
-    def publish(self, vector: np.ndarray) -> Any:
-        """Makes a flat vector of meta-parameters readable by all workers; returns a handle for `submit`."""
-
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
-        """Starts a unit on an idle worker."""
-
-    def wait(self) -> list[Done | Lost]:
-        """Blocks until something has happened."""
-
-
 @dataclass
 class ServerState:
     """All that must be kept to go on exactly: arrays by name (`meta_params`, the optimiser's), and plain JSON."""
@@ -234,24 +164,3 @@ class ServerState:
     arrays: dict[str, np.ndarray]
     counters: dict[str, int]
     rejected: list[dict[str, Any]] = field(default_factory=list)
-
-
-class Aggregator(Protocol):
-    """Owner of θ: the coordinator hands it a whole meta-batch at a time, in index order."""
-
-    @property
-    def version(self) -> int:
-        """Updates so far."""
-
-    @property
-    def meta_params(self) -> np.ndarray:
-        """A copy of θ, (P,) float32."""
-
-    def apply(self, results: Sequence[UnitResult]) -> StepReport:
-        """Adds the gradients in the order given, clips, updates θ, and counts the version up."""
-
-    def state(self) -> ServerState:
-        """A copy of everything `load` needs."""
-
-    def load(self, state: ServerState) -> None:
-        """Goes back to a state."""

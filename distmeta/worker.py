@@ -10,7 +10,8 @@ import torch
 
 from distmeta.features import FeatureCache
 from distmeta.params import Layout
-from distmeta.types import Batch, Episode, Metrics, Model, Params, Rejected, TaskKind, Unit, UnitResult, Work
+from distmeta.protocols import Model, TaskKind
+from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Unit, UnitResult, Work
 
 
 class Worker:

@@ -39,8 +39,9 @@ def random_batch(shape: tuple[int, int, int], vocab_size: int, seed: int, classe
     lengths = 1 + torch.arange(tasks * texts).reshape(tasks, texts) * 7 % longest
     mask = (torch.arange(longest) < lengths.unsqueeze(-1)).long()
     ids = torch.randint(2, vocab_size, shape, generator=generator)
-    inputs = {"input_ids": ids, "attention_mask": mask, "rows": torch.zeros(tasks, texts, dtype=torch.long)}
     targets = torch.randint(classes, (tasks, texts), generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": mask, "rows": torch.zeros(tasks, texts, dtype=torch.long)}
+    inputs["labels"] = targets
     return Batch(inputs, targets, torch.ones(tasks, texts))
 
 
@@ -54,12 +55,12 @@ def meta_loss(
 ) -> Tensor:
     """The query loss after one SGD step of all parameters, summed over tasks."""
     stacked = stack(params, support.targets.shape[0])
-    loss = model.loss({}, stacked, support).sum()
+    loss = model.task.loss(model.outputs({}, stacked, support.inputs), support).sum()
     gradients = torch.autograd.grad(loss, list(stacked.values()), create_graph=second_order)
     adapted = {
         name: value - inner_lr * gradient for (name, value), gradient in zip(stacked.items(), gradients, strict=True)
     }
-    return model.loss({}, adapted, query).sum()
+    return model.task.loss(model.outputs({}, adapted, query.inputs), query).sum()
 
 
 def save_encoder(folder: Path, model_type: str = "bert", **config: Any) -> str:

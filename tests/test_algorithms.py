@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from distmeta.algorithms.base import concatenate, registry
 from distmeta.algorithms.protonet import ProtoNet, prototypes
 from distmeta.models.base import FunctionalModel, build
 from distmeta.models.base import registry as models
+from distmeta.protocols import MetaLearner
 from distmeta.tasks.classification import Classification
-from distmeta.types import Batch, Episode, Inputs, MetaLearner, Metrics, Params
+from distmeta.types import Batch, Episode, Inputs, Metrics, Params
 
-NO_CORPUS: Any = None  # the loss and the metrics need none
-TASK = Classification(NO_CORPUS)
-NOT_A_DERIVATIVE = {"fomaml", "reptile"}  # of the query loss after adaptation: they have their own definitions
+CORPUS: Any = SimpleNamespace(classes=("a", "b", "c"))  # all that the loss, the metrics and the algorithms need
+TASK = Classification(CORPUS)
+# Not the derivative of the query loss after adaptation: they have their own definitions, and their own tests.
+NOT_A_DERIVATIVE = {"fomaml", "reptile", "multitask"}
 SMALL: dict[str, dict[str, Any]] = {
     "text_cnn": {"embedding_size": 4, "filters": 3, "widths": (2,)},
     "text_rnn": {"embedding_size": 4, "hidden_size": 3},
@@ -32,25 +35,24 @@ class Quadratic:
     """L = ½ mean((b + h − t)²) with scalars b (`body.b`) and h (`head.h`) and targets t (T, B)."""
 
     task: Any
+    twice_differentiable = True
 
     def __init__(self) -> None:
         self.task = self
 
+    def init(self) -> Params:
+        return {"body.b": torch.tensor(B, dtype=torch.float64), "head.h": torch.tensor(H, dtype=torch.float64)}
+
     def encode(self, shared: Params, adapted: list[str], inputs: Inputs) -> Inputs:
         return inputs
 
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
+    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
         values = {**shared, **stacked}
         total = values["body.b"] + values["head.h"]
         return total.reshape(-1, 1).expand(inputs["rows"].shape)
 
-    def loss(self, *arguments: Any) -> Tensor:
-        if len(arguments) == 3:  # as a model
-            shared, stacked, batch = arguments
-            return self.loss(self.outputs(shared, stacked, batch.inputs), batch)
-        outputs, batch = arguments  # as a task kind
-        result: Tensor = 0.5 * (outputs - batch.targets).square().mean(1)
-        return result
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return 0.5 * (outputs - batch.targets).square().mean(1)
 
     def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
         return {"loss": self.loss(outputs, batch).detach()}
@@ -91,8 +93,8 @@ def closed_form(name: str) -> tuple[float, float]:
 @pytest.mark.parametrize("name", ["maml", "fomaml", "anil", "reptile"])
 def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(name: str) -> None:
     learner: MetaLearner = registry.get(name)(inner_lr=LR, inner_steps=STEPS)
-    theta = {"body.b": torch.tensor(B, dtype=torch.float64), "head.h": torch.tensor(H, dtype=torch.float64)}
     model: Any = Quadratic()
+    theta = model.init()
     gradient, metrics = learner.meta_gradient(model, theta, quadratic_episode(SUPPORT, QUERY))
     assert (float(gradient["body.b"]), float(gradient["head.h"])) == pytest.approx(closed_form(name), abs=1e-12)
     assert metrics["loss"].shape == (2,)
@@ -101,8 +103,8 @@ def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(name: str) -> None:
 def test_reptile_with_sgd_is_its_one_line_formula() -> None:
     """θ ← θ + ε (mean θ′ − θ), Nichol et al. 2018, algorithm 1 (batch version)."""
     learner = registry.get("reptile")(inner_lr=LR, inner_steps=STEPS)
-    theta = {"body.b": torch.tensor(B, dtype=torch.float64), "head.h": torch.tensor(H, dtype=torch.float64)}
     model: Any = Quadratic()
+    theta = model.init()
     episode = quadratic_episode(SUPPORT, QUERY)
     with torch.no_grad():
         adapted = learner.adapt(model, theta, concatenate(episode.support, episode.query)).stacked
@@ -160,7 +162,7 @@ def test_the_meta_gradient_is_the_derivative(name: str, model_name: str, encoder
     """Central differences along a random direction, in float64, of the query loss after adaptation."""
     model, learner = small_model(model_name, encoder if model_name == "hf" else None), make(name)
     generator = torch.Generator().manual_seed(0)
-    theta = learner.init(model.init(), generator)
+    theta = learner.init(model, generator)
     direction = {n: torch.randn(v.shape, generator=generator, dtype=torch.float64) for n, v in theta.items()}
     gradient, _ = learner.meta_gradient(model, theta, episode_of())
     along = sum(float((gradient[n] * direction[n]).sum()) for n in theta)
@@ -182,7 +184,9 @@ def test_first_order_is_the_gradient_at_the_adapted_parameters(model_name: str, 
     with torch.no_grad():
         adapted = learner.adapt(model, theta, episode.support).stacked
     leaves = {name: value.requires_grad_() for name, value in adapted.items()}
-    at_adapted = torch.autograd.grad(model.loss({}, leaves, episode.query).sum(), list(leaves.values()))
+    at_adapted = torch.autograd.grad(
+        TASK.loss(model.outputs({}, leaves, episode.query.inputs), episode.query).sum(), list(leaves.values())
+    )
     for name, expected in zip(leaves, at_adapted, strict=True):
         torch.testing.assert_close(gradient[name], expected.sum(0), rtol=1e-9, atol=1e-12)
 
@@ -191,7 +195,7 @@ def test_first_order_is_the_gradient_at_the_adapted_parameters(model_name: str, 
 def test_tasks_are_independent(name: str) -> None:
     """The gradient of two stacked tasks is the sum of each alone."""
     model, learner, episode = small_model("mlp", None), make(name), episode_of()
-    theta = learner.init(model.init(), torch.Generator())
+    theta = learner.init(model, torch.Generator())
     both, metrics = learner.meta_gradient(model, theta, episode)
 
     def alone(t: int) -> Episode:
@@ -229,8 +233,8 @@ def test_protomaml_without_steps_is_the_prototypical_network() -> None:
     """Triantafillou et al. 2020, §3: the linear head's scores are the distances' up to a term that classes share."""
     model, episode = small_model("mlp", None), episode_of()
     proto, maml = registry.get("protonet")(scale=3.0), registry.get("protomaml")(scale=3.0, inner_steps=0)
-    theta = proto.init(model.init(), torch.Generator())
-    assert theta.keys() == maml.init(model.init(), torch.Generator()).keys()
+    theta = proto.init(model, torch.Generator())
+    assert theta.keys() == maml.init(model, torch.Generator()).keys()
     with torch.no_grad():
         scores = [
             learner.predict(model, learner.adapt(model, theta, episode.support), episode.query.inputs)

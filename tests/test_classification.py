@@ -16,11 +16,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from distmeta.config import DataConfig
+from distmeta.protocols import TaskKind
 from distmeta.tasks.classification import Classification, manifest_sha256
 from distmeta.tasks.corpus import build_corpus
 from distmeta.tasks.sources import Source, read_source
 from distmeta.tasks.splits import split_classes
-from distmeta.types import Batch, Stream, TaskKind
+from distmeta.types import Batch, Stream
 
 STREAM = Stream("meta_train", ways=3, shots=2, queries=4, seed=7)
 
@@ -52,7 +53,8 @@ def test_shapes_types_and_label_order(kind: Classification) -> None:
     for batch, size in ((episode.support, 6), (episode.query, 12)):
         longest = int(batch.inputs["attention_mask"].sum(-1).max())
         shapes = {name: tuple(value.shape) for name, value in batch.inputs.items()}
-        assert shapes == {"input_ids": (2, size, longest), "attention_mask": (2, size, longest), "rows": (2, size)}
+        tokens = {"input_ids": (2, size, longest), "attention_mask": (2, size, longest)}
+        assert shapes == {**tokens, "rows": (2, size), "labels": (2, size)}
         assert {value.dtype for value in batch.inputs.values()} == {torch.int64}
         assert batch.weights.dtype == torch.float32
         assert batch.weights.tolist() == [[1.0] * size] * 2

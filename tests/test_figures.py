@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 
 from distmeta.figures import adaptation_curve
+from distmeta.types import Score
+
+ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
 
 
 def drawn(path: Path) -> Any:
     rows = {"5-shot": ([0.2, 0.5, 0.75], [0.02, 0.05, 0.1]), "1-shot": ([0.2, 0.3, 0.4], [0.0, 0.0, 0.0])}
-    return adaptation_curve([0, 1, 2], rows, path).axes[0]
+    return adaptation_curve([0, 1, 2], rows, ACCURACY, path).axes[0]
 
 
 def test_curve_is_in_percent_with_its_95_percent_band(tmp_path: Path) -> None:
@@ -32,4 +35,4 @@ def test_curve_names_its_axes_and_rows(tmp_path: Path) -> None:
 
 def test_row_of_another_length_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
-        adaptation_curve([0, 1], {"a": ([0.1, 0.2, 0.3], [0.0, 0.0, 0.0])}, tmp_path / "curve.png")
+        adaptation_curve([0, 1], {"a": ([0.1, 0.2, 0.3], [0.0, 0.0, 0.0])}, ACCURACY, tmp_path / "curve.png")

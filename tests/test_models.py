@@ -110,7 +110,7 @@ def test_every_parameter_is_used(case: Case) -> None:
     model = case.build()
     params = {name: value.requires_grad_() for name, value in model.init().items()}
     batch = random_batch((1, 4, 6), case.vocab_size, seed=6)
-    loss = model.loss(params, {}, batch).sum()
+    loss = model.task.loss(model.outputs(params, {}, batch.inputs), batch).sum()
     torch.autograd.grad(loss, list(params.values()))  # raises where one has no part in the loss
 
 

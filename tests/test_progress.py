@@ -5,7 +5,9 @@ import io
 from rich.console import Console
 
 from distmeta.progress import Reporter
-from distmeta.types import Rejected, StepReport
+from distmeta.types import Rejected, Score, StepReport
+
+ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
 
 
 def report(step: int, **metrics: float) -> StepReport:
@@ -32,11 +34,11 @@ def test_the_last_step_is_always_shown_with_the_smoothed_loss() -> None:
 
 def test_validation_is_a_line_and_stays_beside_the_loss() -> None:
     with make() as reporter:
-        reporter.validation(1, {"meta_validation/accuracy": 0.5, "meta_validation/accuracy_ci95": 0.021})
+        reporter.validation(1, {"meta_validation/accuracy": 0.5, "meta_validation/accuracy_ci95": 0.021}, ACCURACY)
         reporter.step(report(1, loss=1.0), 1)
     assert shown(reporter) == [
         "step 1: validation accuracy 50.0 ± 2.1 %",
-        "outer steps 1/1  loss 1.000 · validation 50.0 % · 2.5 tasks/s",
+        "outer steps 1/1  loss 1.000 · validation 50.0 ± 2.1 % · 2.5 tasks/s",
     ]
 
 

@@ -11,7 +11,8 @@ from toy import toy_config
 
 from distmeta.algorithms.protonet import ProtoNet
 from distmeta.experiment import Experiment, build_experiment
-from distmeta.types import Episode, Metrics, Model, Params, Unit, UnitResult, Work
+from distmeta.protocols import Model
+from distmeta.types import Episode, Metrics, Params, Unit, UnitResult, Work
 from distmeta.worker import Worker
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,62 +11,138 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from distmeta.errors import ConfigError
 from distmeta.inner import expand, gradient_descent
 from distmeta.models.base import match
+from distmeta.protocols import MetaLearner, Model
 from distmeta.registry import Registry
-from distmeta.types import Adapted, Batch, Episode, Inputs, MetaLearner, Metrics, Model, Params
+from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
 registry = Registry("algorithm.name", "distmeta.algorithms")
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Steps = Annotated[int, Field(ge=0)]
+
+
+def gradient_of(losses: Callable[[Params], tuple[Tensor, Metrics]], meta_params: Params) -> tuple[Params, Metrics]:
+    """∇θ Σ_t of (T,) losses, by backpropagation, and the figures that come with them."""
+    leaves = {name: value.detach().requires_grad_() for name, value in meta_params.items()}
+    with torch.enable_grad():
+        loss, metrics = losses(leaves)
+    gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(leaves, gradients, strict=True)), metrics
 
 
 def query_gradient(learner: MetaLearner, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
     """∇θ Σ_t L_query(adapt(θ, support_t)), by backpropagation through the adaptation."""
-    leaves = {name: value.detach().requires_grad_() for name, value in meta_params.items()}
-    with torch.enable_grad():
+
+    def losses(leaves: Params) -> tuple[Tensor, Metrics]:
         adapted = learner.adapt(model, leaves, episode.support)
         outputs = learner.predict(model, adapted, episode.query.inputs)
-        loss = model.task.loss(outputs, episode.query).sum()
-    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    metrics = model.task.metrics(outputs.detach(), episode.query)
-    return dict(zip(leaves, gradients, strict=True)), metrics
+        return model.task.loss(outputs, episode.query), model.task.metrics(outputs, episode.query)
+
+    return gradient_of(losses, meta_params)
+
+
+def require_classes(model: Model, why: str) -> None:
+    """Refuses task kinds without classes.
+
+    Raises:
+        ConfigError: `why` says what the classes are needed for.
+    """
+    if not model.task.has_classes:
+        remedy = "use maml, fomaml, metasgd, reptile, anil, boil or multitask"
+        raise ConfigError("algorithm.name", f"{why}, and these tasks have no classes", remedy)
+
+
+def without_head(params: Params) -> Params:
+    """All but the head's parameters."""
+    return {name: value for name, value in params.items() if not name.startswith("head.")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientBased:
-    """A meta-learner that adapts by gradient descent on the support loss."""
+    """A meta-learner that adapts by gradient descent on the support loss.
+
+    Learned rates and the loss over several steps are those of MAML++: Antoniou, Edwards, Storkey, "How to train your
+    MAML", ICLR 2019, https://arxiv.org/abs/1810.09502.
+    """
 
     inner_lr: Rate = 0.01
     inner_steps: Steps = 5
     inner_adapt: str | tuple[str, ...] = "all"
+    inner_learn_lr: bool = False  # a rate for each step and tensor is meta-learned, from inner_lr on
+    inner_multi_step_loss: Share = 0.0  # weight of the mean query loss after all steps but the last
+    inner_clip_norm: Rate | None = None  # of each task's gradient
+    inner_dropout: Share = 0.0  # of the support features, in meta-training only
     first_order: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        """Refuses second derivatives where the body's kernels have none."""
+        through_body = any(name.startswith("body.") for name in self.adapts(list(model.init())))
+        if through_body and self.inner_steps and not self.first_order and not model.twice_differentiable:
+            found = "second derivatives, which this attention kernel does not have"
+            raise ConfigError("model.attention", found, "set it to eager, or use fomaml, or inner.adapt=head")
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Which of these parameters each task gets a copy of."""
-        return match(names, self.inner_adapt)
+        return match([name for name in names if not name.startswith("meta.")], self.inner_adapt)
 
-    def init(self, params: Params, generator: torch.Generator) -> Params:
-        """θ: all of the model's parameters that are not frozen."""
+    def init(self, model: Model, generator: torch.Generator) -> Params:
+        """θ: all of the model's parameters that are not frozen, and rates if they are learned."""
+        params = self.starting(model.init())
+        return {**params, **self.rates(params)}
+
+    def starting(self, params: Params) -> Params:
+        """What of the model's parameters is meta-learned."""
         return params
+
+    def rates(self, params: Params) -> Params:
+        """Learned rates, `meta.rate.*`: one a step for each tensor that is adapted, (steps,) each."""
+        if not self.inner_learn_lr:
+            return {}
+        names, steps = self.adapts(list(params)), max(1, self.inner_steps)
+        return {f"meta.rate.{name}": torch.full((steps,), self.inner_lr) for name in names}
+
+    def rate(self, meta_params: Params, support: Batch, name: str, step: int) -> float | Tensor:
+        """The rate of a parameter at a step; beyond the steps that were learned, the last one's."""
+        if not self.inner_learn_lr:
+            return self.inner_lr
+        rates = meta_params[f"meta.rate.{name}"]
+        return rates[min(step, len(rates) - 1)]
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
         """Where adaptation starts from, (T, ...) each; `support` is encoded already if the body is not adapted."""
         return expand(meta_params, self.adapts(list(meta_params)), len(support.targets))
 
-    def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
-        """Gradient descent on the support loss; differentiable where gradients are enabled."""
+    def objective(self, model: Model, outputs: Tensor, batch: Batch) -> Tensor:
+        """(T,) losses that support and query are learned by."""
+        return model.task.loss(outputs, batch)
+
+    def trajectory(self, model: Model, meta_params: Params, support: Batch) -> Iterator[Adapted]:
+        """The learner after 0, 1, …, `inner_steps` steps on the support loss."""
         names = self.adapts(list(meta_params))
         support = support._replace(inputs=model.encode(meta_params, names, support.inputs))
         stacked = self.start(model, meta_params, support)
         shared = {name: value for name, value in meta_params.items() if name not in stacked}
 
         def losses(point: Params) -> Tensor:
-            return model.loss(shared, point, support)
+            outputs = model.outputs(shared, point, support.inputs, self.inner_dropout)
+            return self.objective(model, outputs, support)
 
-        adapted = gradient_descent(losses, stacked, self.inner_lr, self.inner_steps, self.first_order)
-        return Adapted(shared, adapted)
+        def rate(name: str, step: int) -> float | Tensor:
+            return self.rate(meta_params, support, name, step)
+
+        points = gradient_descent(losses, stacked, rate, self.inner_steps, self.first_order, self.inner_clip_norm)
+        return (Adapted(shared, point) for point in points)
+
+    def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
+        """Gradient descent on the support loss; differentiable where gradients are enabled."""
+        for adapted in self.trajectory(model, meta_params, support):
+            last = adapted
+        return last
 
     def predict(self, model: Model, adapted: Adapted, inputs: Inputs) -> Tensor:
         """(T, B, N) outputs."""
@@ -74,7 +150,22 @@ class GradientBased:
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """Gradient of the query loss after adaptation, summed over tasks."""
-        return query_gradient(self, model, meta_params, episode)
+
+        def losses(leaves: Params) -> tuple[Tensor, Metrics]:
+            query, early = episode.query, []
+            if not any(name.startswith("body.") for name in self.adapts(list(leaves))):
+                query = query._replace(inputs=model.encode(leaves, (), query.inputs))
+            for step, adapted in enumerate(self.trajectory(model, leaves, episode.support)):
+                if step == self.inner_steps or (step and self.inner_multi_step_loss):
+                    outputs = self.predict(model, adapted, query.inputs)
+                    early.append(self.objective(model, outputs, query))
+            loss = early.pop()
+            if early:
+                weight = self.inner_multi_step_loss
+                loss = (1 - weight) * loss + weight * torch.stack(early).mean(0)
+            return loss, model.task.metrics(outputs, episode.query)
+
+        return gradient_of(losses, meta_params)
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from distmeta.algorithms.base import GradientBased, Rate, registry
+from distmeta.algorithms.base import GradientBased, Rate, registry, require_classes, without_head
 from distmeta.algorithms.protonet import prototypes
 from distmeta.inner import expand
-from distmeta.types import Batch, Model, Params
+from distmeta.protocols import Model
+from distmeta.types import Batch, Params
 
 
 @registry.register("protomaml")
@@ -32,9 +31,14 @@ class ProtoMAML(GradientBased):
         """The chosen parameters of the body; the head always is."""
         return [name for name in names if name in super(ProtoMAML, self).adapts(names) or name.startswith("head.")]
 
-    def init(self, params: Params, generator: torch.Generator) -> Params:
-        """θ: the body; the head is made from each support set."""
-        return {name: value for name, value in params.items() if not name.startswith("head.")}
+    def check(self, model: Model) -> None:
+        """Refuses tasks without classes, and what `GradientBased` refuses."""
+        require_classes(model, "prototypes stand for classes")
+        super().check(model)
+
+    def starting(self, params: Params) -> Params:
+        """The body; the head is made from each support set."""
+        return without_head(params)
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
         """The head from prototypes, and a copy for each task of what is adapted of the body."""

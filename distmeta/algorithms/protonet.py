@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distmeta.algorithms.base import Rate, query_gradient, registry
-from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Model, Params
+from distmeta.algorithms.base import Rate, query_gradient, registry, require_classes, without_head
+from distmeta.protocols import Model
+from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
 
 def prototypes(features: Tensor, support: Batch) -> Tensor:
@@ -29,14 +31,19 @@ class ProtoNet:
     """Scores a class by −scale · squared Euclidean distance to the mean of its support features."""
 
     scale: Rate = 1.0  # the paper's; features of unit length want about 10
+    trains: ClassVar[bool] = True
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Nothing: prototypes are made, not adapted."""
         return []
 
-    def init(self, params: Params, generator: torch.Generator) -> Params:
+    def check(self, model: Model) -> None:
+        """Refuses tasks without classes."""
+        require_classes(model, "prototypes stand for classes")
+
+    def init(self, model: Model, generator: torch.Generator) -> Params:
         """θ: the body; there is no head."""
-        return {name: value for name, value in params.items() if not name.startswith("head.")}
+        return without_head(model.init())
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """Prototypes (T, N, D) of the support set."""

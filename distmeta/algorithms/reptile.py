@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from distmeta.algorithms.base import GradientBased, concatenate, registry
-from distmeta.types import Episode, Metrics, Model, Params
+from distmeta.protocols import Model
+from distmeta.types import Episode, Metrics, Params
 
 
 @registry.register("reptile")

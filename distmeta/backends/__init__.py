@@ -10,7 +10,8 @@ import numpy as np
 
 from distmeta.config import ClusterConfig
 from distmeta.coordinator import Coordinator
-from distmeta.types import Pool, ServerState, StepReport, Unit, UnitResult, Work
+from distmeta.protocols import Pool
+from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
 
 Note = Callable[[str], None]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from distmeta.protocols import TaskKind
 from distmeta.registry import Registry
-from distmeta.types import Batch, Inputs, Params, TaskKind
+from distmeta.types import Inputs, Params
 
 registry = Registry("model.name", "distmeta.models")
 
@@ -25,26 +25,39 @@ Architecture = dict[str, Any]
 CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
 
 
-class Body(nn.Module, ABC):
-    """Makes features of token ids: (B, L) ids and mask → (B, D). `dim` is D."""
+class Body(nn.Module):
+    """Makes features of its `inputs`: for texts, (B, L) ids and mask → (B, D). `dim` is D.
+
+    One text's features must not depend on the padding that other texts of its batch need.
+    """
 
     dim: int
-
-    @abstractmethod
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """One text's features must not depend on the padding that other texts of its batch need."""
+    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Options that all models have."""
 
+    reads: ClassVar[str] = "text"
+
     normalize: bool = False  # features of unit length
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in meta-training only
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether all of its kernels have a second derivative."""
+        return True
 
 
 class ModelFactory(Protocol):
     """What a registered options class offers."""
+
+    reads: ClassVar[str]  # the task kinds that it suits: text | numbers
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether all of its kernels have a second derivative."""
 
     @property
     def normalize(self) -> bool:
@@ -55,7 +68,10 @@ class ModelFactory(Protocol):
         """Share of features dropped in meta-training."""
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
-        """Finds or builds the tokenizer (from meta-training texts alone) and describes the body. Driver only."""
+        """Finds or builds the tokenizer (from meta-training texts alone) and describes the body. Driver only.
+
+        Models that read numbers are not asked; their architecture is the number of `inputs`.
+        """
 
     def pretrained(self, path: str | None) -> Params | None:
         """The body's pretrained values by name, or None to start from random ones. Driver only."""
@@ -72,15 +88,15 @@ class Network(nn.Module):
         self.body, self.normalize = body, normalize
         self.head = nn.Linear(body.dim, outputs)
 
-    def forward(self, inputs: Inputs, features_only: bool) -> Tensor:
+    def forward(self, inputs: Inputs, features_only: bool, dropout: float = 0.0) -> Tensor:
         """(B, ...) inputs → (B, ..., D) features or (B, ..., N) outputs."""
         if "features" in inputs:
             features = inputs["features"]
         else:
-            features = self.body(inputs["input_ids"], inputs["attention_mask"])
+            features = self.body(*(inputs[name] for name in self.body.inputs))
             if self.normalize:
                 features = F.normalize(features, dim=-1)
-        return features if features_only else self.head(features)
+        return features if features_only else self.head(F.dropout(features, dropout, self.training))
 
 
 class FunctionalModel:
@@ -90,10 +106,14 @@ class FunctionalModel:
         network: gives the structure, and the starting values for `init`.
         task: the kind of task, for its loss.
         freeze: patterns of parameter names that are neither adapted nor meta-learned.
+        twice_differentiable: whether the body's kernels have a second derivative.
     """
 
-    def __init__(self, network: Network, task: TaskKind, freeze: Sequence[str] = ()) -> None:
-        self.network, self.task = network, task
+    def __init__(
+        self, network: Network, task: TaskKind, freeze: Sequence[str] = (), twice_differentiable: bool = True
+    ) -> None:
+        self.network, self.task, self.twice_differentiable = network, task, twice_differentiable
+        self.dim = network.body.dim
         values = {name: value.detach() for name, value in network.named_parameters()}
         frozen = match(values, freeze)
         self.frozen = {name: values[name] for name in frozen}
@@ -109,48 +129,51 @@ class FunctionalModel:
         self.network.train(mode)
 
     def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
-        """Replaces (T, B, L) tokens by (T, B, D) features where all tasks share the body; else leaves them.
+        """Replaces what the body reads by (T, B, D) features where all tasks share the body; else leaves it.
 
-        The texts are sorted by length and taken in chunks, so that short ones are not padded to the longest.
+        Texts are sorted by length and taken in chunks, so that short ones are not padded to the longest.
         """
+        reads = self.network.body.inputs
         if "features" in inputs or any(name.startswith("body.") for name in adapted):
             return inputs
-        mask = inputs["attention_mask"]
+        flat = {name: inputs[name].flatten(0, 1) for name in reads}
+        features = self._by_length(shared, flat) if "attention_mask" in reads else self._call(shared, flat, True)
+        others = {name: value for name, value in inputs.items() if name not in reads}
+        return {"features": features.view(*inputs[reads[0]].shape[:2], -1), **others}
+
+    def _by_length(self, shared: Params, flat: Inputs) -> Tensor:
+        mask = flat["attention_mask"]
         size = CPU_CHUNK if mask.device.type == "cpu" else GPU_CHUNK
-        flat = {name: value.flatten(0, 1) for name, value in inputs.items() if name != "rows"}
-        lengths = mask.flatten(0, 1).sum(-1)
+        lengths = mask.sum(-1)
         order = torch.argsort(lengths, stable=True)
         parts = []
         for chunk in torch.split(order, size):
             longest = int(lengths[chunk[-1]])
             parts.append(self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, features_only=True))
-        features = torch.cat(parts)[torch.argsort(order)]
-        return {"features": features.view(*mask.shape[:2], -1), "rows": inputs["rows"]}
+        return torch.cat(parts)[torch.argsort(order)]
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
         """(T, B, D) features."""
         encoded = self.encode(shared, stacked, inputs)
         return encoded["features"] if "features" in encoded else self._stacked(shared, stacked, encoded, True)
 
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-        """(T, B, N) outputs."""
-        return self._stacked(shared, stacked, self.encode(shared, stacked, inputs), False)
+    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
+        """(T, B, N) outputs; in meta-training, the share `dropout` of the features is dropped."""
+        return self._stacked(shared, stacked, self.encode(shared, stacked, inputs), False, dropout)
 
-    def loss(self, shared: Params, stacked: Params, batch: Batch) -> Tensor:
-        """(T,) mean losses."""
-        return self.task.loss(self.outputs(shared, stacked, batch.inputs), batch)
-
-    def _stacked(self, shared: Params, stacked: Params, inputs: Inputs, features_only: bool) -> Tensor:
+    def _stacked(
+        self, shared: Params, stacked: Params, inputs: Inputs, features_only: bool, dropout: float = 0.0
+    ) -> Tensor:
         # vmap over the forward pass alone: torch.func.grad over vmap is wrong in second order through LayerNorm.
         def one_task(own: Params, its: Inputs) -> Tensor:
-            return self._call({**shared, **own}, its, features_only)
+            return self._call({**shared, **own}, its, features_only, dropout)
 
         return vmap(one_task, randomness="different")(stacked, inputs)
 
-    def _call(self, params: Params, inputs: Inputs, features_only: bool) -> Tensor:
+    def _call(self, params: Params, inputs: Inputs, features_only: bool, dropout: float = 0.0) -> Tensor:
         needed = ("head.",) if "features" in inputs else ("body.", "head.")
         params = {n: v for n, v in {**self.frozen, **params}.items() if n.startswith(needed)}
-        result: Tensor = functional_call(self.network, params, (inputs, features_only))
+        result: Tensor = functional_call(self.network, params, (inputs, features_only, dropout))
         return result
 
 
@@ -178,4 +201,4 @@ def build(
     unknown = network.load_state_dict(dict(values or {}), strict=False).unexpected_keys
     if unknown:
         raise ValueError(f"values for parameters that the network does not have: {', '.join(unknown)}")
-    return FunctionalModel(network.to(device), task, freeze)
+    return FunctionalModel(network.to(device), task, freeze, options.twice_differentiable)

@@ -40,6 +40,11 @@ class HuggingFace(ModelOptions):
     layers: Annotated[int, Field(ge=1)] | None = None  # the first so many; none: all
     attention: Literal["eager", "sdpa"] = "eager"  # sdpa is faster, but has no second derivative everywhere
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """The fused attention kernels have a first derivative only."""
+        return self.attention == "eager"
+
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
         """Reads tokenizer and configuration; `texts` are not looked at.
 

@@ -8,18 +8,53 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distmeta.tasks.corpus import Corpus
-from distmeta.tasks.splits import SPLITS
-from distmeta.types import Batch, Episode, Inputs, Metrics, Stream
+from distmeta.config import RunConfig
+from distmeta.errors import ConfigError
+from distmeta.tasks.base import Loaded, Reader, Split, registry
+from distmeta.tasks.corpus import Corpus, build_corpus
+from distmeta.tasks.sources import read_source
+from distmeta.tasks.splits import SPLITS, split_classes
+from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream
 
 MANIFEST_FORMAT = 1
+
+
+@registry.register("classification")
+@dataclass(frozen=True, kw_only=True)
+class ClassificationData:
+    """Labelled texts; the section's own keys say where they are."""
+
+    def load(self, config: RunConfig, model: Reader) -> Loaded:
+        """Reads, splits and tokenises the texts.
+
+        Raises:
+            UserError: naming the key, file or row that does not do.
+        """
+        source = read_source(config.data)
+        ways = {"meta_train": config.episodes.ways}
+        ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
+        splits = split_classes(source, config.data, ways=ways, examples_per_class=config.examples_per_class)
+        seen = set(splits["meta_train"])
+        texts = (text for text, label in zip(source.texts, source.labels, strict=True) if label in seen)
+        tokenizer, architecture = model.prepare(config.model.path, texts)
+        if (longest := architecture.get("max_length", config.data.max_length)) < config.data.max_length:
+            raise ConfigError(
+                "data.max_length", f"{config.data.max_length} tokens", f"{config.model.name} takes at most {longest}"
+            )
+        corpus = build_corpus(source, splits, tokenizer, config.data.max_length, config.data.cache)
+        samples = {names[0]: source.texts[source.labels.index(names[0])] for names in splits.values()}
+        described = {
+            split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")
+            for split, names in splits.items()
+        }
+        return Loaded(Classification(corpus), architecture, tokenizer, described)
 
 
 class Draw(NamedTuple):
@@ -38,6 +73,19 @@ class Classification:
     """
 
     corpus: Corpus
+    score: ClassVar[Score] = Score("accuracy", is_share=True, higher_is_better=True)
+    has_classes: ClassVar[bool] = True
+    reads: ClassVar[str] = "text"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the texts, their splits and their tokens."""
+        return self.corpus.fingerprint
+
+    @property
+    def classes(self) -> int:
+        """The classes of all splits."""
+        return len(self.corpus.classes)
 
     def episode_at(self, stream: Stream, index: int) -> Draw:
         """The episode of that index: the same on any machine, whatever was drawn before.
@@ -72,8 +120,9 @@ class Classification:
         return self.corpus.rows(split)
 
     def collate(self, rows: np.ndarray) -> Inputs:
-        """`input_ids` and `attention_mask` (*rows.shape, L), and `rows` themselves, all int64."""
-        return {**self.corpus.tokens(rows), "rows": torch.from_numpy(rows.astype(np.int64))}
+        """`input_ids` and `attention_mask` (*rows.shape, L), `rows` themselves and their classes, all int64."""
+        labels = torch.from_numpy(self.corpus.labels[rows].astype(np.int64))
+        return {**self.corpus.tokens(rows), "rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
 
     def outputs(self, ways: int) -> int:
         """One output a class."""

@@ -82,6 +82,11 @@ class Corpus:
         return _numpy(self.table, "source_row")
 
     @cached_property
+    def labels(self) -> np.ndarray:
+        """The number of each row's class in `classes`, (R,) int32."""
+        return _numpy(self.table, "label")
+
+    @cached_property
     def _offsets(self) -> np.ndarray:
         offsets: np.ndarray = self.table["input_ids"].chunk(0).offsets.to_numpy().astype(np.int64)
         return offsets
@@ -97,11 +102,11 @@ class Corpus:
 
     @cached_property
     def _by_class(self) -> np.ndarray:
-        return np.argsort(_numpy(self.table, "label"), kind="stable")
+        return np.argsort(self.labels, kind="stable")
 
     @cached_property
     def _sorted_labels(self) -> np.ndarray:
-        labels: np.ndarray = _numpy(self.table, "label")[self._by_class]
+        labels: np.ndarray = self.labels[self._by_class]
         return labels
 
 

@@ -45,6 +45,8 @@ def read_source(data: DataConfig) -> Source:
     Raises:
         DataError: something is missing, unreadable, malformed, empty or not UTF-8; names the file and row.
     """
+    if data.path is None:
+        raise DataError("data.path", "missing", "give a file, a folder, hub:owner/name or attack")
     if data.path == "attack":
         return _read_attack(data)
     columns = {"data.text": data.text, "data.label": data.label}
@@ -100,9 +102,10 @@ def _read_hub(data: DataConfig, columns: dict[str, str]) -> list[Rows]:
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    name = data.path.removeprefix("hub:")
+    path = str(data.path)
+    name = path.removeprefix("hub:")
     if name.count("/") != 1 or not all(name.split("/")):
-        raise DataError("data.path", f"{data.path!r} is not of the form hub:owner/name", "give owner and name")
+        raise DataError("data.path", f"{path!r} is not of the form hub:owner/name", "give owner and name")
     # What the network layer raises differs between versions of the hub's client, hence Exception.
     try:
         if not Path(name).is_dir() and not HF_HUB_OFFLINE:
@@ -111,8 +114,8 @@ def _read_hub(data: DataConfig, columns: dict[str, str]) -> list[Rows]:
         parts = datasets.load_dataset(name, data.subset)
     except Exception as error:
         remedy = "check the name, data.subset and the network (HF_HUB_OFFLINE=1 loads an earlier download)"
-        raise DataError(data.path, f"cannot be loaded ({str(error) or type(error).__name__})", remedy) from error
-    return [_hub_rows(part, columns, f"{data.path} {split}") for split, part in parts.items()]
+        raise DataError(path, f"cannot be loaded ({str(error) or type(error).__name__})", remedy) from error
+    return [_hub_rows(part, columns, f"{path} {split}") for split, part in parts.items()]
 
 
 def _hub_rows(part: Any, columns: dict[str, str], where: str) -> Rows:

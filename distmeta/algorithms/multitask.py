@@ -1,0 +1,64 @@
+"""Multi-task learning of one shared body, then fine-tuning: transfer learning.
+
+Rich Caruana. Multitask Learning. Machine Learning 28, 1997. https://doi.org/10.1023/A:1007379606734; as the baseline of
+few-shot classification: Wei-Yu Chen, Yen-Cheng Liu, Zsolt Kira, Yu-Chiang Frank Wang, Jia-Bin Huang. A Closer Look at
+Few-shot Classification. ICLR 2019. https://arxiv.org/abs/1904.04232
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from distmeta.algorithms.base import Rate, concatenate, gradient_of, registry
+from distmeta.algorithms.finetune import FineTune
+from distmeta.inner import expand
+from distmeta.protocols import Model
+from distmeta.types import Batch, Episode, Metrics, Params
+
+
+@registry.register("multitask")
+@dataclass(frozen=True, kw_only=True)
+class MultiTask(FineTune):
+    """Minimises Σ_i L_i over all tasks' examples, support and query alike, with one head for all of them.
+
+    For classification that head tells all classes from one another, and a new task gets a head of its own; otherwise
+    the tasks share the head too, and fine-tuning starts from it. The λR of the sum is `outer.regularizer`.
+    """
+
+    scale: Rate = 1.0  # of the logits in meta-training; features of unit length want about 10
+    trains: ClassVar[bool] = True
+
+    def init(self, model: Model, generator: torch.Generator) -> Params:
+        """θ: the body, and the common head."""
+        params = super().init(model, generator)
+        if not model.task.has_classes:
+            return {**model.init(), **params}
+        weight = torch.randn(model.task.classes, model.dim, generator=generator) / model.dim**0.5
+        weight = weight.to(next(iter(params.values()))) if params else weight
+        return {**params, "meta.classes.weight": weight, "meta.classes.bias": weight.new_zeros(len(weight))}
+
+    def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
+        """A new head of zeros where there are classes, else the common one."""
+        if model.task.has_classes:
+            return super().start(model, meta_params, support)
+        names = [*self.adapts(list(meta_params)), *(name for name in meta_params if name.startswith("head."))]
+        return expand(meta_params, names, len(support.targets))
+
+    def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
+        """Σ_i ∇L_i; the figures are those of the common head."""
+        batch = concatenate(episode.support, episode.query)
+
+        def losses(leaves: Params) -> tuple[Tensor, Metrics]:
+            if not model.task.has_classes:
+                outputs, targets = model.outputs(leaves, {}, batch.inputs), batch
+            else:
+                features = model.features(leaves, {}, batch.inputs)
+                outputs = self.scale * (features @ leaves["meta.classes.weight"].T + leaves["meta.classes.bias"])
+                targets = batch._replace(targets=batch.inputs["labels"])
+            return model.task.loss(outputs, targets), model.task.metrics(outputs, targets)
+
+        return gradient_of(losses, meta_params)

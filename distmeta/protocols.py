@@ -1,0 +1,162 @@
+"""What acts on the nouns of `distmeta.types`: the interfaces between the rooms.
+
+    TaskKind        rows → Batch, loss, metrics      (tasks/)
+    Model           pure functions of parameters     (models/)
+    MetaLearner     an algorithm                     (algorithms/)
+    Pool            workers, here or as Ray actors   (backends/)
+    Aggregator      what the coordinator feeds       (server.py)
+
+Axes are those of `distmeta.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distmeta.types import (
+    Adapted,
+    Batch,
+    Done,
+    Episode,
+    Inputs,
+    Lost,
+    Metrics,
+    Params,
+    Score,
+    ServerState,
+    StepReport,
+    Stream,
+    Unit,
+    UnitResult,
+    Work,
+)
+
+
+class TaskKind(Protocol):
+    """One kind of task: how episodes are made, the loss, the metrics. It is picklable: workers draw by themselves."""
+
+    score: ClassVar[Score]
+    has_classes: ClassVar[bool]  # whether targets are classes; if not, episodes have one way
+    reads: ClassVar[str]  # the kind of inputs: text | numbers
+
+    @property
+    def classes(self) -> int:
+        """How many classes all splits have together, 0 without any: `labels` of inputs count up to it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all the data that it draws from."""
+
+    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
+        """Draws and stacks episodes; the same arguments give the same tensors anywhere."""
+
+    def rows(self, split: str) -> np.ndarray:
+        """All corpus rows of a split, shortest text first; none where examples are made up as they are needed."""
+
+    def collate(self, rows: np.ndarray) -> Inputs:
+        """Tokens of any rows, padded to the longest, with the shape of `rows` in front."""
+
+    def outputs(self, ways: int) -> int:
+        """How many outputs a head needs for an episode of that many ways."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of each task, (T,)."""
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
+        """Figures of each task, each (T,)."""
+
+    def manifest(self, stream: Stream, episodes: int) -> dict[str, Any]:
+        """Which rows of the source the first episodes of a stream are made of, as plain JSON."""
+
+
+class Model(Protocol):
+    """Pure functions of parameters; `body.*` makes features of inputs, `head.*` outputs of features."""
+
+    task: TaskKind
+    dim: int  # D, the number of features
+    twice_differentiable: bool  # whether all of its kernels have a second derivative
+
+    def init(self) -> Params:
+        """Starting values of everything that is not frozen."""
+
+    def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
+        """Runs the body once over all tasks' inputs, unless the names of what differs between tasks are of the body."""
+
+    def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
+        """(T, B, ..., D) features; `stacked` holds the parameters that differ between tasks, (T, ...) each."""
+
+    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
+        """(T, B, ..., N) outputs of the head on the features, of which meta-training drops the share `dropout`."""
+
+    def train(self, mode: bool) -> None:
+        """Switches dropout on or off."""
+
+
+class MetaLearner(Protocol):
+    """A published algorithm: a frozen dataclass whose fields are its hyperparameters.
+
+    Parameters of its own in θ are named `meta.*`; the model's are `body.*` and `head.*`.
+    """
+
+    trains: ClassVar[bool]  # whether it has a meta-gradient at all
+
+    def check(self, model: Model) -> None:
+        """Raises a `ConfigError` where it cannot go together with the model or its task kind."""
+
+    def adapts(self, names: Sequence[str]) -> list[str]:
+        """Which of the model's parameters each task gets a copy of."""
+
+    def init(self, model: Model, generator: torch.Generator) -> Params:
+        """θ from the model's starting values: may leave some out and add its own."""
+
+    def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
+        """The gradient with respect to θ summed over the episode's tasks, and figures of each task."""
+
+    def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
+        """Learns each task from its support set."""
+
+    def predict(self, model: Model, adapted: Adapted, inputs: Inputs) -> Tensor:
+        """(T, B, ..., N) outputs of the adapted learners."""
+
+
+class Pool(Protocol):
+    """Workers that each do one unit at a time."""
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """Their names."""
+
+    def publish(self, vector: np.ndarray) -> Any:
+        """Makes a flat vector of meta-parameters readable by all workers; returns a handle for `submit`."""
+
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
+        """Starts a unit on an idle worker."""
+
+    def wait(self) -> list[Done | Lost]:
+        """Blocks until something has happened."""
+
+
+class Aggregator(Protocol):
+    """Owner of θ: the coordinator hands it a whole meta-batch at a time, in index order."""
+
+    @property
+    def version(self) -> int:
+        """Updates so far."""
+
+    @property
+    def meta_params(self) -> np.ndarray:
+        """A copy of θ, (P,) float32."""
+
+    def apply(self, results: Sequence[UnitResult]) -> StepReport:
+        """Adds the gradients in the order given, clips, updates θ, and counts the version up."""
+
+    def state(self) -> ServerState:
+        """A copy of everything `load` needs."""
+
+    def load(self, state: ServerState) -> None:
+        """Goes back to a state."""
