@@ -75,7 +75,12 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
     return [
-        (name, str(len(split.classes)), f"{split.examples:,}", ", ".join(split.classes[:2]))
+        (
+            name,
+            str(len(split.classes) or "–"),
+            f"{split.examples:,}" if split.examples else "–",
+            ", ".join(split.classes[:2]),
+        )
         for name, split in experiment.splits.items()
     ]
 

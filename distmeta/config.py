@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Ways = Annotated[int, Field(ge=2)]
 Sample = Annotated[int, Field(ge=2)]  # one episode has no interval
@@ -52,6 +53,7 @@ class DataConfig(Section):
     text: str = "text"
     label: str = "label"
     group: str | None = None  # classes of one group stay in one split
+    task: str | None = None  # the column that names a text's task: an episode is all the labels of one task
     splits: str | Fractions = Fractions()  # a JSON file of class names, or shares
     split: str = "1"  # which split of the file; with shares, which of the random ones
     min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
@@ -70,6 +72,38 @@ class EpisodesConfig(Section):
     ways: Ways = 5
     shots: Count = 5
     queries: Count = 5
+    # Yin et al., ICLR 2020, https://arxiv.org/abs/1912.03820: what a task's labels mean must not be known beforehand.
+    label_shuffle: bool = True  # false: a class has the same label in all episodes, which invites memorising
+    label_mixing: Probability = 0.0  # share of the episodes in which each class is a mix of two
+
+    @pydantic.field_validator("label_mixing")
+    @classmethod
+    def _halves(cls, value: float, info: pydantic.ValidationInfo) -> float:
+        if value and min(info.data.get(name, 2) for name in ("shots", "queries")) < 2:
+            raise ValueError("a class is a half of each of two; give episodes.shots and episodes.queries of 2 or more")
+        return value
+
+
+class StreamConfig(Section):
+    """Tasks of meta-training that arrive one after another, a round each, instead of all at once.
+
+    Recurring: a task may come back, after a gap, with new examples. Drifting: while a round goes on, a growing share of
+    its episodes is drawn from the next round's task, so that one domain turns into the next little by little.
+    """
+
+    steps_per_task: Annotated[int, Field(ge=0)] = 0  # outer steps of a round; 0: no stream
+    tasks: Annotated[int, Field(ge=2)] = 10  # rounds; outer.steps must be steps_per_task times this
+    recurrence: Probability = 0.0  # probability that a round brings an earlier task back; else it brings a new one
+    gap: Annotated[int, Field(ge=1)] = 2  # rounds for which a task stays away at least
+    drift: Probability = 0.0  # share of the episodes from the next task at the end of a round; grows from 0
+    buffer: Count = 8  # earlier rounds that are remembered, the latest
+    examples: Count = 20  # of each class of a remembered round that are kept
+    replay: Share = 0.0  # share of each meta-batch that is drawn from what is kept
+    neighbours: Annotated[int, Field(ge=0)] = 0  # remembered rounds, the most similar, that `online` starts from
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.0  # cosine from which on a remembered round is a neighbour
+    temperature: Positive = 0.1  # of similarities: a remembered round's weight is ∝ exp(cosine / temperature)
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5  # share of a round's examples that only evaluation sees
+    episodes: Sample = 40  # of each round's evaluation, for each of evaluation.shots
 
 
 class ModelConfig(Section):
@@ -93,7 +127,7 @@ class InnerConfig(Section):
 
     lr: Positive | None = None
     steps: Annotated[int, Field(ge=0)] | None = None
-    adapt: Patterns | None = None  # head, body, all, or patterns of parameter names
+    adapt: Patterns | None = None  # head, body, all, lora, top:K (layers), or patterns of parameter names
     learn_lr: bool | None = None  # meta-learn a rate for each step and tensor, from inner.lr on (MAML++)
     multi_step_loss: Share | None = None  # weight of the mean query loss after all steps but the last (MAML++)
     clip_norm: Positive | None = None  # of each task's gradient
@@ -111,10 +145,20 @@ class OuterConfig(Section):
     momentum: Share = 0.0  # sgd only
     clip_norm: Positive | None = None
     regularizer: Literal["none", "l2", "l1", "proximal"] = "none"  # ½‖θ‖², ‖θ‖₁, ½‖θ − θ₀‖² with θ₀ the start
-    regularizer_weight: NotNegative = 0.0  # λ
+    regularizer_weight: Annotated[NotNegative, Field(validate_default=True)] = 0.0  # λ
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     max_bad_tasks: Annotated[int, Field(ge=0)] = 0  # tasks without a finite gradient before the run stops
+
+    @pydantic.field_validator("regularizer_weight")
+    @classmethod
+    def _both_or_none(cls, value: float, info: pydantic.ValidationInfo) -> float:
+        kind = info.data.get("regularizer", "none")
+        if value and kind == "none":
+            raise ValueError("there is no regularizer to weigh; set outer.regularizer to l2, l1 or proximal")
+        if not value and kind != "none":
+            raise ValueError(f"outer.regularizer {kind} needs a weight above 0")
+        return value
 
 
 class ClusterConfig(Section):
@@ -164,6 +208,7 @@ class RunConfig(Section):
 
     data: DataConfig = DataConfig()
     episodes: EpisodesConfig = EpisodesConfig()
+    stream: StreamConfig = StreamConfig()
     model: ModelConfig = ModelConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     inner: InnerConfig = InnerConfig()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from distmeta.errors import TrainingError
+from distmeta.errors import DivergedError, TrainingError
 from distmeta.protocols import Aggregator, Pool
 from distmeta.types import Lost, ServerState, StepReport, Unit, UnitResult, Work
 
@@ -44,9 +44,21 @@ class Coordinator:
     def evaluate(
         self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
     ) -> dict[str, np.ndarray]:
-        """Metrics of consecutive episodes of a stream, (count,) each, under θ or (`initial`) what it started from."""
+        """Metrics of consecutive episodes of a stream, (count,) each, under θ or (`initial`) what it started from.
+
+        Raises:
+            DivergedError: a task whose figures are not finite; no other value may stand in for it.
+        """
         vector = self._initial if initial else self.server.meta_params
         results = self._run(work, _units(self.server.version, first_index, count, per_unit), vector)
+        if rejected := [task for result in results for task in result.rejected]:
+            first, others = rejected[0], len(rejected) - 1
+            raise DivergedError(
+                f"{work.stream.split} task {first.index} ({', '.join(first.names)})"
+                f"{f' and {others} more' if others else ''}: {first.reason}"
+                f"{', under the meta-parameters that training started from' if initial else ''}. "
+                "A smaller inner.lr, or inner.clip_norm, may help"
+            )
         return {name: np.concatenate([r.metrics[name] for r in results]) for name in results[0].metrics}
 
     def state(self) -> ServerState:

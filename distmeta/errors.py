@@ -53,6 +53,10 @@ class TrainingError(RuntimeError):
     """Training that cannot go on: too many tasks with a gradient that is not finite, workers that keep dying."""
 
 
+class DivergedError(TrainingError):
+    """An evaluation in which adaptation to a task left nothing that can be counted."""
+
+
 def suggest(name: str, valid: Iterable[str]) -> str:
     """Words the remedy for an unknown name: the nearest valid one, or all of them."""
     valid = sorted(valid)

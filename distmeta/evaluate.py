@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from distmeta.backends import Coordination
+from distmeta.backends import Coordination, Note
+from distmeta.errors import DivergedError
 from distmeta.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
 from distmeta.types import Score, Work
@@ -92,11 +93,12 @@ def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[
 
 
 def adaptation_curve(
-    experiment: Experiment, coordination: Coordination, progress: Progress
+    experiment: Experiment, coordination: Coordination, progress: Progress, note: Note
 ) -> dict[str, tuple[list[float], list[float]]]:
     """Scores and their intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
 
-    On meta-validation episodes: a curve invites a choice of steps, and choices are not made on meta-test.
+    On meta-validation episodes: a curve invites a choice of steps, and choices are not made on meta-test. A learner's
+    curve ends, with a note, before the first number of steps after which a task has diverged.
     """
     evaluation = experiment.config.evaluation
     if "inner_steps" not in {field.name for field in fields(experiment.learner)}:  # type: ignore[arg-type]
@@ -110,9 +112,14 @@ def adaptation_curve(
             # All points meet the same rows under the same θ.
             work = experiment.work(learner, stream, evaluation.curve_episodes * (evaluation.curve_steps + 1))
             named = contender._replace(name=f"{contender.name}, {steps} inner steps")
-            metrics = run_episodes(experiment, coordination, named, work, evaluation.curve_episodes, progress)
+            try:
+                metrics = run_episodes(experiment, coordination, named, work, evaluation.curve_episodes, progress)
+            except DivergedError as error:
+                note(f"the adaptation curve of {contender.name} ends before {steps} inner steps: {error}")
+                break
             points.append(mean_ci95(metrics[experiment.model.task.score.name]))
-        curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
+        if points:
+            curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
     return curves
 
 

@@ -4,74 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.algorithms.finetune import FineTune
 from distmeta.algorithms.protonet import ProtoNet
-from distmeta.config import OuterConfig, RunConfig, Section
-from distmeta.coordinator import Coordinator
+from distmeta.algorithms.proximal import Proximal
+from distmeta.config import RunConfig, Section
 from distmeta.errors import ConfigError
-from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build, match
+from distmeta.models.base import FunctionalModel, ModelFactory, build
 from distmeta.models.base import registry as models
+from distmeta.models.names import match
 from distmeta.params import Layout, sha256
-from distmeta.protocols import MetaLearner, Pool, TaskKind
-from distmeta.server import ParameterServer
+from distmeta.protocols import MetaLearner
 from distmeta.settings import build_options
+from distmeta.setup import ModelSpec, RunSetup
+from distmeta.stream import check_stream
 from distmeta.tasks.base import Kind, Split
 from distmeta.tasks.base import registry as kinds
-from distmeta.types import Stream, Work
-from distmeta.worker import Worker
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Enough to build the same model anywhere, without files. `frozen` holds what is not in θ."""
-
-    options: ModelFactory
-    architecture: Architecture
-    outputs: int
-    freeze: tuple[str, ...]
-    frozen: dict[str, np.ndarray]
-    seed: int
-
-    def build(self, task: TaskKind, device: str) -> FunctionalModel:
-        """Builds the model; what is free has random values, since θ is always given."""
-        values = {name: torch.tensor(value) for name, value in self.frozen.items()}
-        return build(self.options, self.architecture, task, self.outputs, self.freeze, values, self.seed, device)
-
-
-@dataclass(frozen=True)
-class RunSetup:
-    """What server and workers are built from, wherever they run (see `distmeta.backends.Setup`)."""
-
-    task: TaskKind
-    model: ModelSpec
-    layout: Layout
-    meta_params: np.ndarray
-    outer: OuterConfig
-    training: Work
-    tasks_per_unit: int
-    deterministic: bool
-
-    def make_worker(self, name: str, device: str) -> Worker:
-        """Builds a worker on a device."""
-        if device != "cpu" and self.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses its kernels freely
-            torch.use_deterministic_algorithms(True)
-        return Worker(name, self.model.build(self.task, device), self.task, self.layout, device)
-
-    def make_coordinator(self, pool: Pool) -> Coordinator:
-        """Builds the parameter server and its coordinator."""
-        server = ParameterServer(self.outer, self.meta_params)
-        return Coordinator(pool, server, self.training, self.outer.meta_batch_size, self.tasks_per_unit)
+from distmeta.tasks.classification import Classification
+from distmeta.tasks.visits import arrange
+from distmeta.teacher import load_teacher, teacher_sha256
+from distmeta.types import Stream, Visit, Work
 
 
 class Contender(NamedTuple):
@@ -111,10 +70,13 @@ class Experiment:
         """Hashes of what decides a run's result: equal identities give equal meta-parameters."""
         config = self.config.model_dump(mode="json")
         deciding = {name: config[name] for name in ("data", "episodes", "model", "algorithm", "inner", "outer", "seed")}
+        if self.config.stream.steps_per_task:
+            deciding["stream"] = config["stream"]
         deciding["tasks_per_unit"] = config["cluster"]["tasks_per_unit"]
         for name in ("path", "cache", "splits"):
             deciding["data"].pop(name)  # where the data lies does not matter: its content is hashed below
         deciding["model"].pop("path")
+        deciding["algorithm"].pop("teacher", None)
         if self.config.outer.schedule == "constant":
             deciding["outer"].pop("steps")  # so that a finished run can be prolonged
         text = json.dumps(deciding, sort_keys=True)
@@ -124,6 +86,7 @@ class Experiment:
             "data": self.setup.task.fingerprint,
             "initial_meta_params": sha256(self.setup.meta_params),
             "frozen_params": sha256(frozen.flatten(self.model.frozen)),
+            **({"teacher": teacher_sha256(teacher)} if (teacher := self.setup.teacher) else {}),
         }
 
     def work(self, learner: MetaLearner, stream: Stream, episodes: int) -> Work:
@@ -141,13 +104,14 @@ class Experiment:
         return Stream(split, ways, shots, evaluation.queries, evaluation.seed)
 
 
-def build_experiment(config: RunConfig) -> Experiment:
-    """Loads data and model, and checks that they fit the configuration.
+def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment:
+    """Loads data and model, and the teacher if the algorithm has one, and checks that they fit the configuration.
 
     Raises:
         UserError: naming what does not.
     """
     learner = make_learner(config)
+    check_stream(config)
     options = make_model_options(config)
     kind = make_kind(config)
     task, architecture, tokenizer, splits = kind.load(config, options)
@@ -155,6 +119,8 @@ def build_experiment(config: RunConfig) -> Experiment:
         suitable = [name for name in models.names() if models.get(name).reads == task.reads]
         found = f"{config.model.name} reads {options.reads}, and {config.data.kind} tasks are of {task.reads}"
         raise ConfigError("model.name", found, f"use {' or '.join(suitable)}")
+    if not task.has_classes:
+        _refuse_class_options(config)
     freeze = (config.model.freeze,) if isinstance(config.model.freeze, str) else tuple(config.model.freeze)
     ways = config.episodes.ways if task.has_classes else 1
     outputs = task.outputs(ways)
@@ -178,8 +144,11 @@ def build_experiment(config: RunConfig) -> Experiment:
     layout = Layout.of(theta)
     frozen = {name: value.numpy() for name, value in model.frozen.items()}
     spec = ModelSpec(options, architecture, outputs, freeze, frozen, config.seed)
-    shape = config.episodes
-    stream = Stream("meta_train", ways, shape.shots, shape.queries, config.seed)
+    stream = Stream("meta_train", seed=config.seed, **{**config.episodes.model_dump(), "ways": ways})
+    if config.stream.steps_per_task:
+        assert isinstance(task, Classification), "a stream of other tasks was not refused"
+        task = arrange(config, task, model)
+        stream = Visit(**vars(stream), neighbours=config.stream.neighbours)
     body_is_constant = not any(name.startswith("body.") for name in theta) and not options.dropout
     cached = body_is_constant and len(task.rows("meta_train")) > 0
     training = Work(stream, learner, training=True, cache_features=cached)
@@ -193,7 +162,13 @@ def build_experiment(config: RunConfig) -> Experiment:
         config.cluster.tasks_per_unit,
         config.cluster.deterministic,
     )
-    return Experiment(config, splits, tokenizer, model, learner, setup)
+    if isinstance(learner, Proximal):
+        setup = replace(setup, outer=learner.penalise(config.outer), anchor_every=config.stream.steps_per_task)
+    experiment = Experiment(config, splits, tokenizer, model, learner, setup)
+    if with_teacher and hasattr(learner, "teacher"):
+        teacher = load_teacher(learner.teacher, experiment, kind, partial(build_experiment, with_teacher=False))
+        experiment = replace(experiment, setup=replace(setup, teacher=teacher))
+    return experiment
 
 
 def make_learner(config: RunConfig) -> MetaLearner:
@@ -203,11 +178,12 @@ def make_learner(config: RunConfig) -> MetaLearner:
     options: dict[str, Any] = dict(config.algorithm.model_extra or {})
     keys = {option: f"algorithm.{option}" for option in options}
     adapts = "inner_steps" in {field.name for field in fields(cls)}
-    for key in sorted(config.inner.model_fields_set):
+    # Not `model_fields_set`: a run's own config.yaml gives every key.
+    for key, value in config.inner.model_dump(exclude_none=True).items():
         if not adapts:
             found = f"{name} does not learn a task by gradient steps"
             raise ConfigError(f"inner.{key}", found, "leave it out, or use protomaml")
-        options[f"inner_{key}"] = getattr(config.inner, key)
+        options[f"inner_{key}"] = value
         keys[f"inner_{key}"] = f"inner.{key}"
     learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys)
     return learner
@@ -231,8 +207,17 @@ def _build_extra(cls: type[Any], section: Section, name: str) -> Any:
     return build_options(cls, extra, {key: f"{name}.{key}" for key in extra}, also=type(section).model_fields)
 
 
+def _refuse_class_options(config: RunConfig) -> None:
+    """Refuses what is about classes where there are none; the defaults, which a run's own config.yaml gives, do."""
+    for key in ("episodes.ways", "episodes.label_shuffle", "episodes.label_mixing", "evaluation.ways"):
+        name, _, field = key.partition(".")
+        section = getattr(config, name)
+        if (value := getattr(section, field)) != type(section).model_fields[field].default:
+            raise ConfigError(key, f"{value}, but {config.data.kind} tasks have no classes", "leave it out")
+
+
 def _check_patterns(config: RunConfig, model: FunctionalModel, freeze: tuple[str, ...]) -> None:
-    """Refuses patterns of parameter names that fit nothing."""
+    """Refuses patterns of parameter names that fit nothing, and more layers than there are."""
     names = [*model.frozen, *model.free]
     adapt = config.inner.adapt or []
     for key, patterns, among in (
@@ -240,9 +225,10 @@ def _check_patterns(config: RunConfig, model: FunctionalModel, freeze: tuple[str
         ("inner.adapt", [adapt] if isinstance(adapt, str) else adapt, model.free),
     ):
         for pattern in patterns:
-            if not match(among, pattern):
-                frozen = " that is not frozen" if match(names, pattern) else ""
-                shown = ", ".join(names[:3])
-                raise ConfigError(
-                    key, f"{pattern!r} fits no parameter{frozen}", f"there are {len(names)}, such as {shown}"
-                )
+            fits = match(names, pattern, key)
+            if not match(among, pattern, key):
+                frozen = " that is not frozen" if fits else ""
+                remedy = f"there are {len(names)}, such as {', '.join(names[:3])}"
+                if pattern == "lora" and not fits:
+                    remedy = "set model.lora_rank, such as 4, with model.name=hf"
+                raise ConfigError(key, f"{pattern!r} fits no parameter{frozen}", remedy)

@@ -22,7 +22,7 @@ def adaptation_curve(
 
     Args:
         steps: (K,) numbers of inner steps.
-        rows: for each label of the legend, (K,) mean scores and (K,) half widths of their 95 % intervals.
+        rows: for each label of the legend, K or fewer mean scores and as many half widths of their 95 % intervals.
         score: what they are; shares of 1 are drawn in %.
         path: the PNG file.
 
@@ -30,7 +30,7 @@ def adaptation_curve(
         The figure that was written.
 
     Raises:
-        ValueError: a row that is not as long as `steps`.
+        ValueError: a row that is longer than `steps`, or whose means and half widths are not equally many.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def adaptation_curve(
     axes = figure.add_subplot()
     scale = 100 if score.is_share else 1
     for label, (means, halves) in rows.items():
-        triples = zip(steps, means, halves, strict=True)
+        triples = zip(steps[: len(means)], means, halves, strict=True)
         points = [(step, scale * mean, scale * (mean - half), scale * (mean + half)) for step, mean, half in triples]
         x, middle, lower, upper = zip(*points, strict=True)
         (line,) = axes.plot(x, middle, marker="o", markersize=3, label=label)
@@ -50,5 +50,37 @@ def adaptation_curve(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
+    FigureCanvasAgg(figure).print_png(str(path))
+    return figure
+
+
+def task_graph(titles: Sequence[str], edges: Sequence[tuple[int, int, float]], path: str | Path) -> Figure:
+    """Draws rounds from left to right, each on its task's line, and which earlier ones each of them leans on, as a PNG.
+
+    Args:
+        titles: the task of each round.
+        edges: round, earlier round, weight up to 1, which is the width of the line.
+        path: the PNG file.
+
+    Returns:
+        The figure that was written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    lines = list(dict.fromkeys(titles))
+    heights = [lines.index(title) for title in titles]
+    figure = Figure(figsize=(7, 1.5 + 0.3 * len(lines)), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for later, earlier, weight in edges:
+        ends = [later, earlier], [heights[later], heights[earlier]]
+        axes.plot(*ends, color="tab:blue", linewidth=0.3 + 3 * weight, alpha=0.5, zorder=1)
+    axes.scatter(range(len(titles)), heights, color="black", s=25, zorder=2)
+    axes.set_yticks(range(len(lines)), [line if len(line) < 40 else f"{line[:39]}…" for line in lines])
+    axes.invert_yaxis()
+    axes.set_xlabel("round (line: similarity to an earlier one, by weight)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
     FigureCanvasAgg(figure).print_png(str(path))
     return figure

@@ -59,7 +59,7 @@ def gradient_descent(
 
 def _clip(gradients: tuple[Tensor, ...], limit: float) -> tuple[Tensor, ...]:
     """Scales each task's gradients, (T, ...) each, so that their common norm is at most `limit`."""
-    squares = sum(gradient.flatten(1).square().sum(1) for gradient in gradients)
+    squares = sum(gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients)
     # clamp before the root: its derivative at 0 is infinite, and a task that is done learning has gradient 0.
     norms = torch.as_tensor(squares).clamp(min=limit**2).sqrt()
     scale = limit / norms

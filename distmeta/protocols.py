@@ -85,7 +85,7 @@ class Model(Protocol):
         """Starting values of everything that is not frozen."""
 
     def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
-        """Runs the body once over all tasks' inputs, unless the names of what differs between tasks are of the body."""
+        """Runs once over all tasks' inputs what comes before the first of the names that differ between tasks."""
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
         """(T, B, ..., D) features; `stacked` holds the parameters that differ between tasks, (T, ...) each."""

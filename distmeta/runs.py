@@ -23,6 +23,7 @@ from distmeta.errors import CheckpointError, ConfigError
 from distmeta.settings import override, parse_yaml, validate
 
 CONFIG, RUN = "config.yaml", "run.json"
+FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # What may change when a run goes on: nothing that decides its result.
 RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
 
@@ -46,11 +47,14 @@ def absolute(config: RunConfig) -> RunConfig:
 
     splits = config.data.splits
     data = {"path": full(config.data.path), "splits": full(splits) if isinstance(splits, str) else splits}
+    options = config.algorithm.model_extra or {}
+    folders = {key: full(value) for key, value in options.items() if key in FOLDERS and isinstance(value, str)}
     store = tracking.resolve_uri(config.tracking.uri)
     return config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
             "model": config.model.model_copy(update={"path": full(config.model.path)}),
+            "algorithm": config.algorithm.model_copy(update=folders),
             # A server's address comes from the environment again: it may hold a password.
             "tracking": config.tracking.model_copy(update={"uri": store} if store.startswith("sqlite:") else {}),
         }

@@ -20,13 +20,14 @@ class ParameterServer:
     Args:
         outer: the optimiser and its schedule.
         meta_params: θ to start from, (P,) float32.
+        anchor_every: outer steps after which the proximal regulariser's anchor moves up to θ; 0: never.
     """
 
-    def __init__(self, outer: OuterConfig, meta_params: np.ndarray) -> None:
-        self.outer, self.version = outer, 0
+    def __init__(self, outer: OuterConfig, meta_params: np.ndarray, anchor_every: int = 0) -> None:
+        self.outer, self.version, self.anchor_every = outer, 0, anchor_every
         self.rejected: list[Rejected] = []
         self._theta = torch.tensor(meta_params, dtype=torch.float32, requires_grad=True)
-        self._initial = self._theta.detach().clone()
+        self._anchor = self._theta.detach().clone()
         self._optimizer = self._make_optimizer()
 
     @property
@@ -40,6 +41,8 @@ class ParameterServer:
         Raises:
             TrainingError: more tasks without a finite gradient than `outer.max_bad_tasks`.
         """
+        if self.anchor_every and self.version % self.anchor_every == 0:
+            self._anchor = self._theta.detach().clone()
         total = np.zeros(self._theta.shape, np.float32)
         for result in results:
             assert result.gradient is not None, "an evaluation's result was handed to the server"
@@ -51,7 +54,7 @@ class ParameterServer:
             raise TrainingError(
                 f"outer step {self.version + 1}: task {worst.index} ({', '.join(worst.names)}) was rejected, "
                 f"{worst.reason}; that makes {len(self.rejected)}, outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
-                "A smaller inner.lr or outer.lr, or outer.clip_norm, may help"
+                "A smaller inner.lr or outer.lr, or inner.clip_norm or outer.clip_norm, may help"
             )
         accepted = sum(result.unit.count for result in results) - len(rejected)
         metrics = {f"meta_train/{name}": value for name, value in _means(results).items()}
@@ -82,7 +85,7 @@ class ParameterServer:
             case "l1":
                 return weight * theta.sign()
             case "proximal":
-                return weight * (theta - self._initial)
+                return weight * (theta - self._anchor)
             case _:
                 return 0.0
 
@@ -108,6 +111,8 @@ class ParameterServer:
         """A copy of everything `load` needs to go on to the bit."""
         moments = self._optimizer.state_dict()["state"].get(0, {})
         arrays = {f"optimizer.{name}": value.numpy().copy() for name, value in moments.items() if value is not None}
+        if self.anchor_every:
+            arrays["anchor"] = self._anchor.numpy().copy()
         rejected = [asdict(task) for task in self.rejected]
         return ServerState({"meta_params": self.meta_params, **arrays}, {"version": self.version}, rejected)
 
@@ -115,6 +120,8 @@ class ParameterServer:
         """Goes back to a state."""
         with torch.no_grad():
             self._theta.copy_(torch.tensor(state.arrays["meta_params"]))
+        if self.anchor_every:
+            self._anchor = torch.tensor(state.arrays["anchor"])
         prefix = "optimizer."
         moments = {
             name.removeprefix(prefix): torch.tensor(value)

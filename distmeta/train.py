@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distmeta import checkpoint, figures, runs, tracking
+from distmeta.arrivals import Arrivals, stored
 from distmeta.backends import Coordination, open_backend
 from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
@@ -73,7 +74,7 @@ def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[st
     state, identity = checkpoint.load(run_dir)
     with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
         opened.coordination.load(state)
-        return _test(opened)
+        return _test(opened, stored(run_dir))
 
 
 @contextmanager
@@ -126,8 +127,15 @@ def _open(
 def _train_and_test(opened: OpenRun, done: int) -> dict[str, Any]:
     config, coordination = opened.experiment.config, opened.coordination
     total, seconds = config.outer.steps, REPORT_SECONDS
-    every = (config.checkpoint.every, config.evaluation.validation_every)
+    every = (config.checkpoint.every, config.evaluation.validation_every, config.stream.steps_per_task)
+    arrivals = None
+    if config.stream.steps_per_task:
+        arrivals = Arrivals(opened.experiment, coordination, opened.run_dir, opened.tracker, done)
+    if not total:  # what `evaluate` goes back to
+        _save(opened)
     while done < total:
+        if arrivals and done % config.stream.steps_per_task == 0:
+            arrivals.arrive(done // config.stream.steps_per_task, done)
         stop = min([total, *(done - done % n + n for n in every if n)])
         for report in coordination.advance(min(stop - done, max(1, int(REPORT_SECONDS / seconds)))):
             done, seconds = report.outer_step, report.metrics["time/step_seconds"]
@@ -139,7 +147,7 @@ def _train_and_test(opened: OpenRun, done: int) -> dict[str, Any]:
             opened.reporter.validation(done, validation, opened.experiment.model.task.score)
         if done == total or (config.checkpoint.every and done % config.checkpoint.every == 0):
             _save(opened)
-    return _test(opened)
+    return _test(opened, arrivals.finish(done) if arrivals else None)
 
 
 def _save(opened: OpenRun) -> None:
@@ -149,7 +157,7 @@ def _save(opened: OpenRun) -> None:
     checkpoint.save(opened.run_dir, opened.coordination.state(), opened.experiment.identity, keep)
 
 
-def _test(opened: OpenRun) -> dict[str, Any]:
+def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
     experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
     progress: Callable[[str, int, int], None] = opened.reporter.episodes
     state, score = coordination.state(), experiment.model.task.score
@@ -162,13 +170,15 @@ def _test(opened: OpenRun) -> dict[str, Any]:
         "meta_params_sha256": sha256(np.asarray(state.arrays["meta_params"])),
         "meta_test": rows,
     }
+    if stream is not None:
+        result["stream"] = stream
     runs.write_json(opened.run_dir / "evaluation.json", result)
     tracker.log_artifact(opened.run_dir / "evaluation.json")
     for row in rows:
         name = f"meta_test/{score.name}_{row['ways']}way_{row['shots']}shot"
         tracker.log(steps, {name: row[score.name], f"{name}_ci95": row["ci95"]}, again=True)
         tracker.log_artifact(opened.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
-    if curve := adaptation_curve(experiment, coordination, progress):
+    if curve := adaptation_curve(experiment, coordination, progress, opened.reporter.note):
         path = opened.run_dir / "adaptation_curve.png"
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)
         tracker.log_artifact(path)
@@ -189,8 +199,9 @@ def describe(experiment: Experiment) -> str:
     """A run in a line: data, model, what is adapted, where."""
     config, layout = experiment.config, experiment.setup.layout
     classes = " / ".join(str(len(split.classes)) for split in experiment.splits.values())
+    data = f"{classes} classes" if experiment.setup.task.has_classes else f"{config.data.kind} tasks"
     where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
     return (
         f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "
-        f"{classes} classes to meta-train / -validate / -test on; {where}"
+        f"{data} to meta-train / -validate / -test on; {where}"
     )

@@ -4,6 +4,7 @@
     Batch           examples of T tasks, stacked along a leading task axis
     Episode         a support and a query Batch: T tasks to learn
     Stream          which episodes: a split, their shape and the seed they are drawn from
+    Visit           the Stream of tasks that arrive in rounds
     Unit            a few consecutive episodes of a stream, under one version of θ
     Work            what is done to units: a stream, and the learner that meets it
     UnitResult      what comes back: Σ gradient as one flat vector, metrics per task
@@ -16,7 +17,7 @@ Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,9 @@ class Batch(NamedTuple):
     """Examples of T tasks.
 
     `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L), or `features` (T, B, D) where
-    it has already run; and (T, B) whole numbers: `rows` of the corpus, `labels` among all of its classes. `weights`
-    (T, B) is 0 for padding.
+    it has already run (`hidden.K` (T, B, L, D) where its first K layers have); and (T, B) whole numbers: `rows` of the
+    corpus, `labels` among all of its classes. `teacher` (T, B, N) holds a teacher's outputs, where there is one.
+    `weights` (T, B) is 0 for padding.
     """
 
     inputs: Inputs
@@ -53,13 +55,36 @@ class Episode(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless sequence of episodes, each a pure function of (stream, index)."""
+    """An endless sequence of episodes, each a pure function of (stream, index).
+
+    The last two are for classes in meta-training (see `distmeta.config.EpisodesConfig`).
+    """
 
     split: str  # meta_train | meta_validation | meta_test
     ways: int
     shots: int
     queries: int
     seed: int
+    label_shuffle: bool = True
+    label_mixing: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for manifests, in which label options stand only where they are in use."""
+        usual = {"label_shuffle": True, "label_mixing": 0.0}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+
+
+@dataclass(frozen=True)
+class Visit(Stream):
+    """Episodes of tasks that arrive in rounds (see `distmeta.stream.Schedule`).
+
+    Those of one `round`, on examples held out of training; or (None) those of training, in the schedule's order. With
+    `neighbours`, what is kept of so many earlier rounds comes along: examples of weight 0 in the support, whose share
+    in the warm start, (T, B), is the input `memory`.
+    """
+
+    round: int | None = None
+    neighbours: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +98,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A task whose meta-gradient was not finite and was left out of the sum."""
+    """A task whose meta-gradient was not finite and was left out of the sum; in evaluation, whose figures were not."""
 
     index: int
     names: tuple[str, ...]

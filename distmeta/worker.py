@@ -11,7 +11,9 @@ import torch
 from distmeta.features import FeatureCache
 from distmeta.params import Layout
 from distmeta.protocols import Model, TaskKind
-from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Unit, UnitResult, Work
+from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Rejected, Stream, Unit, UnitResult, Work
+
+DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
 
 
 class Worker:
@@ -23,11 +25,14 @@ class Worker:
         task: where episodes come from.
         layout: of the flat vectors it is given and returns.
         device: a torch device.
+        teacher: another learner, whose outputs go with the examples in meta-training.
     """
 
-    def __init__(self, name: str, model: Model, task: TaskKind, layout: Layout, device: str) -> None:
+    def __init__(
+        self, name: str, model: Model, task: TaskKind, layout: Layout, device: str, teacher: Teacher | None = None
+    ) -> None:
         self.name, self.model, self.task, self.layout, self.device = name, model, task, layout, device
-        self.cache = FeatureCache(model, task, device)
+        self.cache, self.teacher = FeatureCache(model, task, device), teacher
         self.body_is_frozen = not any(name.startswith("body.") for name in layout.names)
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
@@ -37,8 +42,8 @@ class Worker:
         if work.training:
             gradient, metrics, rejected = self._meta_gradient(work, unit, meta_params, vector)
         else:
-            gradient, rejected = None, ()
-            metrics = self._evaluate(work, unit, meta_params, vector)
+            gradient = None
+            metrics, rejected = self._evaluate(work, unit, meta_params, vector)
         arrays = {name: value.detach().cpu().double().numpy() for name, value in metrics.items()}
         return UnitResult(unit, gradient, arrays, rejected, self.name, time.perf_counter() - started)
 
@@ -49,11 +54,10 @@ class Worker:
         episode = self._episode(work, unit, meta_params, vector)
         gradients, metrics = work.learner.meta_gradient(self.model, meta_params, episode)
         flat = self.layout.flatten(gradients)
-        finite = bool(np.isfinite(flat).all()) and all(bool(value.isfinite().all()) for value in metrics.values())
-        if finite:
+        if np.isfinite(flat).all() and _are_finite(metrics):
             return flat, metrics, ()
         if unit.count == 1:
-            reason = "its loss or its meta-gradient is not finite"
+            reason = self._reason(work, unit, meta_params, vector, metrics)
             return np.zeros_like(flat), metrics, (Rejected(unit.first_index, episode.names[0], reason),)
         # Only one by one can the task at fault be told from the others of the unit.
         singles = [replace(unit, first_index=unit.first_index + i, count=1) for i in range(unit.count)]
@@ -62,15 +66,34 @@ class Worker:
         joined = {name: torch.cat([its[name] for _, its, _ in parts]) for name in metrics}
         return total, joined, tuple(rejected for _, _, its in parts for rejected in its)
 
-    def _evaluate(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> Metrics:
+    def _reason(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray, metrics: Metrics) -> str:
+        """Why the meta-gradient of a unit of one task is not finite: its adaptation is done once more to find out."""
+        _, after_adaptation = self._outcome(work, unit, meta_params, vector)
+        if not _are_finite(after_adaptation):
+            return DIVERGED
+        return f"its {'meta-gradient' if _are_finite(metrics) else 'loss'} is not finite, though adaptation went well"
+
+    def _evaluate(
+        self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray
+    ) -> tuple[Metrics, tuple[Rejected, ...]]:
         self.model.train(False)
+        episode, metrics = self._outcome(work, unit, meta_params, vector)
+        # Accuracy alone would hide it: the largest of outputs that are not numbers is the first.
+        finite = torch.stack([value.isfinite() for value in metrics.values()]).all(0).tolist()
+        bad = (t for t in range(unit.count) if not finite[t])
+        return metrics, tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
+
+    def _outcome(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> tuple[Episode, Metrics]:
+        """A unit's episodes, and their figures after adaptation."""
         with torch.no_grad():
             episode = self._episode(work, unit, meta_params, vector)
             adapted = work.learner.adapt(self.model, meta_params, episode.support)
             outputs = work.learner.predict(self.model, adapted, episode.query.inputs)
-            return self.model.task.metrics(outputs, episode.query)
+            return episode, self.model.task.metrics(outputs, episode.query)
 
     def _episode(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> Episode:
+        # Before the seeding, so that what the teacher draws, if anything, changes nothing of the student's dropout.
+        taught = self.teacher.teach(work.stream, unit) if self.teacher and work.training else None
         # Dropout draws from torch's own generator: seeded by the episode, it is the same on any worker.
         torch.manual_seed(np.random.SeedSequence([work.stream.seed, unit.first_index]).generate_state(1)[0].item())
         episode = self.task.episodes(work.stream, unit.first_index, unit.count)
@@ -80,8 +103,55 @@ class Worker:
             if work.cache_features:
                 rows = batch.inputs["rows"]
                 features = self.cache.lookup(key, meta_params, work.stream.split, rows)
-                batch = batch._replace(inputs={"features": features, "rows": rows})
+                also = {"rows", "labels", "memory"}.intersection(batch.inputs)
+                kept: Inputs = {name: batch.inputs[name] for name in sorted(also)}
+                batch = batch._replace(inputs={"features": features, **kept})
             inputs = {name: value.to(self.device) for name, value in batch.inputs.items()}
             return Batch(inputs, batch.targets.to(self.device), batch.weights.to(self.device))
 
-        return Episode(prepare(episode.support), prepare(episode.query), episode.names)
+        episode = Episode(prepare(episode.support), prepare(episode.query), episode.names)
+        return _with_teacher(episode, taught) if taught else episode
+
+
+class Teacher:
+    """A learner that has been meta-trained: what it says of the episodes that another learns from.
+
+    Args:
+        worker: runs it.
+        work: its learner, for evaluation.
+        vector: its θ, (P,) float32.
+    """
+
+    def __init__(self, worker: Worker, work: Work, vector: np.ndarray) -> None:
+        self.worker, self.work = worker, work
+        self.meta_params = worker.layout.unflatten(vector, worker.device)
+
+    def teach(self, stream: Stream, unit: Unit) -> Episode:
+        """A unit's episodes with `rows`, and as `teacher` its outputs (T, B, N) once it has learned the support."""
+        model, learner, work = self.worker.model, self.work.learner, replace(self.work, stream=stream)
+        model.train(False)
+        with torch.no_grad():
+            # Features are kept under an empty key: θ stays as it is.
+            episode = self.worker._episode(work, unit, self.meta_params, np.empty(0, np.float32))
+            adapted = learner.adapt(model, self.meta_params, episode.support)
+
+            def answer(batch: Batch) -> Batch:
+                outputs = learner.predict(model, adapted, batch.inputs)
+                return batch._replace(inputs={"rows": batch.inputs["rows"], "teacher": outputs})
+
+            return Episode(answer(episode.support), answer(episode.query), episode.names)
+
+
+def _with_teacher(episode: Episode, taught: Episode) -> Episode:
+    """Puts the teacher's outputs beside the student's inputs."""
+
+    def join(batch: Batch, its: Batch) -> Batch:
+        if not torch.equal(batch.inputs["rows"], its.inputs["rows"]):
+            raise ValueError("teacher and student were given different rows")
+        return batch._replace(inputs={**batch.inputs, "teacher": its.inputs["teacher"]})
+
+    return episode._replace(support=join(episode.support, taught.support), query=join(episode.query, taught.query))
+
+
+def _are_finite(metrics: Metrics) -> bool:
+    return all(bool(value.isfinite().all()) for value in metrics.values())

@@ -74,6 +74,7 @@ def model_without_weights(folder: Path) -> Settings:
     return {"model": {"name": "hf", "path": str(path)}, "data__max_length": 40}
 
 
+SINUSOID: Settings = {"data": {"kind": "sinusoid"}, "model": {"name": "dense"}, "episodes": {"shots": 2, "queries": 2}}
 CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     "unknown key": (lambda f: {"inner__lrr": 1}, "inner.lrr: unknown key; did you mean inner.lr?"),
     "wrong type": (lambda f: {"outer__steps": "many"}, "outer.steps: 'many'"),
@@ -81,7 +82,43 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     "unknown algorithm": (lambda f: {"algorithm__name": "mamll"}, "'mamll' is unknown; did you mean maml?"),
     "unknown model": (lambda f: {"model": {"name": "text_cn"}}, "'text_cn' is unknown; did you mean text_cnn?"),
     "option of another algorithm": (lambda f: {"algorithm__scale": 2}, "algorithm.scale: not an option of MAML"),
-    "inner loop of a metric learner": (lambda f: {"algorithm__name": "protonet"}, "inner."),
+    "inner loop of a metric learner": (
+        lambda f: {"algorithm__name": "protonet", "inner": {"steps": 3}},
+        "inner.steps: protonet does not learn a task by gradient steps",
+    ),
+    "second order through an attention kernel": (
+        lambda f: {
+            "model": {"name": "hf", "path": save_encoder(f / "encoder"), "attention": "sdpa"}, "data__max_length": 40,
+        },
+        "model.attention: second derivatives, which this attention kernel does not have; set it to eager",
+    ),
+    "earlier steps that are not there": (
+        lambda f: {"inner": {"steps": 1, "multi_step_loss": 0.5}},
+        "inner.multi_step_loss: there are no earlier steps, since inner.steps is 1",
+    ),
+    "meta-training of what is not meta-trained": (
+        lambda f: {"algorithm__name": "finetune"}, "outer.steps: 5, but finetune trains nothing beforehand",
+    ),
+    "prototypes without classes": (
+        lambda f: {**SINUSOID, "algorithm__name": "protonet", "inner": {}},
+        "algorithm.name: prototypes stand for classes, and these tasks have no classes; use maml",
+    ),
+    "labels without classes": (
+        lambda f: {**SINUSOID, "episodes": {"label_shuffle": False}},
+        "episodes.label_shuffle: False, but sinusoid tasks have no classes",
+    ),
+    "mixed labels of too few classes": (
+        lambda f: {"episodes": {"ways": 5, "shots": 2, "queries": 2, "label_mixing": 0.5}, "evaluation__ways": 3},
+        "episodes.label_mixing: takes 10 classes, and meta_train has 8",
+    ),
+    "adapting what an algorithm owns": (
+        lambda f: {"inner__adapt": ["head", "meta.*"], "inner__learn_lr": True},
+        "inner.adapt: 'meta.*' fits no parameter",
+    ),
+    "a regularizer without a weight": (
+        lambda f: {"outer__regularizer": "proximal"}, "outer.regularizer_weight: 0.0 does not do",
+    ),
+    "no data": (lambda f: {"data__path": None}, "data.path: missing; give a file"),
     "option of another model": (lambda f: {"model__heads": 2}, "model.heads: not an option of TextCNN"),
     "pattern that fits nothing": (lambda f: {"inner__adapt": "haed"}, "inner.adapt: 'haed' fits no parameter"),
     "frozen and adapted": (

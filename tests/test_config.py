@@ -10,10 +10,12 @@ import pytest
 from pydantic import Field
 
 from distmeta.config import RunConfig
-from distmeta.errors import ConfigError
+from distmeta.errors import ConfigError, DataError
 from distmeta.settings import build_options, load_config, override, parse_yaml, validate
+from distmeta.tasks.sources import read_source
 
-JOBS = sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))
+LEADERBOARD = Path(__file__).parents[1] / "jobs" / "leaderboard.yaml"  # tables of jobs
+JOBS = sorted({*(Path(__file__).parents[1] / "jobs").glob("*.yaml")} - {LEADERBOARD})
 
 
 def configure(*overrides: str) -> RunConfig:
@@ -41,6 +43,16 @@ def test_overrides_are_yaml_with_dotted_keys() -> None:
         ("evaluation.episodes=1", "evaluation.episodes: 1 does not do; input should be greater than or equal to 2"),
         ("evaluation.shots=[0]", "evaluation.shots.0: 0 does not do"),
         ("data.splits={train: 0.9, validation: 0.2}", "the fractions add up to 1.3; give at most 1"),
+        ("outer.regularizer=l2", "outer.regularizer_weight: 0.0 does not do; outer.regularizer l2 needs a weight"),
+        ("outer.regularizer_weight=1", "outer.regularizer_weight: 1 does not do; there is no regularizer to weigh"),
+        (
+            "episodes.label_mixing=1.1",
+            "episodes.label_mixing: 1.1 does not do; input should be less than or equal to 1",
+        ),
+        ("episodes={shots: 1, label_mixing: 1}", "episodes.label_mixing: 1 does not do; a class is a half of each of"),
+        ("inner.clip_norm=0", "inner.clip_norm: 0 does not do; input should be greater than 0"),
+        ("inner.dropout=1", "inner.dropout: 1 does not do; input should be less than 1"),
+        ("inner.multi_step_loss=1", "inner.multi_step_loss: 1 does not do; input should be less than 1"),
         ("seed=-1", "seed: -1 does not do"),
         ("outer=3", "outer: 3 does not do"),
         ("seed.x=3", "seed: {'x': 3} does not do"),
@@ -62,9 +74,12 @@ def test_a_dotted_key_below_a_value_is_refused() -> None:
         configure("seed=1", "seed.x=2")
 
 
-def test_a_missing_section_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"data: missing; add it"):
-        validate({})
+def test_data_that_are_not_named_are_missed_when_they_are_read() -> None:
+    """Kinds that make their tasks up need none."""
+    config = validate({})
+    assert config.data.path is None
+    with pytest.raises(DataError, match=r"^data\.path: missing; give a file, a folder, hub:owner/name or attack$"):
+        read_source(config.data)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +102,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, content: bytes | None, messag
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
 def test_the_jobs_are_valid(path: Path) -> None:
-    assert load_config(path).data.path == "attack"
+    load_config(path)
 
 
 def test_exponents_without_a_dot_are_numbers() -> None:

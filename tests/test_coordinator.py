@@ -1,15 +1,20 @@
 """The coordinator with fake workers: who does what, and what happens when one is lost."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from arrays import f32
+from toy import toy_config
 
+from distmeta.backends import open_backend
 from distmeta.coordinator import MAX_LOSSES, Coordinator
-from distmeta.errors import TrainingError
-from distmeta.types import Done, Lost, ServerState, StepReport, Stream, Unit, UnitResult, Work
+from distmeta.errors import DivergedError, TrainingError
+from distmeta.experiment import build_experiment
+from distmeta.types import Done, Lost, Rejected, ServerState, StepReport, Stream, Unit, UnitResult, Work
 
 LEARNER: Any = None
 WORK = Work(Stream("meta_train", 5, 1, 1, 0), LEARNER, training=True)
@@ -18,8 +23,8 @@ WORK = Work(Stream("meta_train", 5, 1, 1, 0), LEARNER, training=True)
 class FakePool:
     """Workers whose gradient is their unit's first index; `script` says in which order they finish or die."""
 
-    def __init__(self, workers: Sequence[str], script: Sequence[str] = ()) -> None:
-        self.workers, self.script = workers, list(script)
+    def __init__(self, workers: Sequence[str], script: Sequence[str] = (), diverging: Sequence[int] = ()) -> None:
+        self.workers, self.script, self.diverging = workers, list(script), diverging
         self.running: dict[str, Unit] = {}
         self.done: list[tuple[str, Unit]] = []
         self.published: list[float] = []
@@ -41,7 +46,9 @@ class FakePool:
             return [Lost(worker, "killed")]
         self.done.append((worker, unit))
         metrics = {"index": np.arange(unit.first_index, unit.first_index + unit.count, dtype=float)}
-        return [Done(worker, UnitResult(unit, f32(unit.first_index), metrics, (), worker, 0.0))]
+        indices = range(unit.first_index, unit.first_index + unit.count)
+        rejected = tuple(Rejected(i, ("x", f"y{i}"), "it diverged") for i in indices if i in self.diverging)
+        return [Done(worker, UnitResult(unit, f32(unit.first_index), metrics, rejected, worker, 0.0))]
 
 
 class FakeServer:
@@ -107,3 +114,54 @@ def test_evaluation_returns_metrics_in_index_order_and_leaves_the_version_alone(
     assert (server.version, pool.published[-1]) == (1, 1.0)
     coordinator.evaluate(WORK, 0, 1, 1, initial=True)
     assert pool.published[-1] == 0.0  # what θ started from
+
+
+def test_an_evaluation_that_diverged_names_its_task() -> None:
+    coordinator = Coordinator(FakePool(["a", "b"], ["b", "a"], diverging=[2, 4]), FakeServer(), WORK, 2, 2)
+    with pytest.raises(DivergedError) as caught:
+        coordinator.evaluate(WORK, 0, 6, 3)
+    assert str(caught.value) == (
+        "meta_train task 2 (x, y2) and 1 more: it diverged. A smaller inner.lr, or inner.clip_norm, may help"
+    )
+    with pytest.raises(
+        DivergedError, match=r"^meta_train task 4 \(x, y4\): it diverged, under the meta-parameters that"
+    ):
+        coordinator.evaluate(WORK, 3, 3, 3, initial=True)
+    assert coordinator.evaluate(WORK, 5, 3, 3)["index"].tolist() == [5, 6, 7]
+
+
+def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path) -> None:
+    experiment = build_experiment(toy_config(tmp_path, inner__lr=1e30))
+    with open_backend(experiment.config.cluster) as backend:
+        coordination = backend.start(experiment.setup, print)
+        work = experiment.work(experiment.learner, experiment.stream("meta_test", 2), 4)
+        with pytest.raises(DivergedError) as caught:
+            coordination.evaluate(work, 0, 4, 2)
+        assert str(caught.value).startswith("meta_test task 0 (class ")
+        assert "and 3 more: its inner loop diverged: the loss after adaptation is not finite" in str(caught.value)
+        with pytest.raises(TrainingError, match=r"task 4 .* was rejected, its inner loop diverged") as rejected:
+            coordination.advance(1)
+        assert "\n" not in str(caught.value) + str(rejected.value)
+
+
+def test_ray_hands_over_what_a_run_died_of_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And anything unexpected with the traceback of the actor."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    from distmeta.backends.ray import RemoteCoordinator
+
+    def failing(cause: Exception) -> Any:
+        def get(reference: Any) -> None:
+            raise RayTaskError("call", "Traceback:\n  far away", cause)
+
+        return get
+
+    for cause in (DivergedError("meta_test task 3 (x): it diverged"), TrainingError("a worker was lost")):
+        monkeypatch.setattr(ray, "get", failing(cause))
+        with pytest.raises(type(cause)) as caught:
+            RemoteCoordinator(MagicMock()).state()
+        assert str(caught.value) == str(cause)
+    monkeypatch.setattr(ray, "get", failing(ValueError("odd")))
+    with pytest.raises(ValueError, match="far away"):
+        RemoteCoordinator(MagicMock()).state()

@@ -1,8 +1,15 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from toy import toy_config
 
-from distmeta.evaluate import mean_ci95, table_rows
-from distmeta.types import Score
+from distmeta.backends import open_backend
+from distmeta.errors import DivergedError, TrainingError
+from distmeta.evaluate import adaptation_curve, mean_ci95, table_rows
+from distmeta.experiment import build_experiment
+from distmeta.types import Score, Work
 
 
 def test_the_interval_is_196_standard_errors() -> None:
@@ -25,3 +32,54 @@ def test_the_table_is_in_percent() -> None:
         ("5-way 1-shot", "a", "75.0 ± 1.2", ""),
         ("5-way 1-shot", "b", "50.0 ± 1.0", "+25.0 ± 2.1"),
     ]
+
+
+class Coordination:
+    """Says how many inner steps it was asked for; under the first θ, `limit` of them and more diverge."""
+
+    def __init__(self, limit: int, error: Exception) -> None:
+        self.limit, self.error = limit, error
+
+    def evaluate(
+        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
+    ) -> dict[str, np.ndarray]:
+        learner: Any = work.learner
+        if initial and learner.inner_steps >= self.limit:
+            raise self.error
+        return {"accuracy": np.full(count, learner.inner_steps / 10)}
+
+
+def curve(folder: Path, limit: int, error: Exception) -> tuple[dict[str, Any], list[str]]:
+    notes: list[str] = []
+    experiment = build_experiment(toy_config(folder, evaluation__curve_steps=3))
+    coordination: Any = Coordination(limit, error)
+    curves = adaptation_curve(experiment, coordination, lambda *arguments: None, notes.append)
+    return {name: means for name, (means, _) in curves.items()}, notes
+
+
+def test_a_curve_ends_where_its_learner_diverges(tmp_path: Path) -> None:
+    whole = pytest.approx([0.0, 0.1, 0.2, 0.3])
+    curves, notes = curve(tmp_path, 2, DivergedError("task 7 diverged"))
+    assert curves == {"maml, meta-trained": whole, "maml, not meta-trained": pytest.approx([0.0, 0.1])}
+    ends = "the adaptation curve of maml, not meta-trained ends before 2 inner steps: task 7 diverged"
+    assert notes == [ends]
+    assert curve(tmp_path, 0, DivergedError("at once"))[0] == {"maml, meta-trained": whole}
+    assert curve(tmp_path, 9, DivergedError("never"))[1] == []
+
+
+def test_a_curve_hides_no_other_failure(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="a worker was lost"):
+        curve(tmp_path, 2, TrainingError("a worker was lost"))
+
+
+def test_a_curve_goes_beyond_what_was_learned(tmp_path: Path) -> None:
+    """After fewer steps than the loss over several steps needs, and after more than there are learned rates."""
+    options = {"learn_lr": True, "multi_step_loss": 0.3, "clip_norm": 1.0, "dropout": 0.2}
+    config = toy_config(tmp_path, evaluation__curve_steps=4, **{f"inner__{key}": v for key, v in options.items()})
+    experiment = build_experiment(config)
+    assert config.inner.steps == 2
+    with open_backend(config.cluster) as backend:
+        coordination = backend.start(experiment.setup, print)
+        coordination.advance(1)
+        curves = adaptation_curve(experiment, coordination, lambda *arguments: None, print)
+    assert [len(means) for means, _ in curves.values()] == [5, 5]

@@ -36,3 +36,9 @@ def test_curve_names_its_axes_and_rows(tmp_path: Path) -> None:
 def test_row_of_another_length_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
         adaptation_curve([0, 1], {"a": ([0.1, 0.2, 0.3], [0.0, 0.0, 0.0])}, ACCURACY, tmp_path / "curve.png")
+
+
+def test_a_row_may_end_early(tmp_path: Path) -> None:
+    rows = {"whole": ([0.1, 0.2, 0.3], [0.0, 0.0, 0.0]), "short": ([0.1, 0.2], [0.0, 0.0])}
+    axes: Any = adaptation_curve(range(3), rows, ACCURACY, tmp_path / "curve.png").axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[0, 1, 2], [0, 1]]

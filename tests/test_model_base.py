@@ -8,9 +8,11 @@ import torch
 from model_helpers import CrossEntropy, random_batch, stack
 from torch import Tensor, nn
 
+from distmeta.errors import ConfigError
 from distmeta.models import base
-from distmeta.models.base import FunctionalModel, build, match
+from distmeta.models.base import FunctionalModel, build
 from distmeta.models.mlp import MLP
+from distmeta.models.names import match
 
 TASK: Any = CrossEntropy()
 
@@ -107,6 +109,29 @@ def test_given_values_replace_random_ones_and_unknown_ones_are_refused() -> None
 )
 def test_match(patterns: str | list[str], expected: list[str]) -> None:
     assert match(["body.a.weight", "body.b.bias", "head.weight"], patterns) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("top:1", ["body.e.layer.10.w", "body.lora.layer.10.A", "head.b"]),
+        ("top:2", ["body.e.layer.9.w", "body.e.layer.10.w", "body.lora.layer.10.A", "head.b"]),
+        ("lora", ["body.lora.layer.10.A"]),
+    ],
+)
+def test_match_knows_layers_by_their_number_and_adapters(pattern: str, expected: list[str]) -> None:
+    names = [
+        "body.e.words",
+        "body.e.layer.2.w",
+        "body.e.layer.9.w",
+        "body.e.layer.10.w",
+        "body.lora.layer.10.A",
+        "head.b",
+    ]
+    assert match(names, pattern) == expected
+    with pytest.raises(ConfigError, match=r"^model\.freeze: top:4 of 3 layers; give at most top:3, or all$"):
+        match(names, "top:4", "model.freeze")
+    assert match(["body.bank.2.w", "body.layered.1.w", "head.b"], "top:1") == []
 
 
 def _record_shapes(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:

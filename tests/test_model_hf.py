@@ -152,3 +152,13 @@ def test_texts_longer_than_the_positions_are_refused(encoders: dict[str, str], k
     longer = torch.full((1, limit + 1), 5)
     with pytest.raises(ConfigError, match=rf"^data\.max_length: .* at most {limit}$"):
         body(longer, torch.ones_like(longer))
+
+
+def test_an_encoder_of_local_attention_takes_texts_within_its_reach(tmp_path: Path) -> None:
+    """A window of 16 reaches 8 to either side: of 9 tokens each sees all, of 10 the first and last do not."""
+    sizes = {"max_position_embeddings": 64, "local_attention": 16, "global_attn_every_n_layers": 2}
+    sizes |= {"cls_token_id": 2, "sep_token_id": 3}
+    path = save_encoder(tmp_path, "modernbert", **sizes)
+    _, architecture = HuggingFace().prepare(path, ())
+    assert architecture["max_length"] == 9
+    assert HuggingFace().pretrained(path)  # padding changes nothing

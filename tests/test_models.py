@@ -1,4 +1,4 @@
-"""What every registered model must do."""
+"""What every registered model of texts must do."""
 
 import json
 import pickle
@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"embedding_size": 6, "hidden_sizes": (7, 5)},
 }
 TASK: Any = CrossEntropy()
+TEXT_MODELS = [name for name in registry.names() if registry.get(name).reads == "text"]
 
 
 class Case(NamedTuple):
@@ -36,7 +37,7 @@ class Case(NamedTuple):
         return int(self.architecture["vocab_size"])
 
 
-@pytest.fixture(scope="module", params=registry.names())
+@pytest.fixture(scope="module", params=TEXT_MODELS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     name = request.param
     path = save_encoder(tmp_path_factory.mktemp("encoder")) if name == "hf" else None

@@ -1,14 +1,19 @@
 """Expected numbers stand beside the assertions, worked out by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from arrays import f32
+from toy import toy_config
 
+from distmeta import train as driver
 from distmeta.config import OuterConfig
-from distmeta.errors import TrainingError
+from distmeta.errors import ConfigError, TrainingError
+from distmeta.progress import Reporter
 from distmeta.server import ParameterServer
+from distmeta.settings import validate
 from distmeta.types import Rejected, Unit, UnitResult
 
 
@@ -123,3 +128,66 @@ def test_a_state_is_a_copy() -> None:
     before = {name: value.copy() for name, value in state.arrays.items()}
     its.apply([result(0, [1.0, 1.0])])
     assert all(np.array_equal(before[name], state.arrays[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "expected"),
+    [
+        ("l2", [1.5 - 0.1 * 1.5, -2.5 - 0.1 * -2.5, 0.0]),  # θ − 0.5 · 0.2 · θ
+        ("l1", [1.5 - 0.1, -2.5 + 0.1, 0.0]),  # θ − 0.5 · 0.2 · sign θ, and sign 0 = 0
+        ("proximal", [1.5 - 0.1 * 0.5, -2.5 - 0.1 * -0.5, 0.0]),  # θ − 0.5 · 0.2 · (θ − θ₀)
+    ],
+)
+def test_one_step_of_each_regularizer(regularizer: Any, expected: list[float]) -> None:
+    """From θ₀ = (1, −2, 0) one step brings θ to (1.5, −2.5, 0); from there no task pulls, R alone does."""
+    plain = OuterConfig(optimizer="sgd", lr=0.5)
+    weighed = plain.model_copy(update={"regularizer": regularizer, "regularizer_weight": 0.2})
+    first, its = (ParameterServer(outer, f32(1.0, -2.0, 0.0)) for outer in (plain, weighed))
+    first.apply([result(0, [-1.0, 1.0, 0.0])])
+    its.load(first.state())
+    its.apply([result(0, [0.0, 0.0, 0.0])])
+    assert its.meta_params.tolist() == pytest.approx(expected)
+
+
+def test_the_regularizer_is_added_to_the_mean_gradient_and_clipped_with_it() -> None:
+    """(6, 0) / 2 + 2 · (0, 2) = (3, 4), of norm 5; without R it would be 3."""
+    its = ParameterServer(
+        OuterConfig(optimizer="sgd", lr=1.0, clip_norm=1.0, regularizer="l2", regularizer_weight=2.0), f32(0.0, 2.0)
+    )
+    report = its.apply([result(0, [6.0, 0.0], count=2)])
+    assert report.metrics["outer/grad_norm"] == pytest.approx(5)
+    assert its.meta_params.tolist() == pytest.approx([-0.6, 2 - 0.8])
+
+
+def test_a_resumed_run_is_held_to_where_it_truly_started() -> None:
+    """θ₀ = (1, 2), at the checkpoint θ = (3, 2): half a step back is (2, 2), not (3, 2)."""
+    options = {"regularizer": "proximal", "regularizer_weight": 1.0}
+    its, resumed = server(**options), server(**options)
+    its.apply([result(0, [-4.0, 0.0])])
+    assert its.meta_params.tolist() == [3.0, 2.0]
+    resumed.load(its.state())
+    for one in (its, resumed):
+        one.apply([result(0, [0.0, 0.0])])
+        assert one.meta_params.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("outer", "message"),
+    [
+        ({"regularizer": "l2"}, "regularizer_weight: 0.0 does not do; outer.regularizer l2 needs a weight above 0"),
+        ({"regularizer": "l1", "regularizer_weight": 0}, "regularizer_weight: 0 does not do; outer.regularizer l1"),
+        ({"regularizer_weight": 0.1}, "regularizer_weight: 0.1 does not do; there is no regularizer to weigh"),
+    ],
+)
+def test_a_regularizer_and_its_weight_come_together(outer: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^outer\.{message}"):
+        validate({"outer": outer})
+    validate({"outer": {"regularizer": "none", "regularizer_weight": 0}})  # as a run's own config.yaml has it
+
+
+def test_a_whole_run_that_is_resumed_is_held_to_where_it_truly_started(tmp_path: Path) -> None:
+    options = {"outer__regularizer": "proximal", "outer__regularizer_weight": 5.0}
+    long = driver.train(toy_config(tmp_path, outer__steps=4, **options), tmp_path / "long", Reporter())
+    driver.train(toy_config(tmp_path, outer__steps=2, **options), tmp_path / "short", Reporter())
+    resumed = driver.resume(tmp_path / "short", ["outer.steps=4"], Reporter())
+    assert resumed["meta_params_sha256"] == long["meta_params_sha256"]

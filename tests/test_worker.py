@@ -12,8 +12,8 @@ from toy import toy_config
 from distmeta.algorithms.protonet import ProtoNet
 from distmeta.experiment import Experiment, build_experiment
 from distmeta.protocols import Model
-from distmeta.types import Episode, Metrics, Params, Unit, UnitResult, Work
-from distmeta.worker import Worker
+from distmeta.types import Adapted, Batch, Episode, Metrics, Params, Unit, UnitResult, Work
+from distmeta.worker import DIVERGED, Worker
 
 
 @pytest.fixture
@@ -131,3 +131,65 @@ def test_a_gradient_that_is_not_finite_names_its_task_and_spares_the_others(expe
     expected = total([worker.run(plain, Unit(0, i, 1), setup.meta_params) for i in good])
     assert result.gradient is not None
     np.testing.assert_allclose(result.gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+BAD_RATE = 1e30  # the first inner step leaves numbers that cannot be squared
+
+
+def test_a_diverged_inner_loop_is_told_from_a_gradient_that_is_not_finite(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    setup, unit = experiment.setup, Unit(0, 3, 1)
+    work = replace(setup.training, learner=Diverging(bad=setup.task.episodes(setup.training.stream, 3, 1).names[0][0]))
+    (by_gradient,) = make_worker(experiment).run(work, unit, setup.meta_params).rejected
+    assert by_gradient.reason == "its meta-gradient is not finite, though adaptation went well"
+    wild = build_experiment(toy_config(tmp_path, inner__lr=BAD_RATE))
+    result = make_worker(wild).run(wild.setup.training, unit, wild.setup.meta_params)
+    assert [(task.index, task.reason) for task in result.rejected] == [(3, DIVERGED)]
+    assert not result.gradient.any()  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Exploding(ProtoNet):
+    """Has adapted well, but its training loss is not finite."""
+
+    def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
+        gradient, metrics = super().meta_gradient(model, meta_params, episode)
+        return gradient, {**metrics, "loss": metrics["loss"] * float("inf")}
+
+
+def test_a_training_loss_that_is_not_finite_is_named_as_such(experiment: Experiment) -> None:
+    work = replace(experiment.setup.training, learner=Exploding())
+    (task,) = make_worker(experiment).run(work, Unit(0, 0, 1), experiment.setup.meta_params).rejected
+    assert task.reason == "its loss is not finite, though adaptation went well"
+
+
+def test_an_evaluation_names_the_tasks_that_diverged(experiment: Experiment) -> None:
+    """Accuracy would count them as if all of their outputs had been the first class."""
+    setup, evaluated = experiment.setup, evaluation(experiment, False)
+    names = setup.task.episodes(evaluated.stream, 5, 4).names
+    bad = next(name for name in sorted({n for its in names for n in its}) if 0 < sum(name in n for n in names) < 4)
+
+    @dataclass(frozen=True)
+    class DivergingOnOne(ProtoNet):
+        def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
+            adapted = super().adapt(model, meta_params, support)
+            factor = torch.tensor([float("nan") if bad in its else 1.0 for its in names])
+            return adapted._replace(stacked={"prototypes": adapted.stacked["prototypes"] * factor.view(-1, 1, 1)})
+
+    result = make_worker(experiment).run(replace(evaluated, learner=DivergingOnOne()), Unit(0, 5, 4), setup.meta_params)
+    expected = [(5 + t, its, DIVERGED) for t, its in enumerate(names) if bad in its]
+    assert [(task.index, task.names, task.reason) for task in result.rejected] == expected
+    assert np.isfinite(result.metrics["accuracy"]).all()
+    assert make_worker(experiment).run(evaluated, Unit(0, 5, 4), setup.meta_params).rejected == ()
+
+
+def test_kept_features_leave_what_else_is_known_of_a_row(tmp_path: Path) -> None:
+    """A common head over all classes needs each example's class."""
+    config = toy_config(tmp_path, algorithm__name="multitask", inner__lr=0.5, model__freeze=["body.*"])
+    setup = build_experiment(config).setup
+    assert setup.training.cache_features
+    result = setup.make_worker("0", "cpu").run(setup.training, Unit(0, 0, 2), setup.meta_params)
+    direct = replace(setup.training, cache_features=False)
+    expected = setup.make_worker("0", "cpu").run(direct, Unit(0, 0, 2), setup.meta_params)
+    np.testing.assert_allclose(result.gradient, expected.gradient, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distmeta.errors import ConfigError
 from distmeta.inner import expand, gradient_descent
-from distmeta.models.base import match
+from distmeta.models.names import match
 from distmeta.protocols import MetaLearner, Model
 from distmeta.registry import Registry
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
@@ -78,11 +78,24 @@ class GradientBased:
     inner_dropout: Share = 0.0  # of the support features, in meta-training only
     first_order: ClassVar[bool] = False
     trains: ClassVar[bool] = True
+    learns_through_steps: ClassVar[bool] = True  # the meta-gradient is that of the loss after the inner steps
 
     def check(self, model: Model) -> None:
-        """Refuses second derivatives where the body's kernels have none."""
+        """Refuses options that would do nothing, and second derivatives where the body's kernels have none."""
+        for key, used, needed in (
+            ("inner.learn_lr", self.inner_learn_lr, 1),
+            ("inner.multi_step_loss", self.inner_multi_step_loss, 2),
+        ):
+            if used and not self.learns_through_steps:
+                found = "this algorithm's meta-gradient is not that of the loss after the inner steps"
+                raise ConfigError(key, found, "leave it out, or use maml, fomaml, anil or protomaml")
+            if used and self.inner_steps < needed:
+                earlier = "earlier steps" if needed > 1 else "steps"
+                found = f"there are no {earlier}, since inner.steps is {self.inner_steps}"
+                raise ConfigError(key, found, f"leave it out, or set inner.steps to {needed} or more")
         through_body = any(name.startswith("body.") for name in self.adapts(list(model.init())))
-        if through_body and self.inner_steps and not self.first_order and not model.twice_differentiable:
+        second_order = self.learns_through_steps and not self.first_order and self.inner_steps > 0
+        if through_body and second_order and not model.twice_differentiable:
             found = "second derivatives, which this attention kernel does not have"
             raise ConfigError("model.attention", found, "set it to eager, or use fomaml, or inner.adapt=head")
 
@@ -92,15 +105,15 @@ class GradientBased:
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
         """θ: all of the model's parameters that are not frozen, and rates if they are learned."""
-        params = self.starting(model.init())
-        return {**params, **self.rates(params)}
+        params = model.init()
+        return {**self.starting(params), **self.rates(params)}
 
     def starting(self, params: Params) -> Params:
         """What of the model's parameters is meta-learned."""
         return params
 
     def rates(self, params: Params) -> Params:
-        """Learned rates, `meta.rate.*`: one a step for each tensor that is adapted, (steps,) each."""
+        """Learned rates, `meta.rate.*`: one a step for each of the model's tensors that is adapted, (steps,) each."""
         if not self.inner_learn_lr:
             return {}
         names, steps = self.adapts(list(params)), max(1, self.inner_steps)
@@ -153,8 +166,8 @@ class GradientBased:
 
         def losses(leaves: Params) -> tuple[Tensor, Metrics]:
             query, early = episode.query, []
-            if not any(name.startswith("body.") for name in self.adapts(list(leaves))):
-                query = query._replace(inputs=model.encode(leaves, (), query.inputs))
+            names = self.adapts(list(leaves))
+            query = query._replace(inputs=model.encode(leaves, names, query.inputs))
             for step, adapted in enumerate(self.trajectory(model, leaves, episode.support)):
                 if step == self.inner_steps or (step and self.inner_multi_step_loss):
                     outputs = self.predict(model, adapted, query.inputs)

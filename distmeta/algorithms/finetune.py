@@ -31,6 +31,7 @@ class FineTune(GradientBased):
     inner_steps: Steps = 50
     inner_adapt: str | tuple[str, ...] = "head"
     trains: ClassVar[bool] = False
+    learns_through_steps: ClassVar[bool] = False
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """The chosen parameters of the body; the head, which is not in θ, always is."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from distmeta.algorithms.base import GradientBased, Rate, registry, require_classes, without_head
 from distmeta.algorithms.protonet import prototypes
+from distmeta.errors import ConfigError
 from distmeta.inner import expand
 from distmeta.protocols import Model
 from distmeta.types import Batch, Params
@@ -32,8 +33,11 @@ class ProtoMAML(GradientBased):
         return [name for name in names if name in super(ProtoMAML, self).adapts(names) or name.startswith("head.")]
 
     def check(self, model: Model) -> None:
-        """Refuses tasks without classes, and what `GradientBased` refuses."""
+        """Refuses tasks without classes, a frozen head, and what `GradientBased` refuses."""
         require_classes(model, "prototypes stand for classes")
+        if not {"head.weight", "head.bias"} <= set(model.init()):
+            found = "the head is frozen, which this algorithm makes of each support set and adapts"
+            raise ConfigError("model.freeze", found, "leave the head out, or use protonet")
         super().check(model)
 
     def starting(self, params: Params) -> Params:

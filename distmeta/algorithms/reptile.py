@@ -5,6 +5,7 @@ https://arxiv.org/abs/1803.02999
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,8 @@ class Reptile(GradientBased):
     The paper has no query set: support and query examples are adapted to together, and the figures of a step are those
     of the adapted learner on the query examples that it has seen.
     """
+
+    learns_through_steps: ClassVar[bool] = False
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """Σ_t θ − θ′_t for what is adapted, 0 for what is not."""

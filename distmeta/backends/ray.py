@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require
 from distmeta.config import ClusterConfig
-from distmeta.errors import ClusterError
+from distmeta.errors import ClusterError, TrainingError
 from distmeta.types import Done, Lost, ServerState, StepReport, Unit, UnitResult, Work
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ class RemoteCoordinator:
         try:
             return ray.get(self._actor.call.remote(method, *arguments))
         except RayTaskError as error:
-            # A TrainingError raised in the actor is one here too.
-            raise error.as_instanceof_cause() from None
+            # A TrainingError is for people to read: in its own words. Anything else comes with the actor's traceback.
+            expected = isinstance(error.cause, TrainingError)
+            raise (error.cause if expected else error.as_instanceof_cause()) from None
 
     def advance(self, steps: int) -> list[StepReport]:
         """Runs outer steps."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from distmeta.models.names import layer_of, match
 from distmeta.protocols import TaskKind
 from distmeta.registry import Registry
 from distmeta.types import Inputs, Params
@@ -23,6 +23,7 @@ registry = Registry("model.name", "distmeta.models")
 # Plain JSON: all that is needed to build the body on any machine, without files.
 Architecture = dict[str, Any]
 CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
+HIDDEN = "hidden."  # `hidden.4` among inputs: (T, B, L, H) states after a body's first 4 layers
 
 
 class Body(nn.Module):
@@ -33,6 +34,15 @@ class Body(nn.Module):
 
     dim: int
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    splits = False  # whether `lower` and `upper` are there: then it is the upper after the lower, cut at any layer
+
+    def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """(B, L) → (B, L, H): hidden states after the first so many layers."""
+        raise NotImplementedError
+
+    def upper(self, hidden: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """(B, L, H) hidden states after so many layers, and their mask → (B, D)."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,11 @@ class ModelFactory(Protocol):
         """Builds the body, its values random."""
 
 
+def cut_of(inputs: Iterable[str]) -> int | None:
+    """How many layers the body has gone through already, if it is not at its start."""
+    return next((int(name.removeprefix(HIDDEN)) for name in inputs if name.startswith(HIDDEN)), None)
+
+
 class Network(nn.Module):
     """A body and a linear head; features that are given are not computed again."""
 
@@ -88,19 +103,24 @@ class Network(nn.Module):
         self.body, self.normalize = body, normalize
         self.head = nn.Linear(body.dim, outputs)
 
-    def forward(self, inputs: Inputs, features_only: bool, dropout: float = 0.0) -> Tensor:
-        """(B, ...) inputs → (B, ..., D) features or (B, ..., N) outputs."""
+    def forward(self, inputs: Inputs, features_only: bool, dropout: float = 0.0, layers: int | None = None) -> Tensor:
+        """(B, ...) inputs → (B, ..., D) features or (B, ..., N) outputs; with `layers`, the states after so many."""
+        if layers is not None:
+            return self.body.lower(inputs["input_ids"], inputs["attention_mask"], layers)
         if "features" in inputs:
             features = inputs["features"]
         else:
-            features = self.body(*(inputs[name] for name in self.body.inputs))
+            if (cut := cut_of(inputs)) is None:
+                features = self.body(*(inputs[name] for name in self.body.inputs))
+            else:
+                features = self.body.upper(inputs[f"{HIDDEN}{cut}"], inputs["attention_mask"], cut)
             if self.normalize:
                 features = F.normalize(features, dim=-1)
         return features if features_only else self.head(F.dropout(features, dropout, self.training))
 
 
 class FunctionalModel:
-    """A network as pure functions of its parameters (see `distmeta.types.Model`).
+    """A network as pure functions of its parameters (see `distmeta.protocols.Model`).
 
     Args:
         network: gives the structure, and the starting values for `init`.
@@ -115,7 +135,7 @@ class FunctionalModel:
         self.network, self.task, self.twice_differentiable = network, task, twice_differentiable
         self.dim = network.body.dim
         values = {name: value.detach() for name, value in network.named_parameters()}
-        frozen = match(values, freeze)
+        frozen = match(values, freeze, "model.freeze")
         self.frozen = {name: values[name] for name in frozen}
         self.free = [name for name in values if name not in self.frozen]
 
@@ -129,19 +149,34 @@ class FunctionalModel:
         self.network.train(mode)
 
     def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
-        """Replaces what the body reads by (T, B, D) features where all tasks share the body; else leaves it.
+        """Runs once, on all tasks' inputs, what no task has parameters of its own for.
 
-        Texts are sorted by length and taken in chunks, so that short ones are not padded to the longest.
+        That is the body, up to (T, B, D) `features`; or its layers below the first adapted one, up to `hidden.4`, where
+        it splits (in meta-training, dropout there is drawn once and not at every inner step); or nothing. Texts are
+        sorted by length and taken in chunks, so that short ones are not padded to the longest.
         """
-        reads = self.network.body.inputs
-        if "features" in inputs or any(name.startswith("body.") for name in adapted):
+        cut, own = cut_of(inputs), [name for name in adapted if name.startswith("body.")]
+        below = self._below(own)
+        if cut is not None and own and (below is None or below < cut):
+            raise ValueError(f"the inputs are states after {cut} layers, and {own[0]} is adapted")
+        if "features" in inputs or (own and (below is None or cut is not None)):
             return inputs
+        reads = self.network.body.inputs if cut is None else (f"{HIDDEN}{cut}", "attention_mask")
         flat = {name: inputs[name].flatten(0, 1) for name in reads}
-        features = self._by_length(shared, flat) if "attention_mask" in reads else self._call(shared, flat, True)
+        by_length = "attention_mask" in reads
+        values = self._by_length(shared, flat, below) if by_length else self._call(shared, flat, True)
+        values = values.view(*inputs[reads[0]].shape[:2], *values.shape[1:])
         others = {name: value for name, value in inputs.items() if name not in reads}
-        return {"features": features.view(*inputs[reads[0]].shape[:2], -1), **others}
+        if below is None:
+            return {"features": values, **others}
+        return {f"{HIDDEN}{below}": values, "attention_mask": inputs["attention_mask"], **others}
 
-    def _by_length(self, shared: Params, flat: Inputs) -> Tensor:
+    def _below(self, own: list[str]) -> int | None:
+        """How many of the body's layers lie below all of these parameters; None where it cannot be cut there."""
+        layers = [layer for name in own if (layer := layer_of(name)) is not None]
+        return min(layers) if self.network.body.splits and layers and len(layers) == len(own) else None
+
+    def _by_length(self, shared: Params, flat: Inputs, layers: int | None) -> Tensor:
         mask = flat["attention_mask"]
         size = CPU_CHUNK if mask.device.type == "cpu" else GPU_CHUNK
         lengths = mask.sum(-1)
@@ -149,7 +184,8 @@ class FunctionalModel:
         parts = []
         for chunk in torch.split(order, size):
             longest = int(lengths[chunk[-1]])
-            parts.append(self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, features_only=True))
+            part = self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, True, layers=layers)
+            parts.append(part if layers is None else F.pad(part, (0, 0, 0, mask.shape[1] - longest)))
         return torch.cat(parts)[torch.argsort(order)]
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
@@ -170,18 +206,13 @@ class FunctionalModel:
 
         return vmap(one_task, randomness="different")(stacked, inputs)
 
-    def _call(self, params: Params, inputs: Inputs, features_only: bool, dropout: float = 0.0) -> Tensor:
+    def _call(
+        self, params: Params, inputs: Inputs, features_only: bool, dropout: float = 0.0, layers: int | None = None
+    ) -> Tensor:
         needed = ("head.",) if "features" in inputs else ("body.", "head.")
         params = {n: v for n, v in {**self.frozen, **params}.items() if n.startswith(needed)}
-        result: Tensor = functional_call(self.network, params, (inputs, features_only, dropout))
+        result: Tensor = functional_call(self.network, params, (inputs, features_only, dropout, layers))
         return result
-
-
-def match(names: Iterable[str], patterns: str | Sequence[str]) -> list[str]:
-    """The names that a pattern fits; `head`, `body` and `all` are short for ``head.*``, ``body.*`` and ``*``."""
-    short = {"head": "head.*", "body": "body.*", "all": "*"}
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    return [name for name in names if any(fnmatch.fnmatchcase(name, short.get(p, p)) for p in patterns)]
 
 
 def build(

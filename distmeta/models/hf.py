@@ -16,18 +16,24 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from distmeta.errors import ConfigError, ModelError
 from distmeta.models.base import Architecture, Body, ModelOptions, registry
+from distmeta.models.lora import attach, choose
 from distmeta.models.pretrained import locate, quiet, reading
 from distmeta.models.text import check_length, masked_mean
 from distmeta.types import Params
 
+LONG = 300  # tokens; the reach of local attention is less
 DROPOUTS = (  # what BERT, DistilBERT and ModernBERT call it
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
     *("embedding_dropout", "mlp_dropout"),
 )
+LAYERS = {  # of encoders that are nothing but embeddings and then layers: these can be cut between layers
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), "encoder.layer"),
+    "distilbert": "transformer.layer",
+}
 
 
 @registry.register("hf")
@@ -39,6 +45,9 @@ class HuggingFace(ModelOptions):
     pooling: Literal["mean", "cls"] = "mean"
     layers: Annotated[int, Field(ge=1)] | None = None  # the first so many; none: all
     attention: Literal["eager", "sdpa"] = "eager"  # sdpa is faster, but has no second derivative everywhere
+    lora_rank: Annotated[int, Field(ge=1)] | None = None  # r of adapters beside linear layers; none: no adapters
+    lora_targets: str | tuple[str, ...] | None = None  # patterns of linear layers; none: queries and values, as in §4.2
+    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # α; none: r, so that α / r is 1
 
     @property
     def twice_differentiable(self) -> bool:
@@ -49,17 +58,23 @@ class HuggingFace(ModelOptions):
         """Reads tokenizer and configuration; `texts` are not looked at.
 
         Raises:
-            ConfigError: `model.path` is missing, or `model.layers` are more than there are.
+            ConfigError: `model.path` is missing, `model.layers` are more than there are, `model.lora_targets` fit no
+                linear layer, or options of adapters are given without `model.lora_rank`.
             ModelError: what lies there is not a text encoder with its tokenizer.
         """
         from transformers import AutoTokenizer
 
+        for option in ("lora_targets", "lora_alpha"):
+            if self.lora_rank is None and getattr(self, option) is not None:
+                raise ConfigError(f"model.{option}", "given without model.lora_rank", "set model.lora_rank, such as 4")
         folder, where = locate(path), f"model.path {path}"
         with reading(where):
             config = self._config(folder, where)
             # The meta device: the encoder's structure without its memory.
             with torch.device("meta"):
                 encoder = self._encoder(config)
+            if self.lora_rank is not None:
+                choose(encoder, self.lora_targets)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if not tokenizer.is_fast or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
             raise ModelError(where, "no tokenizer that the tokenizers library reads", "add its tokenizer.json")
@@ -110,7 +125,11 @@ class HuggingFace(ModelOptions):
     def body(self, architecture: Architecture) -> Body:
         """D = the encoder's hidden size."""
         with quiet():
-            return HuggingFaceBody(self._encoder(self._rebuild(architecture)), architecture, self.pooling)
+            body = HuggingFaceBody(self._encoder(self._rebuild(architecture)), architecture, self.pooling)
+        if self.lora_rank is not None:
+            targets, alpha = choose(body.encoder, self.lora_targets), self.lora_alpha or self.lora_rank
+            body.lora = attach(body.encoder, targets, self.lora_rank, alpha)
+        return body
 
     def _config(self, folder: Path, where: str) -> Any:
         from transformers import AutoConfig
@@ -149,12 +168,16 @@ class HuggingFace(ModelOptions):
 
 
 class HuggingFaceBody(Body):
-    """An encoder and the pooling of its last layer."""
+    """An encoder and the pooling of its last layer; `lora` may hold adapters, which act inside of the encoder."""
+
+    lora: nn.Module
 
     def __init__(self, encoder: Any, architecture: Architecture, pooling: str) -> None:
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
         self.dim, self.max_length = encoder.config.hidden_size, architecture["max_length"]
+        self.layers = LAYERS.get(architecture["model_type"])
+        self.splits = self.layers is not None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, L) → (B, D).
@@ -162,20 +185,46 @@ class HuggingFaceBody(Body):
         Raises:
             ConfigError: L is more than the positions there are.
         """
+        if self.splits:
+            return self.upper(self.lower(input_ids, attention_mask, 0), attention_mask, 0)
         check_length(input_ids, self.max_length)
-        dtype = self.encoder.get_input_embeddings().weight.dtype
-        # (B, 1, 1, L), added to the scores: of a (B, L) mask transformers asks .item(), which vmap forbids.
-        added = (1 - attention_mask.to(dtype)) * torch.finfo(dtype).min
-        hidden = self.encoder(input_ids=input_ids, attention_mask=added[:, None, None, :]).last_hidden_state
+        added = _added(attention_mask, self.encoder.get_input_embeddings().weight.dtype)
+        hidden = self.encoder(input_ids=input_ids, attention_mask=added).last_hidden_state
         return self.pool(hidden, attention_mask)
+
+    def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """(B, L) → (B, L, D) after the first so many layers."""
+        check_length(input_ids, self.max_length)
+        return self._run(self.encoder.embeddings(input_ids), attention_mask, slice(0, layers))
+
+    def upper(self, hidden: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """(B, L, D) after so many layers → (B, D)."""
+        return self.pool(self._run(hidden, attention_mask, slice(layers, None)), attention_mask)
+
+    def _run(self, hidden: Tensor, attention_mask: Tensor, which: slice) -> Tensor:
+        added = _added(attention_mask, hidden.dtype)
+        for layer in list(self.encoder.get_submodule(self.layers))[which]:
+            hidden = layer(hidden, attention_mask=added)
+        return hidden
 
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, L, D) and (B, L) → (B, D)."""
         return hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, attention_mask)
 
 
+def _added(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, L) → (B, 1, 1, L), added to the scores: of (B, L) transformers asks .item(), which vmap forbids."""
+    return ((1 - attention_mask.to(dtype)) * torch.finfo(dtype).min)[:, None, None, :]
+
+
 def _positions(encoder: Any) -> int:
-    """How many tokens an encoder takes; RoBERTa's kind leaves out the positions up to its padding token's."""
+    """How many tokens an encoder takes.
+
+    RoBERTa's kind leaves out the positions up to its padding token's. ModernBERT's attention is local: beyond its reach
+    the mask that is given in `HuggingFaceBody.forward` would let tokens see each other.
+    """
+    if (window := getattr(encoder.config, "local_attention", None)) is not None:
+        return int(window) // 2 + 1
     embeddings = getattr(encoder, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     limit: int = encoder.config.max_position_embeddings
@@ -183,8 +232,13 @@ def _positions(encoder: Any) -> int:
 
 
 def _check_padding(body: HuggingFaceBody, architecture: Architecture, where: str) -> None:
-    """Compares a padded text with what the encoder makes of it by itself: some read a mask in another way."""
-    ids = torch.tensor([[i for i in range(architecture["vocab_size"]) if i != architecture["pad_id"]][:4]])
+    """Compares a padded text with what the encoder makes of it by itself: some read a mask in another way.
+
+    The text is long, for the sake of those whose attention is local.
+    """
+    length = min(architecture["max_length"] - 3, LONG)
+    words = [i for i in range(architecture["vocab_size"]) if i != architecture["pad_id"]][:length]
+    ids = torch.tensor([(words * length)[:length]])
     mask = torch.ones_like(ids)
     body.eval()
     with torch.no_grad():

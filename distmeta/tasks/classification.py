@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from distmeta.config import RunConfig
 from distmeta.errors import ConfigError
+from distmeta.stream import Schedule
 from distmeta.tasks.base import Loaded, Reader, Split, registry
 from distmeta.tasks.corpus import Corpus, build_corpus
 from distmeta.tasks.sources import read_source
-from distmeta.tasks.splits import SPLITS, split_classes
-from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream
+from distmeta.tasks.splits import SPLITS, Tasks, split_classes, split_tasks
+from distmeta.tasks.visits import visit_rows, with_memory
+from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream, Visit
 
 MANIFEST_FORMAT = 1
 
@@ -40,7 +43,11 @@ class ClassificationData:
         source = read_source(config.data)
         ways = {"meta_train": config.episodes.ways}
         ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
-        splits = split_classes(source, config.data, ways=ways, examples_per_class=config.examples_per_class)
+        tasks, needed = None, config.examples_per_class
+        if source.tasks is None:
+            splits = split_classes(source, config.data, ways=ways, examples_per_class=needed)
+        else:
+            splits, tasks = split_tasks(source, config.data, ways=ways, examples_per_class=needed)
         seen = set(splits["meta_train"])
         texts = (text for text, label in zip(source.texts, source.labels, strict=True) if label in seen)
         tokenizer, architecture = model.prepare(config.model.path, texts)
@@ -48,13 +55,24 @@ class ClassificationData:
             raise ConfigError(
                 "data.max_length", f"{config.data.max_length} tokens", f"{config.model.name} takes at most {longest}"
             )
+        _check_mixing(config, splits)
         corpus = build_corpus(source, splits, tokenizer, config.data.max_length, config.data.cache)
         samples = {names[0]: source.texts[source.labels.index(names[0])] for names in splits.values()}
         described = {
             split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")
             for split, names in splits.items()
         }
-        return Loaded(Classification(corpus), architecture, tokenizer, described)
+        return Loaded(Classification(corpus, tasks), architecture, tokenizer, described)
+
+
+def _check_mixing(config: RunConfig, splits: Mapping[str, Sequence[str]]) -> None:
+    """Mixed episodes need twice as many classes, which do not belong to tasks."""
+    if config.episodes.label_mixing and config.data.task is not None:
+        raise ConfigError("episodes.label_mixing", "classes of different tasks (data.task) do not mix", "leave it out")
+    found, needed = len(splits["meta_train"]), 2 * config.episodes.ways
+    if config.episodes.label_mixing and found < needed:
+        remedy = "leave it out, lower episodes.ways, or use more classes"
+        raise ConfigError("episodes.label_mixing", f"takes {needed} classes, and meta_train has {found}", remedy)
 
 
 class Draw(NamedTuple):
@@ -67,12 +85,16 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Classification:
-    """The task kind (see `distmeta.types.TaskKind`): targets are positions among an episode's classes.
+    """The task kind (see `distmeta.protocols.TaskKind`): targets are positions among an episode's classes.
 
-    Within a batch the examples stand class by class, in label order.
+    Within a batch the examples stand class by class, in label order. With `tasks`, the classes of each task of each
+    split, an episode is of one task and has all of its classes, in that order. With a `schedule`, the tasks of
+    meta-training arrive in rounds.
     """
 
     corpus: Corpus
+    tasks: Mapping[str, Tasks] | None = None
+    schedule: Schedule | None = None
     score: ClassVar[Score] = Score("accuracy", is_share=True, higher_is_better=True)
     has_classes: ClassVar[bool] = True
     reads: ClassVar[str] = "text"
@@ -90,22 +112,47 @@ class Classification:
     def episode_at(self, stream: Stream, index: int) -> Draw:
         """The episode of that index: the same on any machine, whatever was drawn before.
 
-        Classes come in random order, so that a label's position tells nothing. Classes and rows are drawn
-        without replacement, so that support and query share no row.
+        Classes come in random order, so that a label's position tells nothing; without `label_shuffle` the sorted
+        classes are cut into N equal parts, and label n always is a class of the n-th. With the probability
+        `label_mixing` each label stands for two classes, with half of the examples from each. Classes and rows are
+        drawn without replacement, so that support and query share no row. Tasks that persist keep their labels.
         """
+        if isinstance(stream, Visit):
+            assert self.schedule is not None, "a visit to tasks without a schedule"
+            names, rows = visit_rows(self.corpus, self.schedule, stream, index)
+            return Draw(names, rows[:, : stream.shots], rows[:, stream.shots :])
         entropy = [stream.seed, SPLITS.index(stream.split), index, stream.ways, stream.shots, stream.queries]
         # PCG64 by name: numpy may change what default_rng stands for.
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-        classes = self.corpus.splits[stream.split]
-        names = tuple(classes[i] for i in generator.choice(len(classes), stream.ways, replace=False))
-        size = stream.shots + stream.queries
-        rows = np.stack([generator.choice(self.corpus.rows_of(name), size, replace=False) for name in names])
-        return Draw(names, rows[:, : stream.shots], rows[:, stream.shots :])
+        mixed = bool(stream.label_mixing) and generator.random() < stream.label_mixing
+        if self.tasks is None:
+            labels = _draw_labels(self.corpus.splits[stream.split], stream, 2 if mixed else 1, generator)
+        else:
+            tasks = self.tasks[stream.split]
+            labels = [(name,) for name in tasks[generator.integers(len(tasks))]]
+        support, query = zip(*(self._draw_rows(names, stream, generator) for names in labels), strict=True)
+        return Draw(tuple(" + ".join(names) for names in labels), np.stack(support), np.stack(query))
+
+    def _draw_rows(
+        self, names: Sequence[str], stream: Stream, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (shots,) and (queries,) of a label, in equal parts from each of its classes."""
+        support, query = [], []
+        for number, name in enumerate(names):
+            # Of odd numbers the first class gives more of the support and the last more of the query.
+            shots = (stream.shots + len(names) - 1 - number) // len(names)
+            queries = (stream.queries + number) // len(names)
+            rows = generator.choice(self.corpus.rows_of(name), shots + queries, replace=False)
+            support.append(rows[:shots])
+            query.append(rows[shots:])
+        return np.concatenate(support), np.concatenate(query)
 
     def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
         """Stacks the T = `count` episodes from `first_index`; S = ways × shots, Q = ways × queries."""
         draws = [self.episode_at(stream, index) for index in range(first_index, first_index + count)]
         support = self._batch(np.stack([draw.support for draw in draws]))
+        if isinstance(stream, Visit) and stream.neighbours:
+            support = with_memory(self, stream, first_index, support)
         query = self._batch(np.stack([draw.query for draw in draws]))
         return Episode(support, query, tuple(draw.names for draw in draws))
 
@@ -150,7 +197,7 @@ class Classification:
             "format": MANIFEST_FORMAT,
             "kind": "classification",
             "source": self.corpus.source_fingerprint,
-            "stream": asdict(stream),
+            "stream": stream.to_json(),
             "episodes": [
                 {
                     "classes": list(draw.names),
@@ -160,6 +207,18 @@ class Classification:
                 for draw in draws
             ],
         }
+
+
+def _draw_labels(
+    classes: Sequence[str], stream: Stream, each: int, generator: np.random.Generator
+) -> list[tuple[str, ...]]:
+    """N labels of `each` classes."""
+    if stream.label_shuffle:
+        drawn = [classes[i] for i in generator.choice(len(classes), stream.ways * each, replace=False)]
+        return [tuple(drawn[n * each : (n + 1) * each]) for n in range(stream.ways)]
+    ordered = sorted(classes)
+    parts = np.array_split(np.arange(len(ordered)), stream.ways)
+    return [tuple(ordered[i] for i in generator.choice(part, each, replace=False)) for part in parts]
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:

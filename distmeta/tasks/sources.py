@@ -22,19 +22,21 @@ HUB_TIMEOUT_SECONDS = 10.0
 class Source:
     """Labelled texts in a fixed order.
 
-    `groups` says which group each row's class belongs to, or is None; `names` says where each row came from.
+    `groups` says which group each row's class belongs to, or is None; `names` says where each row came from. `tasks`
+    says which task each row belongs to, or is None; a label then is ``task/label``, so that no two tasks share one.
     """
 
     texts: list[str]
     labels: list[str]
     groups: list[str] | None
     names: list[str]
+    tasks: list[str] | None = None
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of texts, labels and groups in order; where they came from does not count."""
+        """SHA-256 of texts, labels, groups and tasks in order; where they came from does not count."""
         digest = hashlib.sha256()
-        for column in (self.texts, self.labels, self.groups):
+        for column in (self.texts, self.labels, self.groups, *([self.tasks] if self.tasks else [])):
             digest.update(json.dumps(column).encode() + b"\n")
         return digest.hexdigest()
 
@@ -52,6 +54,8 @@ def read_source(data: DataConfig) -> Source:
     columns = {"data.text": data.text, "data.label": data.label}
     if data.group is not None:
         columns["data.group"] = data.group
+    if data.task is not None:
+        columns["data.task"] = data.task
     if data.path.startswith("hub:"):
         return _source(_read_hub(data, columns))
     if data.subset is not None:
@@ -66,11 +70,14 @@ def _source(parts: list[Rows]) -> Source:
         for key, values in part.values.items():
             checked[key] += [_string(value, key, name) for value, name in zip(values, part.names, strict=True)]
     names = [name for part in parts for name in part.names]
-    return Source(checked["data.text"], checked["data.label"], checked.get("data.group"), names)
+    labels, tasks = checked["data.label"], checked.get("data.task")
+    if tasks is not None:
+        labels = [f"{task}/{label}" for task, label in zip(tasks, labels, strict=True)]
+    return Source(checked["data.text"], labels, checked.get("data.group"), names, tasks)
 
 
 def _string(value: Any, key: str, where: str) -> str:
-    """A text, or a label or group that may also be a whole number, as a string."""
+    """A text, or a label, group or task that may also be a whole number, as a string."""
     what = key.removeprefix("data.")
     if isinstance(value, int) and not isinstance(value, bool) and what != "text":
         return str(value)
@@ -88,8 +95,8 @@ def _string(value: Any, key: str, where: str) -> str:
 
 
 def _read_attack(data: DataConfig) -> Source:
-    for key in ("text", "label", "group", "subset"):
-        if (value := getattr(data, key)) not in (None, key):
+    for key in ("text", "label", "group", "task", "subset"):
+        if (value := getattr(data, key)) not in ((None,) if key == "task" else (None, key)):
             raise DataError(f"data.{key}", f"{value!r} with data.path=attack", "leave it out: it is fixed there")
     procedures = read_procedures()
     texts, labels, groups, names = (list(column) for column in zip(*procedures, strict=True))

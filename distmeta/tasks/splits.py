@@ -8,6 +8,7 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from distmeta.errors import DataError, suggest
 from distmeta.tasks.sources import Source
 
 Splits = dict[str, list[str]]
+Tasks = tuple[tuple[str, ...], ...]  # the classes of each task, in label order
 SPLITS = ("meta_train", "meta_validation", "meta_test")
 _FILL_ORDER = ("meta_test", "meta_validation", "meta_train")
 _FILE_KEYS = {"train": "meta_train", "validation": "meta_validation", "test": "meta_test"}
@@ -36,15 +38,53 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
         DataError: a split file that cannot be used, or splits too small for their episodes.
     """
     counts = Counter(source.labels)
-    kept = sorted(name for name, count in counts.items() if count >= data.min_examples)
-    groups = class_groups(source)
-    if isinstance(data.splits, Fractions):
-        splits = _draw(kept, groups, data.splits, data.split)
-    else:
-        splits = _listed(Path(data.splits).expanduser(), data.split, groups)
-        splits = {split: sorted(set(names).intersection(kept)) for split, names in splits.items()}
+    splits = _split(counts, class_groups(source), data)
     _check_sizes(splits, counts, ways, examples_per_class)
     return splits
+
+
+def split_tasks(
+    source: Source, data: DataConfig, *, ways: Mapping[str, int], examples_per_class: int
+) -> tuple[Splits, dict[str, Tasks]]:
+    """As `split_classes`, for a source with tasks: whole tasks go into a split, and each has as many classes as ways.
+
+    A split file lists tasks, and `min_examples` leaves out tasks with a smaller class.
+
+    Returns:
+        The sorted class names of each split, and the classes of each of its tasks, in order.
+
+    Raises:
+        DataError: as `split_classes` does, and where a task has more or fewer classes than an episode has ways.
+    """
+    counts = Counter(source.labels)
+    task_of = class_groups(replace(source, groups=source.tasks))
+    members: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        members.setdefault(task_of[name], []).append(name)
+    smallest = {task: min(counts[name] for name in names) for task, names in members.items()}
+    chosen = _split(smallest, class_groups(replace(source, labels=list(source.tasks or ()))), data)
+    for split, number in ways.items():
+        if not chosen[split]:
+            remedy = "use more tasks or other data.splits, or lower data.min_examples"
+            raise DataError(f"data.splits: {split}", f"none of {len(members)} tasks", remedy)
+        for task in chosen[split]:
+            if (count := len(members[task])) != number:
+                remedy = f"set episodes.ways={count}" if split == "meta_train" else f"set evaluation.ways={count}"
+                found = f"{count} classes, and episodes of {split} have {number} ways"
+                raise DataError(f"task {task!r} (data.task)", found, f"{remedy}, or leave the task out")
+    tasks = {split: tuple(tuple(members[task]) for task in names) for split, names in chosen.items()}
+    splits = {split: sorted(name for names in tasks[split] for name in names) for split in tasks}
+    _check_sizes(splits, counts, ways, examples_per_class)
+    return splits, tasks
+
+
+def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfig) -> Splits:
+    """What has examples enough, by split."""
+    kept = sorted(name for name, count in counts.items() if count >= data.min_examples)
+    if isinstance(data.splits, Fractions):
+        return _draw(kept, groups, data.splits, data.split)
+    splits = _listed(Path(data.splits).expanduser(), data.split, groups)
+    return {split: sorted(set(names).intersection(kept)) for split, names in splits.items()}
 
 
 def class_groups(source: Source) -> dict[str, str]:

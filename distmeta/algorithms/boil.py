@@ -1,0 +1,28 @@
+"""Body only update in inner loop (BOIL).
+
+Jaehoon Oh, Hyungjun Yoo, ChangHwan Kim, Se-Young Yun. BOIL: Towards Representation Change for Few-shot Learning.
+ICLR 2021. https://arxiv.org/abs/2008.08882
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distmeta.algorithms.base import GradientBased, registry
+from distmeta.errors import ConfigError
+from distmeta.protocols import Model
+
+
+@registry.register("boil")
+@dataclass(frozen=True, kw_only=True)
+class BOIL(GradientBased):
+    """MAML that adapts the body alone, in meta-training and at meta-test; body and head are meta-learned."""
+
+    inner_adapt: Literal["body"] = "body"
+
+    def check(self, model: Model) -> None:
+        """Refuses a body that is frozen altogether, and what `GradientBased` refuses."""
+        if not self.adapts(list(model.init())):
+            raise ConfigError(
+                "model.freeze", "boil adapts the body, and all of it is frozen", "freeze less, or use anil"
+            )
+        super().check(model)

@@ -1,0 +1,67 @@
+"""What server and workers are built from, wherever they run: plain data that is pickled."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from distmeta.config import OuterConfig
+from distmeta.coordinator import Coordinator
+from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build
+from distmeta.params import Layout
+from distmeta.protocols import Pool, TaskKind
+from distmeta.server import ParameterServer
+from distmeta.types import Work
+from distmeta.worker import Teacher, Worker
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Enough to build the same model anywhere, without files. `frozen` holds what is not in θ."""
+
+    options: ModelFactory
+    architecture: Architecture
+    outputs: int
+    freeze: tuple[str, ...]
+    frozen: dict[str, np.ndarray]
+    seed: int
+
+    def build(self, task: TaskKind, device: str) -> FunctionalModel:
+        """Builds the model; what is free has random values, since θ is always given."""
+        values = {name: torch.tensor(value) for name, value in self.frozen.items()}
+        return build(self.options, self.architecture, task, self.outputs, self.freeze, values, self.seed, device)
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """What server and workers are built from, wherever they run (see `distmeta.backends.Setup`)."""
+
+    task: TaskKind
+    model: ModelSpec
+    layout: Layout
+    meta_params: np.ndarray
+    outer: OuterConfig
+    training: Work
+    tasks_per_unit: int
+    deterministic: bool
+    teacher: RunSetup | None = None  # meets the same episodes in meta-training
+    anchor_every: int = 0  # outer steps after which the proximal regulariser's anchor moves up to θ; 0: never
+
+    def make_worker(self, name: str, device: str) -> Worker:
+        """Builds a worker on a device."""
+        if device != "cpu" and self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses its kernels freely
+            torch.use_deterministic_algorithms(True)
+        teacher = None
+        if self.teacher is not None:
+            worker = self.teacher.make_worker(f"teacher of {name}", device)
+            teacher = Teacher(worker, self.teacher.training, self.teacher.meta_params)
+        return Worker(name, self.model.build(self.task, device), self.task, self.layout, device, teacher)
+
+    def make_coordinator(self, pool: Pool) -> Coordinator:
+        """Builds the parameter server and its coordinator."""
+        server = ParameterServer(self.outer, self.meta_params, self.anchor_every)
+        return Coordinator(pool, server, self.training, self.outer.meta_batch_size, self.tasks_per_unit)

@@ -1,0 +1,41 @@
+"""A small data set of tasks that persist, and a run on a stream of them that takes seconds."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from toy import toy_config
+
+from distmeta.config import RunConfig
+
+STREAM: dict[str, Any] = {
+    **{"data__task": "domain", "data__splits": {"train": 0.5, "validation": 0.25, "test": 0.25}},
+    **{"episodes": {"ways": 2, "shots": 2, "queries": 2}, "evaluation__shots": [1, 2]},
+    "stream": {
+        **{"steps_per_task": 3, "tasks": 4, "recurrence": 0.5, "gap": 1, "drift": 0.5, "buffer": 2, "examples": 5},
+        **{"replay": 0.4, "neighbours": 2, "episodes": 6},
+    },
+    **{"outer__steps": 12, "algorithm__name": "online", "outer__meta_batch_size": 5},
+}
+
+
+def write_tasks(path: Path, labels: tuple[str, ...] = ("0", "1"), examples: int = 40, domains: int = 8) -> Path:
+    """Domains of two labels; a text has a word of its domain and one of its label."""
+    chance = np.random.default_rng(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "domain"])
+        for domain in range(domains):
+            for label in labels:
+                for _ in range(examples):
+                    common = [f"word{number}" for number in chance.integers(20, size=3)]
+                    words = [f"domain{domain}", *common, f"mood{label}"] if chance.random() < 0.8 else common
+                    writer.writerow([" ".join(words), label, f"d{domain}"])
+    return path
+
+
+def stream_config(folder: Path, **overrides: Any) -> RunConfig:
+    if not (folder / "data.csv").exists():
+        write_tasks(folder / "data.csv")
+    return toy_config(folder, **{**STREAM, **overrides})
