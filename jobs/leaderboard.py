@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ def make(table: dict[str, Any], out: Path, settings: Sequence[str]) -> str:
             finish(
                 table["config"],
                 [*table.get("settings", []), *where, *its, *settings, *([f"data.split={split}"] if split else [])],
-                out / "-".join(str(part) for part in (row, column, split) if part).replace(" ", "_").lower(),
+                out / re.sub(r"[^\w.-]+", "_", "-".join(str(part) for part in (row, column, split) if part)).lower(),
             )
             for split in table.get("splits", [None])
         ]
