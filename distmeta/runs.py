@@ -5,6 +5,7 @@ RUN/config.yaml        the resolved configuration
     tokenizer.json
     checkpoints/       see distmeta.checkpoint
     evaluation.json    the figures, as --json prints them
+    stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
     manifest-*.json    which rows the meta-test episodes are made of
 """
 

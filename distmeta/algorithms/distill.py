@@ -51,8 +51,9 @@ class Distill(ProtoMAML):
     """
 
     teacher: str | None = None  # its run directory; must be given to meta-train
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.5  # of the teacher against the labels
-    temperature: Rate = 2.0
+    # Chosen for jobs/distill.yaml on its meta-validation: a teacher that has adapted to few examples is soft enough.
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.9  # of the teacher against the labels
+    temperature: Rate = 1.0
 
     def objective(self, model: Model, outputs: Tensor, batch: Batch) -> Tensor:
         """(T,) losses that support and query are learned by."""

@@ -30,7 +30,8 @@ class ProtoMAML(GradientBased):
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """The chosen parameters of the body; the head always is."""
-        return [name for name in names if name in super(ProtoMAML, self).adapts(names) or name.startswith("head.")]
+        chosen = set(super().adapts(names))
+        return [name for name in names if name in chosen or name.startswith("head.")]
 
     def check(self, model: Model) -> None:
         """Refuses tasks without classes, a frozen head, and what `GradientBased` refuses."""
