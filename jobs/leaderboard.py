@@ -5,7 +5,7 @@
 A run that is finished is only read, and one that was stopped goes on. The table is printed as Markdown; each run's own
 figures and log stay in its directory. Seconds are those of whole commands, start and evaluation included. The interval
 of a mean over splits is that of the mean of independent means: it says how sure the figure is for these classes, not
-for others.
+for others. In a table of streams of tasks, a stream for each seed, intervals are over the streams.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+
+Run = dict[str, Any]  # what `distmeta train --json` prints, and its seconds
+Results = dict[tuple[str, str], list[Run]]  # by row and column
 
 
 def main() -> None:
@@ -38,39 +42,29 @@ def main() -> None:
 
 
 def make(table: dict[str, Any], out: Path, settings: Sequence[str]) -> str:
-    """Runs what is missing, and returns the table as Markdown: the rows, then the baselines of the first row."""
-    columns = table.get("columns", {"": []})
+    """Runs what is missing, and returns the table as Markdown."""
+    columns, first = table.get("columns", {"": []}), next(iter(table["rows"]))
+    key, values = ("seed", table["seeds"]) if "seeds" in table else ("data.split", table.get("splits", [None]))
+
+    def finished(row: str, column: str, value: Any) -> Run:
+        folders = (
+            out / re.sub(r"[^\w.-]+", "_", "-".join(str(part) for part in (name, column, value) if part)).lower()
+            for name in (row, first)
+        )
+        folder, of_first = (path.absolute() for path in folders)
+        given = [*table.get("settings", []), *columns[column], *table["rows"][row], *settings]
+        given += [f"{key}={value}"] if value is not None else []
+        return finish(table["config"], [each.replace("{first}", str(of_first)) for each in given], folder)
+
     results = {
-        (row, column): [
-            finish(
-                table["config"],
-                [*table.get("settings", []), *where, *its, *settings, *([f"data.split={split}"] if split else [])],
-                out / re.sub(r"[^\w.-]+", "_", "-".join(str(part) for part in (row, column, split) if part)).lower(),
-            )
-            for split in table.get("splits", [None])
-        ]
-        for row, its in table["rows"].items()
-        for column, where in columns.items()
+        (row, column): [finished(row, column, value) for value in values] for row in table["rows"] for column in columns
     }
-    first = next(iter(table["rows"]))
-    learners = {(row, 0): row for row in table["rows"]}
-    baselines = results[first, next(iter(columns))][0]["meta_test"][0]["baselines"]
-    learners |= {(first, 1 + number): base["name"] for number, base in enumerate(baselines) if number}
-    shots = [row["shots"] for row in results[first, next(iter(columns))][0]["meta_test"]]
-    lines = [["", *(f"{column} {number}-shot".strip() for column in columns for number in shots), "seconds"]]
-    for (row, which), name in learners.items():
-        cells = [
-            show([run["meta_test"][i] for run in results[row, column]], which)
-            for column in columns
-            for i in range(len(shots))
-        ]
-        seconds = sum(run["seconds"] for column in columns for run in results[row, column])
-        lines.append([name, *cells, "" if which else f"{seconds:.0f}"])
+    lines = (streams if "seeds" in table else meta_tests)(results, list(table["rows"]), list(columns))
     lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def finish(config: str, settings: Sequence[str], run_dir: Path) -> dict[str, Any]:
+def finish(config: str, settings: Sequence[str], run_dir: Path) -> Run:
     """The result of a run, which is started, resumed or only read."""
     written, took = run_dir / "evaluation.json", run_dir.with_suffix(".seconds")
     if not written.exists():
@@ -86,8 +80,26 @@ def finish(config: str, settings: Sequence[str], run_dir: Path) -> dict[str, Any
             file.write(f"{time.monotonic() - started:.1f}\n")
         if code:
             sys.exit(f"it ended with exit code {code}; see {run_dir.with_suffix('.log')}")
-    result: dict[str, Any] = json.loads(written.read_text(encoding="utf-8"))
+    result: Run = json.loads(written.read_text(encoding="utf-8"))
     return {**result, "seconds": sum(map(float, took.read_text(encoding="utf-8").split()))}
+
+
+def meta_tests(results: Results, rows: Sequence[str], columns: Sequence[str]) -> list[list[str]]:
+    """The rows of a table of meta-tests, its title first: those of the table, then the baselines of the first."""
+    one = results[rows[0], columns[0]][0]["meta_test"]
+    baselines = [base["name"] for base in one[0]["baselines"]]
+    learners = {(row, 0): row for row in rows}
+    learners |= {(rows[0], 1 + number): name for number, name in enumerate(baselines) if number}
+    lines = [["", *(f"{column} {its['shots']}-shot".strip() for column in columns for its in one), "seconds"]]
+    for (row, which), name in learners.items():
+        cells = [
+            show([run["meta_test"][i] for run in results[row, column]], which)
+            for column in columns
+            for i in range(len(one))
+        ]
+        seconds = sum(run["seconds"] for column in columns for run in results[row, column])
+        lines.append([name, *cells, "" if which else f"{seconds:.0f}"])
+    return lines
 
 
 def show(rows: Sequence[dict[str, Any]], which: int) -> str:
@@ -97,6 +109,46 @@ def show(rows: Sequence[dict[str, Any]], which: int) -> str:
     mean = scale * sum(row[score] for row in chosen) / len(chosen)
     half = scale * sum(row["ci95"] ** 2 for row in chosen) ** 0.5 / len(chosen)
     return f"{mean:.1f} ± {half:.1f}" if scale == 100 else f"{mean:.2f} ± {half:.2f}"
+
+
+def streams(results: Results, rows: Sequence[str], columns: Sequence[str]) -> list[list[str]]:
+    """The rows of a table of streams, its title first; the last is that of learning each task by itself.
+
+    At the fewest shots: the mean regret of a round on arrival, against what the first row's learner makes of the same
+    episodes in hindsight; accuracy on arrival; accuracy on the earlier rounds when the stream has ended.
+    """
+    lines = [["", *(f"{column} {what}".strip() for column in columns for what in ("regret", "accuracy", "kept"))]]
+    for row, prefix in [*((row, "") for row in rows), (rows[0], "independent_")]:
+        cells: list[str] = []
+        for column in columns:
+            pairs = zip(results[row, column], results[rows[0], column], strict=True)
+            figures = np.array([stream_figures(own, first, prefix) for own, first in pairs]).T
+            cells += [f"{mean(its):.{d}f} ± {half_width(its):.{d}f}" for its, d in zip(figures, (3, 1, 1), strict=True)]
+        if prefix:  # what each task learned by itself is not kept
+            cells[2::3] = [""] * len(columns)
+        lines.append([f"{rows[0]}, each task by itself" if prefix else row, *cells])
+    return lines
+
+
+def stream_figures(own: Run, first: Run, prefix: str) -> tuple[float, float, float]:
+    """Means over a stream's rounds: regret, accuracy on arrival and accuracy in the end, both in %."""
+    shots = min(row["shots"] for row in own["stream"]["rounds"])
+    rounds, reference = ([row for row in run["stream"]["rounds"] if row["shots"] == shots] for run in (own, first))
+    regret = mean([row[f"{prefix}loss"] - best["final_loss"] for row, best in zip(rounds, reference, strict=True)])
+    arrival = mean([100 * row[f"{prefix}accuracy"] for row in rounds])
+    return regret, arrival, mean([100 * row["final_accuracy"] for row in rounds[:-1]])
+
+
+def mean(values: Sequence[float] | np.ndarray) -> float:
+    """Their mean."""
+    return float(np.mean(values))
+
+
+def half_width(values: np.ndarray) -> float:
+    """Of the 95 % interval of a mean of few: Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
@@ -37,6 +38,43 @@ def test_a_mean_over_splits_and_its_interval(leaderboard: ModuleType) -> None:
     assert leaderboard.show([{"mse": 0.5, "ci95": 0.25}], 0) == "0.50 ± 0.25"
 
 
+def stream_run(losses: list[float], best: list[float], accuracies: list[float]) -> dict[str, Any]:
+    """A run of three rounds, adapted to one example and to two; what is made of two is nonsense."""
+    rounds = [
+        {
+            "shots": 1,
+            "loss": loss,
+            "final_loss": last,
+            "accuracy": accuracy,
+            "final_accuracy": accuracy + 0.1,
+            "independent_loss": 2 * loss,
+            "independent_accuracy": accuracy - 0.2,
+        }
+        for loss, last, accuracy in zip(losses, best, accuracies, strict=True)
+    ]
+    return {"stream": {"rounds": [{**row, "shots": 2, "loss": 99.0} for row in rounds] + rounds}}
+
+
+def test_figures_of_a_stream(leaderboard: ModuleType) -> None:
+    """Regret against the first row's hindsight: mean of 1 − 0.5, 2 − 1, 3 − 0; kept: without the last round."""
+    own = stream_run([1, 2, 3], [9, 9, 9], [0.5, 0.6, 0.7])
+    first = stream_run([7, 7, 7], [0.5, 1, 0], [0.1, 0.1, 0.1])
+    assert leaderboard.stream_figures(own, first, "") == pytest.approx((1.5, 60, 65))
+    assert leaderboard.stream_figures(own, first, "independent_") == pytest.approx((3.5, 40, 65))
+
+
+def test_a_table_of_streams_has_intervals_over_seeds(leaderboard: ModuleType) -> None:
+    """Two seeds: t = 12.706 at one degree of freedom; √2 · 0.1 / √2 = 0.1 is the error of regrets 0.4 and 0.6."""
+    runs = [stream_run([1, 1, 1], [1 - regret] * 3, [0.5] * 3) for regret in (0.4, 0.6)]
+    other = [stream_run([2, 2, 2], [0, 0, 0], [accuracy] * 3) for accuracy in (0.2, 0.4)]
+    results = {("online", "A"): runs, ("plain", "A"): other}
+    title, online, plain, alone = leaderboard.streams(results, ["online", "plain"], ["A"])
+    assert title == ["", "A regret", "A accuracy", "A kept"]
+    assert online == ["online", "0.500 ± 1.271", "50.0 ± 0.0", "60.0 ± 0.0"]
+    assert plain == ["plain", "1.500 ± 1.271", "30.0 ± 127.1", "40.0 ± 127.1"]
+    assert alone == ["online, each task by itself", "1.500 ± 1.271", "30.0 ± 0.0", ""]
+
+
 @pytest.mark.slow
 def test_a_table_of_two_rows_is_run_once(
     leaderboard: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -46,7 +84,7 @@ def test_a_table_of_two_rows_is_run_once(
     table = {
         "config": str(tmp_path / "toy.yaml"),
         "splits": [1, 2],
-        "rows": {"MAML": [], "prototypes": ["algorithm.name=protonet", "inner={}"]},
+        "rows": {"MAML": [], "prototypes": ["algorithm.name=protonet", "inner={}", "tracking.experiment={first}"]},
     }
     made = leaderboard.make(table, tmp_path / "runs", ["outer.lr=0.02"])
     lines = made.splitlines()
@@ -61,6 +99,7 @@ def test_a_table_of_two_rows_is_run_once(
     assert f"| MAML | {mean:.1f} ±" in lines[2]
     config = yaml.safe_load((tmp_path / "runs" / "prototypes-2" / "config.yaml").read_text())
     assert (config["data"]["split"], config["outer"]["lr"]) == ("2", 0.02)
+    assert config["tracking"]["experiment"] == str(tmp_path / "runs" / "maml-2")
     monkeypatch.setattr(leaderboard.subprocess, "run", None)  # nothing more is run
     assert leaderboard.make(table, tmp_path / "runs", ["outer.lr=0.02"]) == made
 
