@@ -76,6 +76,21 @@ def evaluate(run: Run, overrides: Overrides = None, as_json: Json = False) -> No
 
 
 @app.command()
+def compare(
+    run: Run,
+    others: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to compare it with.")],
+    as_json: Json = False,
+) -> None:
+    """Show by how much a run is ahead of others on the same meta-test episodes."""
+    from distmeta.compare import compare as beside
+    from distmeta.progress import Reporter
+    from distmeta.runs import resolve
+
+    with Reporter() as reporter:
+        _print(beside([(name, resolve(name)) for name in [run, *others]], reporter), as_json)
+
+
+@app.command()
 def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
     """Validate a configuration, load its data and model, and show the plan. Starts nothing."""
     from distmeta.check import check as inspect

@@ -14,7 +14,7 @@ from distmeta.backends import Coordination, Note
 from distmeta.errors import DivergedError
 from distmeta.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
-from distmeta.types import Score, Work
+from distmeta.types import Score, Stream, Work
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
@@ -30,39 +30,42 @@ def meta_test(
 ) -> list[dict[str, Any]]:
     """Evaluates all contenders on the same meta-test episodes, one row of figures for each number of shots.
 
-    Writes each manifest into `run_dir`. A row holds the task kind's score under its name, such as `accuracy` (a share
-    of 1) or `mse`; `difference` is the meta-trained learner's score less the baseline's, paired by episode.
+    Writes each manifest into `run_dir`, and the meta-trained learner's score on each episode. A row holds the task
+    kind's score under its name, such as `accuracy` (a share of 1) or `mse`; `difference` is the meta-trained learner's
+    score less the baseline's, paired by episode. A baseline that diverges on a task has no figures: they are None, and
+    `diverged` says why.
+
+    Raises:
+        DivergedError: the meta-trained learner does.
     """
     evaluation, score = experiment.config.evaluation, experiment.model.task.score.name
-    rows = []
+    rows: list[dict[str, Any]] = []
     streams = {shots: experiment.stream("meta_test", shots) for shots in evaluation.shots}
-    # All of one θ before the next: features are kept for one θ at a time.
-    scores = {}
-    for contender in experiment.contenders:
-        for shots, stream in streams.items():
-            work = experiment.work(contender.learner, stream, evaluation.episodes)
-            metrics = run_episodes(experiment, coordination, contender, work, evaluation.episodes, progress)
-            scores[contender.name, shots] = metrics[score]
     trained, *baselines = experiment.contenders
+
+    def scores(contender: Contender, stream: Stream) -> np.ndarray:
+        work = experiment.work(contender.learner, stream, evaluation.episodes)
+        return run_episodes(experiment, coordination, contender, work, evaluation.episodes, progress)[score]
+
+    def scores_if_any(contender: Contender, stream: Stream) -> np.ndarray | DivergedError:
+        try:
+            return scores(contender, stream)
+        except DivergedError as error:
+            return error
+
+    # All of one θ before the next: features are kept for one θ at a time.
+    own = {shots: scores(trained, stream) for shots, stream in streams.items()}
+    others = {(its.name, shots): scores_if_any(its, stream) for its in baselines for shots, stream in streams.items()}
     for shots, stream in streams.items():
         manifest = experiment.model.task.manifest(stream, evaluation.episodes)
         digest = manifest_sha256(manifest)
-        path = run_dir / f"manifest-{stream.ways}way-{shots}shot.json"
-        path.write_text(json.dumps(manifest, sort_keys=True, separators=(",", ":")), encoding="utf-8")
-        mean, half = mean_ci95(scores[trained.name, shots])
-        compared = []
-        for baseline in baselines:
-            base_mean, base_half = mean_ci95(scores[baseline.name, shots])
-            gain, gain_half = mean_ci95(scores[trained.name, shots] - scores[baseline.name, shots])
-            compared.append(
-                {
-                    "name": baseline.name,
-                    score: base_mean,
-                    "ci95": base_half,
-                    "difference": gain,
-                    "difference_ci95": gain_half,
-                }
-            )
+        shape = {"ways": stream.ways, "shots": shots, "manifest_sha256": digest}
+        each = {"score": experiment.model.task.score._asdict(), "scores": own[shots].tolist()}
+        for name, content in (("manifest", manifest), ("scores", {**shape, **each})):
+            path = run_dir / f"{name}-{stream.ways}way-{shots}shot.json"
+            path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")), encoding="utf-8")
+        mean, half = mean_ci95(own[shots])
+        compared = [{"name": its.name, **paired(score, own[shots], others[its.name, shots])} for its in baselines]
         rows.append(
             {
                 "name": trained.name,
@@ -77,6 +80,15 @@ def meta_test(
             }
         )
     return rows
+
+
+def paired(score: str, own: np.ndarray, base: np.ndarray | DivergedError) -> dict[str, Any]:
+    """A baseline's figures on the episodes of `own` scores, (episodes,): its own, and how much less they are."""
+    if isinstance(base, DivergedError):
+        return {**dict.fromkeys((score, "ci95", "difference", "difference_ci95")), "diverged": str(base)}
+    mean, half = mean_ci95(base)
+    gain, gain_half = mean_ci95(own - base)
+    return {score: mean, "ci95": half, "difference": gain, "difference_ci95": gain_half}
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
@@ -152,6 +164,9 @@ def table_rows(meta_test: Sequence[dict[str, Any]], score: Score) -> list[tuple[
         shape = f"{ways}{row['shots']}-shot"
         rows.append((shape, row["name"], score.format(row[score.name], row["ci95"]), ""))
         for base in row["baselines"]:
+            if "diverged" in base:
+                rows.append((shape, base["name"], "diverged", ""))
+                continue
             difference = score.format(base["difference"], base["difference_ci95"], "+")
             rows.append((shape, base["name"], score.format(base[score.name], base["ci95"]), difference))
     return rows

@@ -7,6 +7,7 @@ RUN/config.yaml        the resolved configuration
     evaluation.json    the figures, as --json prints them
     stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
     manifest-*.json    which rows the meta-test episodes are made of
+    scores-*.json      the meta-trained learner's score on each of them
 """
 
 from __future__ import annotations

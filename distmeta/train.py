@@ -177,7 +177,8 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
     for row in rows:
         name = f"meta_test/{score.name}_{row['ways']}way_{row['shots']}shot"
         tracker.log(steps, {name: row[score.name], f"{name}_ci95": row["ci95"]}, again=True)
-        tracker.log_artifact(opened.run_dir / f"manifest-{row['ways']}way-{row['shots']}shot.json")
+        for kind in ("manifest", "scores"):
+            tracker.log_artifact(opened.run_dir / f"{kind}-{row['ways']}way-{row['shots']}shot.json")
     if curve := adaptation_curve(experiment, coordination, progress, opened.reporter.note):
         path = opened.run_dir / "adaptation_curve.png"
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)

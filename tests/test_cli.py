@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from toy import toy_settings
+
+from distmeta import cli
 
 DISTMETA = [sys.executable, "-m", "distmeta.cli"]
 RAY_CLUSTER_FILE = Path("/tmp/ray/ray_current_cluster")
@@ -41,6 +44,11 @@ def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) 
     for row in printed["meta_test"]:
         manifest = tmp_path / "run" / f"manifest-3way-{row['shots']}shot.json"
         assert len(json.loads(manifest.read_text())["episodes"]) == 12
+    beside = run("compare", "run", printed["mlflow_run_id"], "--json", cwd=tmp_path)
+    assert beside.returncode == 0, beside.stderr
+    for row, shown in zip(printed["meta_test"], json.loads(beside.stdout)["meta_test"], strict=True):
+        figures = {"accuracy": row["accuracy"], "ci95": row["ci95"], "difference": 0.0, "difference_ci95": 0.0}
+        assert [{**its, "run": ""} for its in shown["runs"]] == [{**figures, "run": ""}] * 2
     store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
     (elsewhere := tmp_path / "elsewhere").mkdir()
     again = run("evaluate", printed["mlflow_run_id"], store, "--json", cwd=elsewhere)
@@ -62,6 +70,32 @@ def test_check_starts_and_writes_nothing(tmp_path: Path) -> None:
     assert plan["plan"]["workers"] == 2
     assert [len(split["classes"]) for split in plan["splits"].values()] == [8, 4, 4]
     assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "data.csv", "cache"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (1, r"outer step 1: task 4 \((class \d\d, ){2}class \d\d\) was rejected, its inner loop diverged: the loss "),
+        (0, r"meta_test task 0 \((class \d\d, ){2}class \d\d\) and 11 more: its inner loop diverged: the loss "),
+    ],
+)
+def test_an_inner_loop_that_diverges_on_ray_ends_in_one_line_that_names_its_task(
+    steps: int,
+    message: str,
+    tmp_path: Path,
+    ray_session: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In meta-training, and in meta-test; it is no mistake that `check` could have found, so the exit code is 1."""
+    path = settings(tmp_path, cluster__backend="ray", inner__lr=1e30, outer__steps=steps, run_dir=str(tmp_path / "run"))
+    monkeypatch.setattr(sys, "argv", ["distmeta", "train", path])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (caught.value.code, out) == (1, "")
+    assert re.match(f"distmeta: {message}", err.splitlines()[-1]), err
+    assert "Traceback" not in err
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:

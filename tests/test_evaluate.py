@@ -1,13 +1,15 @@
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from toy import toy_config
 
+from distmeta.algorithms.maml import MAML
 from distmeta.backends import open_backend
 from distmeta.errors import DivergedError, TrainingError
-from distmeta.evaluate import adaptation_curve, mean_ci95, table_rows
+from distmeta.evaluate import adaptation_curve, mean_ci95, meta_test, paired, table_rows
 from distmeta.experiment import build_experiment
 from distmeta.types import Score, Work
 
@@ -32,6 +34,46 @@ def test_the_table_is_in_percent() -> None:
         ("5-way 1-shot", "a", "75.0 ± 1.2", ""),
         ("5-way 1-shot", "b", "50.0 ± 1.0", "+25.0 ± 2.1"),
     ]
+
+
+def test_a_baseline_that_diverged_has_no_figures() -> None:
+    """Scores 0.5 and 1 against 0.25 and 0.25: ½ ahead on average, by ¼ and ¾, whose standard deviation is √⅛."""
+    own = np.array([0.5, 1.0])
+    half = 1.96 * (1 / 16) ** 0.5
+    known = {"accuracy": 0.25, "ci95": 0.0, "difference": 0.5, "difference_ci95": pytest.approx(half)}
+    assert paired("accuracy", own, np.array([0.25, 0.25])) == known
+    unknown = paired("accuracy", own, DivergedError("task 7 diverged"))
+    assert unknown == {**dict.fromkeys(known), "diverged": "task 7 diverged"}
+    row = {"ways": 5, "shots": 1, "name": "a", "accuracy": 0.75, "ci95": 0.0, "baselines": [{"name": "b", **unknown}]}
+    assert table_rows([row], Score("accuracy", is_share=True, higher_is_better=True))[1] == (
+        "5-way 1-shot", "b", "diverged", ""
+    )  # fmt: skip
+
+
+def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: Path) -> None:
+    """Under the first θ two inner steps are too many for maml: the other baselines are as they would be without it."""
+    experiment = build_experiment(toy_config(tmp_path))
+    with open_backend(experiment.config.cluster) as backend:
+        real = backend.start(experiment.setup, print)
+        whole = meta_test(experiment, real, tmp_path, lambda *arguments: None)
+
+        class OneDiverges:
+            def evaluate(self, work: Work, *arguments: Any) -> dict[str, np.ndarray]:
+                initial = arguments[-1]
+                if isinstance(work.learner, MAML) and initial in fails and work.stream.shots == 1:
+                    raise DivergedError("meta_test task 7 diverged")
+                return real.evaluate(work, *arguments)
+
+        fails, coordination = [True], cast(Any, OneDiverges())
+        rows = meta_test(experiment, coordination, tmp_path, lambda *arguments: None)
+        assert rows[0]["baselines"][0]["diverged"] == "meta_test task 7 diverged"
+        assert rows[0]["baselines"][0]["accuracy"] is None
+        rows[0]["baselines"][0] = whole[0]["baselines"][0]
+        assert rows == whole
+        assert json.loads((tmp_path / "manifest-3way-1shot.json").read_text())["episodes"]
+        fails = [False]
+        with pytest.raises(DivergedError):
+            meta_test(experiment, coordination, tmp_path, lambda *arguments: None)
 
 
 class Coordination:

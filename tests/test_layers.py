@@ -52,7 +52,8 @@ MAY_IMPORT = {
         "tracking",
     },
     "check": {"backends", "experiment", "progress", "tracking"},
-    "cli": {"check", "progress", "runs", "submit", "tracking", "train"},
+    "compare": {"evaluate", "progress"},
+    "cli": {"check", "compare", "progress", "runs", "submit", "tracking", "train"},
 }
 HOMES = {"ray": {"backends/ray.py", "submit.py"}, "mlflow": {"tracking.py"}, "datasets": {"tasks/sources.py"}}
 
