@@ -66,7 +66,8 @@ def make(table: dict[str, Any], out: Path, settings: Sequence[str]) -> str:
 
 def finish(config: str, settings: Sequence[str], run_dir: Path) -> Run:
     """The result of a run, which is started, resumed or only read."""
-    written, took = run_dir / "evaluation.json", run_dir.with_suffix(".seconds")
+    written = run_dir / "evaluation.json"
+    took, logged = (run_dir.with_name(f"{run_dir.name}.{what}") for what in ("seconds", "log"))
     if not written.exists():
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         begun = any((run_dir / "checkpoints").glob("step-*"))
@@ -74,12 +75,12 @@ def finish(config: str, settings: Sequence[str], run_dir: Path) -> Run:
         command = [str(Path(sys.executable).with_name("distmeta")), "train", *what]
         print(" ".join(command), file=sys.stderr, flush=True)
         started = time.monotonic()
-        with run_dir.with_suffix(".log").open("a", encoding="utf-8") as log:
+        with logged.open("a", encoding="utf-8") as log:
             code = subprocess.run(command, stderr=log, check=False).returncode
         with took.open("a", encoding="utf-8") as file:  # a line an attempt
             file.write(f"{time.monotonic() - started:.1f}\n")
         if code:
-            sys.exit(f"it ended with exit code {code}; see {run_dir.with_suffix('.log')}")
+            sys.exit(f"it ended with exit code {code}; see {logged}")
     result: Run = json.loads(written.read_text(encoding="utf-8"))
     return {**result, "seconds": sum(map(float, took.read_text(encoding="utf-8").split()))}
 

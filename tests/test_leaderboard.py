@@ -108,19 +108,19 @@ def test_a_table_of_two_rows_is_run_once(
 def test_a_stopped_run_goes_on(leaderboard: ModuleType, tmp_path: Path) -> None:
     settings = toy_settings(tmp_path, outer__steps=4, evaluation__curve_steps=0)
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    table = {"config": str(tmp_path / "toy.yaml"), "rows": {"MAML": []}}
+    table = {"config": str(tmp_path / "toy.yaml"), "rows": {"MAML, rate 0.5": []}}
     leaderboard.make(table, tmp_path / "runs", [])
-    run = tmp_path / "runs" / "maml"
+    run = tmp_path / "runs" / "maml_rate_0.5"
     first = json.loads((run / "evaluation.json").read_text())
     (run / "evaluation.json").unlink()
     leaderboard.make(table, tmp_path / "runs", [])
     again = json.loads((run / "evaluation.json").read_text())
     assert again["meta_params_sha256"] == first["meta_params_sha256"]
-    assert "going on from outer step 4" in run.with_suffix(".log").read_text()
+    assert "going on from outer step 4" in (tmp_path / "runs" / "maml_rate_0.5.log").read_text()
 
 
 def test_a_run_that_fails_ends_the_table(leaderboard: ModuleType, tmp_path: Path) -> None:
-    table = {"config": str(tmp_path / "none.yaml"), "rows": {"MAML": []}}
+    table = {"config": str(tmp_path / "none.yaml"), "rows": {"MAML, rate 0.5": []}}
     with pytest.raises(SystemExit, match="exit code 2"):
         leaderboard.make(table, tmp_path / "runs", [])
 
