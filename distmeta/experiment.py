@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.algorithms.finetune import FineTune
+from distmeta.algorithms.metanet import MetaNet
 from distmeta.algorithms.protonet import ProtoNet
 from distmeta.algorithms.proximal import Proximal
 from distmeta.config import RunConfig, Section
@@ -129,6 +130,8 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
     model = build(options, architecture, task, outputs, freeze, values, config.seed)
     _check_patterns(config, model, freeze)
     learner.check(model)
+    if isinstance(learner, MetaNet):
+        learner.check_head(max(ways, config.evaluation_ways), model.dim)
     if config.outer.steps and not learner.trains:
         found = f"{config.outer.steps}, but {config.algorithm.name} trains nothing beforehand"
         raise ConfigError("outer.steps", found, "set it to 0, or use multitask")

@@ -14,10 +14,12 @@ from test_stream import schedule
 from distmeta import arrivals, figures
 from distmeta import train as driver
 from distmeta.arrivals import edge_rows, summarise
+from distmeta.backends import open_backend
 from distmeta.errors import CheckpointError
 from distmeta.evaluate import mean_ci95
 from distmeta.experiment import build_experiment
 from distmeta.progress import Reporter
+from distmeta.types import Visit, Work
 
 
 def test_regret_worked_out_by_hand() -> None:
@@ -76,6 +78,32 @@ def test_a_stream_leaves_its_rounds_graph_and_figures(straight: tuple[Path, dict
     ]
     names = {artifact.path for artifact in client.list_artifacts(result["mlflow_run_id"])}
     assert {"task_graph.png", "task_graph.csv", "stream.json"} <= names
+
+
+def test_rounds_are_evaluated_under_the_theta_of_their_time(straight: tuple[Path, dict[str, Any]]) -> None:
+    """On arrival, by itself from the first θ, when it has been learned, and at the end: here one by one."""
+    folder, result = straight
+    config = stream_config(folder)
+    experiment = build_experiment(config)
+    rows = {(row["round"], row["shots"]): row for row in result["stream"]["rounds"]}
+    with open_backend(config.cluster) as backend:
+        coordination = backend.start(experiment.setup, print)
+
+        def loss(round: int, shots: int, neighbours: int = 2, initial: bool = False) -> float:
+            stream = Visit("meta_train", 2, shots, 2, 0, round=round, neighbours=neighbours)
+            work = Work(stream, experiment.learner, training=False)
+            return float(coordination.evaluate(work, 0, 6, 5, initial)["loss"].mean())
+
+        coordination.advance(3)
+        for shots in (1, 2):
+            assert rows[0, shots]["learned_loss"] == pytest.approx(loss(0, shots))
+            assert rows[1, shots]["loss"] == pytest.approx(loss(1, shots))
+            assert rows[1, shots]["independent_loss"] == pytest.approx(loss(1, shots, neighbours=0, initial=True))
+        coordination.advance(9)
+        assert rows[1, 2]["final_loss"] == pytest.approx(loss(1, 2))
+        assert "learned_loss" not in rows[3, 2]
+    figures = [rows[1, 2][name] for name in ("loss", "independent_loss", "learned_loss", "final_loss")]
+    assert len(set(figures)) == 4
 
 
 @pytest.mark.parametrize("stop", [5, 6, 7])

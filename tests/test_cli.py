@@ -76,7 +76,7 @@ def test_check_starts_and_writes_nothing(tmp_path: Path) -> None:
     ("steps", "message"),
     [
         (1, r"outer step 1: task 4 \((class \d\d, ){2}class \d\d\) was rejected, its inner loop diverged: the loss "),
-        (0, r"meta_test task 0 \((class \d\d, ){2}class \d\d\) and 11 more: its inner loop diverged: the loss "),
+        (0, r"meta_test task 0 \((class \d\d, ){2}class \d\d\) and 4 more: its inner loop diverged: the loss "),
     ],
 )
 def test_an_inner_loop_that_diverges_on_ray_ends_in_one_line_that_names_its_task(
@@ -87,8 +87,9 @@ def test_an_inner_loop_that_diverges_on_ray_ends_in_one_line_that_names_its_task
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In meta-training, and in meta-test; it is no mistake that `check` could have found, so the exit code is 1."""
-    path = settings(tmp_path, cluster__backend="ray", inner__lr=1e30, outer__steps=steps, run_dir=str(tmp_path / "run"))
+    """In meta-training, and in the first unit of meta-test. `check` could not have found it, so the exit code is 1."""
+    cluster = {"backend": "ray", "workers": 1}
+    path = settings(tmp_path, cluster=cluster, inner__lr=1e30, outer__steps=steps, run_dir=str(tmp_path / "run"))
     monkeypatch.setattr(sys, "argv", ["distmeta", "train", path])
     with pytest.raises(SystemExit) as caught:
         cli.main()

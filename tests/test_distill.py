@@ -96,6 +96,22 @@ def test_weight_1_ignores_the_labels() -> None:
         assert torch.equal(losses[0], losses[1]) == same
 
 
+def test_the_inner_step_follows_the_teacher() -> None:
+    """With weight 1 the head goes from the prototypes' by −½ · ∂imitation, worked out apart from the inner loop."""
+    model, support = small_model("mlp", None), taught(episode_of()).support
+    learner = Distill(weight=1.0, temperature=2.0, inner_lr=0.5, inner_steps=1, inner_adapt="head")
+    theta = learner.init(model, torch.Generator())
+    with torch.no_grad():
+        features = model.features(theta, {}, support.inputs)
+        start = replace(learner, inner_steps=0).adapt(model, theta, support).stacked
+        after = learner.adapt(model, theta, support).stacked
+    head = {name: value.clone().requires_grad_() for name, value in start.items()}
+    outputs = features @ head["head.weight"].mT + head["head.bias"].unsqueeze(1)
+    loss = imitation(outputs, support.inputs["teacher"], support.weights, 2.0).sum()
+    for name, slope in zip(head, torch.autograd.grad(loss, list(head.values())), strict=True):
+        torch.testing.assert_close(after[name], start[name] - 0.5 * slope)
+
+
 @pytest.mark.parametrize("adapt", ["head", "all"])
 @pytest.mark.parametrize("model_name", ["text_cnn", "text_attention"])
 def test_the_meta_gradient_is_the_derivative(model_name: str, adapt: str) -> None:

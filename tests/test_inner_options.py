@@ -238,6 +238,12 @@ def test_what_an_algorithm_owns_is_never_adapted(name: str, patterns: str | tupl
         ("anil", {"inner_steps": 0, "inner_learn_lr": True}, "inner.learn_lr: there are no steps"),
         ("reptile", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm's meta-gradient is not"),
         ("reptile", {"inner_multi_step_loss": 0.5}, "inner.multi_step_loss: this algorithm's meta-gradient is not"),
+        (
+            "reptile",
+            {"inner_steps": 0},
+            "inner.steps: 0, and reptile learns from where the inner steps lead; set it to 1",
+        ),
+        ("proximal", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm's meta-gradient is not"),
         ("finetune", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm's meta-gradient is not"),
         ("multitask", {"inner_multi_step_loss": 0.5}, "inner.multi_step_loss: this algorithm's meta-gradient is not"),
     ],

@@ -75,6 +75,17 @@ def test_support_examples_of_weight_0_are_ignored(full: bool, at: int) -> None:
     torch.testing.assert_close(padded, outputs, rtol=0, atol=1e-12)
 
 
+def test_two_examples_of_weight_a_half_are_read_as_one() -> None:
+    """By the reader alone: the cells that read along the support set, and would meet both, are at their start."""
+    model, support, query = Given(4, 3), random_given(2, 3, 2, 4, seed=0), random_given(2, 3, 1, 4, seed=1)
+    start = FULL.init(model, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    theta = {**start, **{n: v for n, v in context(model).items() if "reader" in n}}
+    twice = take(support, [0, 0, 1, 2, 3, 4, 5])
+    twice.weights[:, :2] = 0.5
+    outputs = outputs_of(FULL, model, theta, support, query)
+    torch.testing.assert_close(outputs_of(FULL, model, theta, twice, query), outputs, rtol=0, atol=1e-12)
+
+
 def test_full_context_starts_from_plain_attention() -> None:
     model, support, query = Given(4, 3), random_given(2, 3, 2, 4, seed=0), random_given(2, 3, 1, 4, seed=1)
     theta = FULL.init(model, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
@@ -151,6 +162,10 @@ def test_theta_has_no_head() -> None:
     assert set(full) == set(plain) | cells
 
 
-def test_tasks_without_classes_are_refused() -> None:
+def test_what_does_not_do_is_refused() -> None:
+    model: Any = Given(2)
+    with pytest.raises(ConfigError, match=r"algorithm\.context_steps: 3, but algorithm\.full_context is false; leave"):
+        Matching(context_steps=3).check(model)
+    Matching(context_steps=3, full_context=True).check(model)
     with pytest.raises(ConfigError, match=r"algorithm\.name.*classes"):
         Matching().check(without_classes(2))

@@ -1,6 +1,7 @@
 """Meta networks: encoder, meta-information and generated head by hand, and both terms of the objective."""
 
 from math import exp, log
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +22,14 @@ from metric_helpers import (
     without_classes,
 )
 from torch import Tensor
+from toy import toy_config
 
 from distmeta.algorithms.metanet import MetaNet, meta_information, slow_head
 from distmeta.algorithms.protonet import ProtoNet, prototypes
 from distmeta.errors import ConfigError
+from distmeta.experiment import build_experiment
 from distmeta.models.base import FunctionalModel
-from distmeta.types import Episode, Params
+from distmeta.types import Adapted, Episode, Params
 
 ONE = 1 / (1 + exp(2))  # 1 − p of the right class, below
 NAMES = ("hidden.weight", "hidden.bias", "output.weight", "output.bias")
@@ -84,8 +87,12 @@ def test_encodings_by_hand() -> None:
     encoder = [[[2.0], [-1.0]], [-1.0, 0.0], [[1.0, 4.0]], [0.1]]
     theta = theta_of(encoder, [[[0.0, 1.0]], [0.0], [[3.0], [1.0]], [0.0, 0.25]])
     model: Any = Given(1)
-    encodings = LEARNER.encodings(model, theta, given([[1.0], [-1.0]], [0, 1]).inputs)
-    assert encodings.flatten().tolist() == pytest.approx([1.6, 1.1], abs=1e-12)
+    texts = given([[1.0], [-1.0]], [0, 1])
+    assert LEARNER.encodings(model, theta, texts.inputs).flatten().tolist() == pytest.approx([1.6, 1.1], abs=1e-12)
+    # Query texts are encoded too: a head of weight 3 and bias ¼ gives them 3 r + ¼.
+    head = {"weight": torch.tensor([[[3.0]]], dtype=torch.float64), "bias": torch.tensor([[0.25]], dtype=torch.float64)}
+    scores = LEARNER.predict(model, Adapted(theta, head), texts.inputs)
+    assert scores.flatten().tolist() == pytest.approx([3 * 1.6 + 0.25, 3 * 1.1 + 0.25], abs=1e-12)
 
 
 def test_meta_information_is_the_gradient_of_the_representation_loss() -> None:
@@ -107,6 +114,11 @@ def test_it_starts_as_the_prototypical_network() -> None:
     theta = learner.init(model, torch.Generator().manual_seed(0))
     assert {value.dtype for value in theta.values()} == {torch.float64}
     assert {name.split(".")[0] for name in theta} == {"meta"}
+    # What is multiplied by 0 at the start is random, or no gradient would ever reach it.
+    again, other = (learner.init(model, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    for name in ("meta.encoder.hidden.weight", "meta.generator.hidden.weight"):
+        assert torch.equal(theta[name], again[name])
+        assert float((theta[name] - other[name]).std()) == pytest.approx(2**0.5, rel=0.1)  # of two normal variables
     ours = outputs_of(learner, model, theta, support, query)
     theirs = outputs_of(ProtoNet(scale=1.5), model, {}, support, query)
     torch.testing.assert_close(ours.log_softmax(-1), theirs.log_softmax(-1))
@@ -187,27 +199,24 @@ def test_the_gradient_is_the_weighted_sum_of_both_terms(name: str) -> None:
 
 def test_a_head_that_is_too_large_is_refused() -> None:
     """Five ways of nine features and a bias are 50 numbers; 49 leave room for four, 19 for one, which is no choice."""
-    model: Any = Given(9, 5)
-    MetaNet(max_generated=50).check(model)
+    MetaNet(max_generated=50).check_head(5, 9)
     found = r"algorithm\.max_generated: 49, but a head is 5 ways × \(9 features \+ 1\) = 50 numbers; set it to 50, or "
-    with pytest.raises(ConfigError, match=found + "take at most 4 ways"):
-        MetaNet(max_generated=49).check(model)
+    with pytest.raises(ConfigError, match=found + "let episodes and evaluation have at most 4 ways"):
+        MetaNet(max_generated=49).check_head(5, 9)
     with pytest.raises(ConfigError, match="use protonet"):
-        MetaNet(max_generated=19).check(model)
-    size = 2 * (small_model("mlp").dim + 1)
-    MetaNet(max_generated=size).check(small_model("mlp"))
-    with pytest.raises(ConfigError, match=f"= {size} numbers"):
-        MetaNet(max_generated=size - 1).check(small_model("mlp"))
+        MetaNet(max_generated=19).check_head(5, 9)
 
 
-def test_a_frozen_float32_model_is_measured_too() -> None:
-    model = small_model("mlp")
-    model.network.float()
-    model.free = []  # as after model.freeze=["*"]
-    model.frozen = {name: value.detach() for name, value in model.network.named_parameters()}
-    assert not model.init()
-    with pytest.raises(ConfigError, match="2 ways × "):
-        MetaNet(max_generated=1).check(model)
+@pytest.mark.parametrize(("ways", "of_evaluation", "largest"), [(3, 4, 4), (3, 2, 3), (3, None, 3)])
+def test_the_largest_head_of_a_run_is_measured(
+    tmp_path: Path, ways: int, of_evaluation: int | None, largest: int
+) -> None:
+    """Four filters of one width are four features, and a bias."""
+    settings: dict[str, Any] = {"episodes__ways": ways, "evaluation__ways": of_evaluation, "inner": {}}
+    algorithm = {"name": "metanet", "max_generated": largest * 5}
+    build_experiment(toy_config(tmp_path, **settings, algorithm=algorithm))
+    with pytest.raises(ConfigError, match=rf"a head is {largest} ways × \(4 features \+ 1\) = {largest * 5} numbers"):
+        build_experiment(toy_config(tmp_path, **settings, algorithm={**algorithm, "max_generated": largest * 5 - 1}))
 
 
 def test_what_does_not_do_is_refused() -> None:

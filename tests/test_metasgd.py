@@ -161,6 +161,21 @@ def test_what_contradicts_the_algorithm_is_refused(name: str, option: str, value
         build_options(registry.get(name), {f"inner_{option}": value}, {f"inner_{option}": f"inner.{option}"})
 
 
+def test_anil_refuses_a_frozen_head() -> None:
+    """All of it: no task would get anything of its own."""
+    frozen = build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("head.*",))
+    with pytest.raises(ConfigError, match=r"^model\.freeze: anil adapts the head"):
+        registry.get("anil")().check(frozen)
+    registry.get("anil")().check(build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("head.bias",)))
+
+
+def test_multitask_refuses_a_scale_of_logits_where_there_are_none() -> None:
+    model = build(make_options("dense"), {"inputs": 1}, SINUSOID, 1)
+    with pytest.raises(ConfigError, match=r"^algorithm\.scale: 10, and these tasks have no classes; leave it out"):
+        registry.get("multitask")(scale=10.0).check(model)
+    registry.get("multitask")().check(model)
+
+
 def test_boil_refuses_a_frozen_body() -> None:
     frozen = build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("body.*",))
     with pytest.raises(ConfigError, match=r"^model\.freeze: boil adapts the body"):

@@ -37,6 +37,43 @@ def test_a_task_starts_near_its_neighbours_by_their_weights() -> None:
     assert (alone["body.b"] + alone["head.h"]).tolist() == pytest.approx([-1 + 0.64 * 1.7, 1.168])
 
 
+class Watched(Weighted):
+    """Keeps the shares of dropout that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares: list[float] = []
+
+    def outputs(self, shared: Any, stacked: Any, inputs: Any, dropout: float = 0.0) -> torch.Tensor:
+        self.shares.append(dropout)
+        return super().outputs(shared, stacked, inputs, dropout)
+
+
+def test_the_warm_start_keeps_to_the_options_of_the_inner_loop() -> None:
+    """From b + h = 0.7 towards 1.5 the slopes of b and h are −0.8 each, a gradient of length 0.8 √2.
+
+    A step of 0.1 goes to 0.86. Cut to half of its length it goes to 0.78; with rates of 0.1 for b and 0.3 for h to
+    0.7 + 0.4 · 0.8 = 1.02.
+    """
+    memory = torch.tensor([[0.75, 0.25]], dtype=torch.float64)
+    targets = torch.tensor([[1.0, 3.0]], dtype=torch.float64)
+    support = Batch({"rows": torch.zeros(1, 2), "memory": memory}, targets, torch.zeros_like(memory))
+    model: Any = Watched()
+    theta = model.init()
+    rates = {"meta.rate.body.b": torch.tensor([0.1]).double(), "meta.rate.head.h": torch.tensor([0.3]).double()}
+    plain = Online(inner_lr=0.1, inner_steps=0, warm_steps=1)
+    for learner, start, expected in (
+        (plain, theta, 0.86),
+        (replace(plain, inner_clip_norm=0.4 * 2**0.5), theta, 0.78),
+        (replace(plain, inner_learn_lr=True), {**theta, **rates}, 1.02),
+    ):
+        after = learner.adapt(model, start, support).stacked
+        assert (after["body.b"] + after["head.h"]).tolist() == pytest.approx([expected])
+    model.shares.clear()
+    replace(plain, inner_dropout=0.3).adapt(model, theta, support)
+    assert model.shares == [0.3]
+
+
 def remembering() -> Episode:
     """Two tasks: the first remembers four texts with unequal shares, the second nothing."""
     episode, other = episode_of(), episode_of().query

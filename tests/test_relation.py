@@ -92,6 +92,20 @@ def test_it_starts_as_a_comparison_by_distance() -> None:
     assert float(errors.square().mean().sqrt()) == pytest.approx(((math.pi / 2 - 1.5) / dim) ** 0.5, rel=0.2)
 
 
+@pytest.mark.parametrize("hidden_size", [48, 96, 384])
+def test_it_starts_as_a_comparison_with_fewer_and_more_directions_than_features(hidden_size: int) -> None:
+    """Of 96 features; the error of a mean over 24 or more directions is a fifth or less, and 0 on average."""
+    model: Any = Given(96, 2)
+    support, query = random_given(3, 2, 1, 96, seed=0), random_given(3, 2, 30, 96, seed=1)
+    for batch in (support, query):
+        batch.inputs["features"] = batch.inputs["features"] * 0.05
+    theta = Relation(hidden_size=hidden_size).init(model, torch.Generator().manual_seed(2))
+    scores = outputs_of(Relation(), model, theta, support, query).exp().logit()
+    distances = (query.inputs["features"].unsqueeze(2) - support.inputs["features"].unsqueeze(1)).norm(dim=-1)
+    errors = (MIDDLE - scores / SLOPE) / distances - 1
+    assert float(errors.mean()) == pytest.approx(0, abs=0.05)
+
+
 def test_order_and_padding_of_the_support_set_do_not_matter() -> None:
     model: Any = Given(4, 3)
     support, query = random_given(2, 3, 2, 4, seed=0), random_given(2, 3, 1, 4, seed=1)

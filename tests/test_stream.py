@@ -26,7 +26,9 @@ def test_a_task_comes_back_after_its_gap_and_only_then() -> None:
     """Certain to come back, after a gap of 2: rounds 0 to 2 are new, and then each task is the one away longest."""
     assert visit_order(settings(tasks=7, recurrence=1.0), None, seed=0) == [0, 1, 2, 0, 1, 2, 0]
     assert visit_order(settings(tasks=7), None, seed=0) == [0, 1, 2, 3, 4, 5, 6]
-    assert visit_order(settings(tasks=7), 4, seed=0)[:4] == [0, 1, 2, 3]
+    exhausted = visit_order(settings(tasks=7), 4, seed=0)
+    assert exhausted[:4] == [0, 1, 2, 3]
+    assert max(exhausted) == 3
     for seed in range(20):
         order = visit_order(settings(tasks=30, recurrence=0.5, gap=3), None, seed)
         assert all(order[t] not in order[max(0, t - 3) : t] for t in range(30))
@@ -52,6 +54,17 @@ def test_edges_lead_to_the_nearest_remembered_rounds() -> None:
     # Within 45° of round 3 (90°) is round 1 (60°) alone, and of round 2 (0°) round 0.
     near = schedule(min_similarity=0.7)
     assert [near.edges(now, now, 2) for now in (3, 2)] == [[(1, 1.0)], [(0, 1.0)]]
+
+
+def test_a_cosine_is_of_what_arrives_to_what_is_kept_whatever_the_lengths() -> None:
+    """Of 0° and 60° to 90° and 0°."""
+    similarity = cosines(2 * POINTS[:2], 3 * POINTS[[3, 0]])
+    assert similarity.tolist() == [pytest.approx([0, 1], abs=1e-12), pytest.approx([0.75**0.5, 0.5])]
+
+
+def test_weights_are_numbers_at_any_temperature() -> None:
+    cold = nearest(np.array([0.5, 1.0]), [0, 1], settings(temperature=1e-4), None)
+    assert [tuple(edge) for edge in cold] == [(1, 1.0), (0, 0.0)]
 
 
 def test_what_comes_later_changes_nothing_earlier() -> None:
@@ -98,6 +111,8 @@ def test_a_class_is_shared_out_to_the_rounds_that_bring_it() -> None:
     assert [(len(held), len(rest)) for held, rest in parts] == [(1, 3)] * 3
     assert sorted(np.concatenate([row for part in parts for row in part])) == list(range(100, 112))
     assert [len(part) for part in its.share(1, "c", rows)] == [3, 9]
+    held = [set(replace(its, seed=seed).share(1, "c", rows)[0]) for seed in (0, 1)]
+    assert held[0] != held[1]
 
 
 def test_titles_are_what_people_call_a_task() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from streams import STREAM, stream_config, write_tasks
 from toy import toy_config
 
@@ -31,6 +32,12 @@ def test_an_episode_is_of_one_task_in_label_order(tmp_path: Path) -> None:
     kind, its = kind_of(stream_config(tmp_path))
     visit = Visit("meta_train", 2, 2, 2, seed=0)
     assert len(its.sources) == 4 * 3 * 5
+    assert its.sources[0] == its.sources[1]
+    drawn = [
+        kind.episode_at(replace(visit, seed=seed), index).support.tolist() for seed, index in ((0, 0), (0, 1), (1, 0))
+    ]
+    assert drawn[0] != drawn[1]
+    assert drawn[0] != drawn[2]
     for index, round in enumerate(its.sources):
         draw = kind.episode_at(visit, index)
         domain = draw.names[0].split("/")[0]
@@ -79,10 +86,33 @@ def test_what_is_kept_of_the_nearest_rounds_comes_along(tmp_path: Path) -> None:
     expected = [near.weight] * 10 + [far.weight] * 10 + [0.0] * 2
     assert support.inputs["memory"][1].tolist() == pytest.approx(expected)
     assert support.inputs["rows"][0, :10].tolist() == kept_rows(kind.corpus, its, near.round).flatten().tolist()
+    again = next(i for i in range(60) if its.sources[i] < its.round_at(i) == 3)
+    replayed = kind.episodes(replace(visit, round=None), again, 1).support
+    (only,) = its.edges(3, int(its.sources[again]), 2)  # it is no neighbour of its own
+    assert replayed.inputs["memory"].tolist() == [[only.weight] * 10 + [0.0] * 12]
     first = kind.episodes(replace(visit, round=0), 0, 1).support
     assert first.inputs["memory"].tolist() == [[0.0] * 22]
     both = kind.episodes(replace(visit, round=None), 14, 2).support  # the last of round 0 and the first of round 1
     assert (both.inputs["memory"].sum(1) > 0).tolist() == [False, True]
+
+
+def test_rounds_are_alike_as_their_first_support_is_to_what_was_kept(tmp_path: Path) -> None:
+    """Worked out text by text, under the values that training starts from, and without dropout."""
+    experiment = build_experiment(stream_config(tmp_path, model__dropout=0.5))
+    kind, its = kind_of(stream_config(tmp_path, model__dropout=0.5))
+    model, theta = experiment.model, experiment.model.init()
+    model.train(False)
+
+    def mean(rows: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            each = [model.features(theta, {}, kind.collate(np.array([[row]])))[0, 0] for row in rows.flatten()]
+        return torch.stack(each).double().mean(0).numpy()
+
+    for now, earlier in ((1, 0), (3, 1), (3, 2)):
+        a, b = mean(kept_rows(kind.corpus, its, now)[:, :2]), mean(kept_rows(kind.corpus, its, earlier))
+        expected = a @ b / np.sqrt((a @ a) * (b @ b))
+        assert its.similarity[now, earlier] == pytest.approx(expected, abs=1e-6)
+        assert abs(expected) < 0.999
 
 
 def test_without_a_task_column_a_task_is_a_set_of_classes_drawn_once(tmp_path: Path) -> None:
@@ -93,7 +123,7 @@ def test_without_a_task_column_a_task_is_a_set_of_classes_drawn_once(tmp_path: P
         algorithm__name="online",
     )
     kind, made = kind_of(config)
-    assert len(made.tasks) == 2
+    assert len(set(made.tasks)) == 2
     for task in made.tasks:
         assert len(set(task)) == 3
         assert set(task) <= set(kind.corpus.splits["meta_train"])
@@ -105,6 +135,14 @@ def test_without_a_task_column_a_task_is_a_set_of_classes_drawn_once(tmp_path: P
     ("change", "message"),
     [
         ({"stream__steps_per_task": 0}, "stream.steps_per_task: 0, but online is for tasks that arrive in rounds; set"),
+        (
+            {"stream__steps_per_task": 0, "algorithm__name": "proximal"},
+            "stream.steps_per_task: 0, but proximal is for tasks that arrive in rounds",
+        ),
+        ({"data__kind": "sinusoid"}, "data.kind: sinusoid with a stream; use classification"),
+        ({"algorithm": {"name": "distill", "teacher": "t"}}, "algorithm.teacher: beside a stream; leave out one"),
+        ({"stream__replay": 0.95}, "stream.replay: 0.95 of 5 episodes comes to 5; leave it out"),
+        ({"evaluation__shots": [9]}, "in round 0 of the stream: 10 of 11 examples to evaluate on"),
         ({"outer__steps": 10}, "outer.steps: 10; a stream of that size has 12"),
         ({"stream__replay": 0.05}, "stream.replay: 0.05 of 5 episodes comes to 0; leave it out"),
         ({"stream__examples": 3}, "stream.examples: 3 of a class, and an episode takes 4; set it to 4 or more"),

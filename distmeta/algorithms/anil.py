@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distmeta.algorithms.base import GradientBased, registry
+from distmeta.errors import ConfigError
+from distmeta.protocols import Model
 
 
 @registry.register("anil")
@@ -16,3 +18,11 @@ class ANIL(GradientBased):
     """MAML that adapts the head alone, in meta-training and at meta-test; the body is meta-learned."""
 
     inner_adapt: Literal["head"] = "head"
+
+    def check(self, model: Model) -> None:
+        """Refuses a head that is frozen altogether, and what `GradientBased` refuses."""
+        if not self.adapts(list(model.init())):
+            raise ConfigError(
+                "model.freeze", "anil adapts the head, and all of it is frozen", "freeze less, or use boil"
+            )
+        super().check(model)

@@ -66,7 +66,8 @@ class GradientBased:
     """A meta-learner that adapts by gradient descent on the support loss.
 
     Learned rates and the loss over several steps are those of MAML++: Antoniou, Edwards, Storkey, "How to train your
-    MAML", ICLR 2019, https://arxiv.org/abs/1810.09502.
+    MAML", ICLR 2019, https://arxiv.org/abs/1810.09502. There a rate belongs to a layer, and the weight of the earlier
+    steps fades while training goes on; here to a tensor, and it stays.
     """
 
     inner_lr: Rate = 0.01

@@ -24,7 +24,8 @@ from distmeta.types import Batch, Params
 class FineTune(GradientBased):
     """A new head, all zeros, and what `inner.adapt` names of the body, trained on the support set by gradient descent.
 
-    The body comes from elsewhere: pretraining, or meta-training by another algorithm such as `multitask`.
+    The body comes from elsewhere: pretraining, or meta-training by another algorithm such as `multitask`. The paper
+    fits a logistic regression until it converges; here it is `inner_steps` steps from zero, which keeps the head small.
     """
 
     inner_lr: Rate = 0.5  # of the head: in units of one over the mean squared length of the support features

@@ -1,8 +1,7 @@
 """First-order MAML.
 
 Chelsea Finn, Pieter Abbeel, Sergey Levine. Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks.
-ICML 2017,
-§5.2. https://arxiv.org/abs/1703.03400
+ICML 2017, §5.2. https://arxiv.org/abs/1703.03400
 """
 
 from dataclasses import dataclass

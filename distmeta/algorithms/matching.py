@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distmeta.algorithms.base import Rate, Steps, query_gradient, registry, require_classes, without_head
+from distmeta.errors import ConfigError
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
@@ -42,8 +43,11 @@ class Matching:
         return []
 
     def check(self, model: Model) -> None:
-        """Refuses tasks without classes."""
+        """Refuses tasks without classes, and reads of a context that is not used."""
         require_classes(model, "attention is summed over the examples of a class")
+        if not self.full_context and self.context_steps != Matching.context_steps:
+            found = f"{self.context_steps}, but algorithm.full_context is false"
+            raise ConfigError("algorithm.context_steps", found, "leave it out, or set algorithm.full_context to true")
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
         """θ: the body, and with `full_context` three recurrent cells, `meta.context.*`."""

@@ -40,8 +40,11 @@ class MetaNet:
        `meta.generator.*`. So it serves any classes, and any number of them.
     5. L_task is the loss of the scores of the query texts by the head (w_n + Δw_n, b_n + Δb_n).
 
-    E reaches both losses, G only L_task. Both start at 0, and the learner as a nearest-prototype classifier. The paper
-    generates weights an example and mixes them by attention; here those of a class share theirs.
+    E reaches both losses, G only L_task. Both start at 0, and the learner as a nearest-prototype classifier.
+
+    The paper generates weights an example and mixes them by attention, where those of a class share theirs here; it
+    has fast weights for the encoder too, lets slow and fast ones act side by side instead of adding them up, and
+    trains on L_task alone, which is beta = 0.
     """
 
     alpha: Weight = 1.0
@@ -56,21 +59,25 @@ class MetaNet:
         return []
 
     def check(self, model: Model) -> None:
-        """Refuses tasks without classes, an objective of nothing, and heads that are too large for a network to write.
+        """Refuses tasks without classes, and an objective of nothing."""
+        require_classes(model, "weights are generated class by class")
+        if not self.alpha and not self.beta:
+            raise ConfigError("algorithm.alpha", "0, and algorithm.beta too", "let one of them be above 0")
+
+    def check_head(self, ways: int, dim: int) -> None:
+        """Refuses heads that are too large for a network to write.
+
+        Args:
+            ways: of the largest episodes, of meta-training or of evaluation.
+            dim: D, the number of features.
 
         Raises:
             ConfigError: naming the key, and the size that would do.
         """
-        require_classes(model, "weights are generated class by class")
-        if not self.alpha and not self.beta:
-            raise ConfigError("algorithm.alpha", "0, and algorithm.beta too", "let one of them be above 0")
-        params = model.init()
-        probe = torch.zeros(1, 1, model.dim, dtype=next(iter(params.values()), torch.empty(0)).dtype)
-        ways = model.outputs(params, {}, {"features": probe}).shape[-1]
-        if (size := ways * (model.dim + 1)) > self.max_generated:
-            found = f"{self.max_generated}, but a head is {ways} ways × ({model.dim} features + 1) = {size} numbers"
-            fits = self.max_generated // (model.dim + 1)
-            fewer = f"take at most {fits} ways" if fits > 1 else "use protonet, which generates nothing"
+        if (size := ways * (dim + 1)) > self.max_generated:
+            found = f"{self.max_generated}, but a head is {ways} ways × ({dim} features + 1) = {size} numbers"
+            fits = self.max_generated // (dim + 1)
+            fewer = f"let episodes and evaluation have at most {fits} ways" if fits > 1 else "use protonet"
             raise ConfigError("algorithm.max_generated", found, f"set it to {size}, or {fewer}")
 
     def init(self, model: Model, generator: torch.Generator) -> Params:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distmeta.algorithms.base import Rate, concatenate, gradient_of, registry
 from distmeta.algorithms.finetune import FineTune
+from distmeta.errors import ConfigError
 from distmeta.inner import expand
 from distmeta.protocols import Model
 from distmeta.types import Batch, Episode, Metrics, Params
@@ -31,6 +32,12 @@ class MultiTask(FineTune):
 
     scale: Rate = 1.0  # of the logits in meta-training; features of unit length want about 10
     trains: ClassVar[bool] = True
+
+    def check(self, model: Model) -> None:
+        """Refuses a scale of logits where there are none, and what `FineTune` refuses."""
+        if self.scale != MultiTask.scale and not model.task.has_classes:
+            raise ConfigError("algorithm.scale", f"{self.scale:g}, and these tasks have no classes", "leave it out")
+        super().check(model)
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
         """θ: the body, and the common head."""

@@ -23,7 +23,8 @@ class ProtoMAML(GradientBased):
     """MAML whose head starts as the nearest-prototype classifier of the support set, and is adapted from there.
 
     −scale ‖f − c‖² is, but for a term that all classes share, linear in f with weight 2 · scale · c and bias
-    −scale ‖c‖². The start depends on the body, so gradients flow through it too.
+    −scale ‖c‖². The start depends on the body, so gradients flow through it too. All second derivatives are there; the
+    paper's experiments leave them out, for want of memory.
     """
 
     scale: Rate = 1.0  # the paper's; features of unit length want about 10

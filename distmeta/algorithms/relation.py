@@ -30,8 +30,9 @@ class Relation:
     """A learned comparison: r_n(x) = σ(v · relu(W [c_n; f(x)] + b) + d) in 0..1, the relation of a text to a class.
 
     c_n is the class's mean support feature. The paper takes the sum, which grows with the shots: a module trained on
-    five would not know one. With loss mse, training minimises mean_n (r_n − 1[n is right])², the paper's objective,
-    and with cross_entropy that of P(n) = r_n / Σ r; outputs are log r_n either way, so that their softmax is this P.
+    five would not know one. Its module begins with convolutions, for features that are images; of vectors, two layers
+    do. With loss mse, training minimises mean_n (r_n − 1[n is right])², the paper's objective, and with cross_entropy
+    that of P(n) = r_n / Σ r; outputs are log r_n either way, so that their softmax is this P.
 
     The module starts as a comparison, or it would first have to find out how: W holds random orthogonal directions, as
     a · (c − f) and as −a · (c − f), whose relu's add up to |a · (c − f)|, and their mean is the distance but for a

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from distmeta.algorithms.base import GradientBased, concatenate, registry
+from distmeta.errors import ConfigError
 from distmeta.protocols import Model
 from distmeta.types import Episode, Metrics, Params
 
@@ -20,10 +21,18 @@ class Reptile(GradientBased):
     """θ ← θ + ε mean_t(θ′_t − θ): with `outer.optimizer: sgd`, ε is `outer.lr`.
 
     The paper has no query set: support and query examples are adapted to together, and the figures of a step are those
-    of the adapted learner on the query examples that it has seen.
+    of the adapted learner on the query examples that it has seen. Each inner step is of plain gradient descent on all
+    of them, where the paper takes a minibatch a step, and in its experiments Adam.
     """
 
     learns_through_steps: ClassVar[bool] = False
+
+    def check(self, model: Model) -> None:
+        """Refuses to learn from no steps, and what `GradientBased` refuses."""
+        if not self.inner_steps:
+            found = "0, and reptile learns from where the inner steps lead"
+            raise ConfigError("inner.steps", found, "set it to 1 or more")
+        super().check(model)
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """Σ_t θ − θ′_t for what is adapted, 0 for what is not."""
