@@ -144,7 +144,8 @@ class OuterConfig(Section):
     weight_decay: NotNegative = 0.0
     momentum: Share = 0.0  # sgd only
     clip_norm: Positive | None = None
-    regularizer: Literal["none", "l2", "l1", "proximal"] = "none"  # ½‖θ‖², ‖θ‖₁, ½‖θ − θ₀‖² with θ₀ the start
+    # ½‖θ‖², ‖θ‖₁, ½‖θ − θ₀‖² with θ₀ the start; not of learned inner rates
+    regularizer: Literal["none", "l2", "l1", "proximal"] = "none"
     regularizer_weight: Annotated[NotNegative, Field(validate_default=True)] = 0.0  # λ
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -21,10 +21,18 @@ class ParameterServer:
         outer: the optimiser and its schedule.
         meta_params: θ to start from, (P,) float32.
         anchor_every: outer steps after which the proximal regulariser's anchor moves up to θ; 0: never.
+        regularized: (P,) which elements of θ the regulariser is of; none: all.
     """
 
-    def __init__(self, outer: OuterConfig, meta_params: np.ndarray, anchor_every: int = 0) -> None:
+    def __init__(
+        self,
+        outer: OuterConfig,
+        meta_params: np.ndarray,
+        anchor_every: int = 0,
+        regularized: np.ndarray | None = None,
+    ) -> None:
         self.outer, self.version, self.anchor_every = outer, 0, anchor_every
+        self._regularized = torch.ones(meta_params.shape) if regularized is None else torch.tensor(regularized)
         self.rejected: list[Rejected] = []
         self._theta = torch.tensor(meta_params, dtype=torch.float32, requires_grad=True)
         self._anchor = self._theta.detach().clone()
@@ -77,8 +85,10 @@ class ParameterServer:
         return {"outer/grad_norm": norm, "outer/lr": rate}
 
     def _regularizer_gradient(self) -> torch.Tensor | float:
-        """λ∇R(θ)."""
-        theta, weight = self._theta.detach(), self.outer.regularizer_weight
+        """λ∇R(θ), 0 for what R is not of."""
+        if self.outer.regularizer == "none":
+            return 0.0
+        theta, weight = self._theta.detach(), self.outer.regularizer_weight * self._regularized
         match self.outer.regularizer:
             case "l2":
                 return weight * theta
@@ -86,8 +96,6 @@ class ParameterServer:
                 return weight * theta.sign()
             case "proximal":
                 return weight * (theta - self._anchor)
-            case _:
-                return 0.0
 
     def _scale(self, step: int) -> float:
         """Share of `outer.lr` at a step, counted from 0: a linear warm-up, then the schedule down to 0 at the end."""

@@ -62,6 +62,10 @@ class RunSetup:
         return Worker(name, self.model.build(self.task, device), self.task, self.layout, device, teacher)
 
     def make_coordinator(self, pool: Pool) -> Coordinator:
-        """Builds the parameter server and its coordinator."""
-        server = ParameterServer(self.outer, self.meta_params, self.anchor_every)
+        """Builds the parameter server and its coordinator.
+
+        The regulariser is of the learner's parameters: not of rates that are meta-learned, which say how it learns.
+        """
+        regularized = np.repeat([not name.startswith("meta.rate.") for name in self.layout.names], self.layout.sizes)
+        server = ParameterServer(self.outer, self.meta_params, self.anchor_every, regularized)
         return Coordinator(pool, server, self.training, self.outer.meta_batch_size, self.tasks_per_unit)

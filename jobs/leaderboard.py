@@ -106,6 +106,8 @@ def meta_tests(results: Results, rows: Sequence[str], columns: Sequence[str]) ->
 def show(rows: Sequence[dict[str, Any]], which: int) -> str:
     """Mean over splits and its interval: of the learner (0) or of its baseline of that number."""
     chosen = [row["baselines"][which - 1] if which else row for row in rows]
+    if any("diverged" in row for row in chosen):
+        return "diverged"
     score, scale = ("accuracy", 100) if "accuracy" in rows[0] else ("mse", 1)
     mean = scale * sum(row[score] for row in chosen) / len(chosen)
     half = scale * sum(row["ci95"] ** 2 for row in chosen) ** 0.5 / len(chosen)

@@ -36,6 +36,8 @@ def test_a_mean_over_splits_and_its_interval(leaderboard: ModuleType) -> None:
     assert leaderboard.show(rows, 0) == "85.0 ± 2.5"
     assert leaderboard.show(rows, 1) == "50.0 ± 1.0"
     assert leaderboard.show([{"mse": 0.5, "ci95": 0.25}], 0) == "0.50 ± 0.25"
+    rows[0]["baselines"] = [{"accuracy": None, "ci95": None, "diverged": "task 3"}]
+    assert leaderboard.show(rows, 1) == "diverged"
 
 
 def stream_run(losses: list[float], best: list[float], accuracies: list[float]) -> dict[str, Any]:

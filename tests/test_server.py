@@ -2,15 +2,18 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from arrays import f32
 from toy import toy_config
 
 from distmeta import train as driver
 from distmeta.config import OuterConfig
 from distmeta.errors import ConfigError, TrainingError
+from distmeta.experiment import build_experiment
 from distmeta.progress import Reporter
 from distmeta.server import ParameterServer
 from distmeta.settings import validate
@@ -147,6 +150,29 @@ def test_one_step_of_each_regularizer(regularizer: Any, expected: list[float]) -
     its.load(first.state())
     its.apply([result(0, [0.0, 0.0, 0.0])])
     assert its.meta_params.tolist() == pytest.approx(expected)
+
+
+def test_only_what_is_regularized_is() -> None:
+    """θ − 0.5 · 0.2 · θ for the first; the second is left alone."""
+    outer = OuterConfig(optimizer="sgd", lr=0.5, regularizer="l2", regularizer_weight=0.2)
+    its = ParameterServer(outer, f32(2.0, 2.0), regularized=np.array([True, False]))
+    its.apply([result(0, [0.0, 0.0])])
+    assert its.meta_params.tolist() == pytest.approx([1.8, 2.0])
+
+
+@pytest.mark.parametrize(("name", "inner"), [("metasgd", {}), ("maml", {"learn_lr": True, "steps": 2})])
+def test_learned_rates_are_not_regularized(tmp_path: Path, name: str, inner: dict[str, Any]) -> None:
+    """R = ½‖θ‖² of the learner's parameters alone: without a gradient of the tasks, a step of 0.1 takes a tenth."""
+    outer = {"optimizer": "sgd", "lr": 0.1, "regularizer": "l2", "regularizer_weight": 1.0}
+    config = toy_config(tmp_path, algorithm__name=name, inner={"lr": 0.3, **inner}, outer={**outer, "steps": 1})
+    setup = build_experiment(config).setup
+    server: Any = setup.make_coordinator(MagicMock()).server
+    server.apply([result(0, [0.0] * setup.layout.size)])
+    before, after = (setup.layout.unflatten(vector) for vector in (setup.meta_params, server.meta_params))
+    rates = {each for each in before if each.startswith("meta.rate.")}
+    assert rates
+    for each, value in before.items():
+        torch.testing.assert_close(after[each], value if each in rates else 0.9 * value)
 
 
 def test_the_regularizer_is_added_to_the_mean_gradient_and_clipped_with_it() -> None:

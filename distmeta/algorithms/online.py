@@ -22,9 +22,10 @@ from distmeta.types import Batch, Params
 class Online(GradientBased):
     """θ is meta-trained on the present task and on remembered ones (`stream.replay`); a task starts near its like.
 
-    The paper starts every task from θ. Here the graph of similar tasks decides too: before its own support, a task
-    takes `warm_steps` on what is kept of its `stream.neighbours` nearest, each by its weight. θ is meta-learned through
-    both. Without a memory, as on tasks outside the stream or in its first round, it starts from θ.
+    The paper keeps all tasks, meets them evenly, and starts every one from θ. Here a buffer of the latest is replayed
+    by similarity, and the graph of similar tasks decides on the start too: before its own support, a task takes
+    `warm_steps` on what is kept of its `stream.neighbours` nearest, each by its weight. θ is meta-learned through both.
+    Without a memory, as on tasks outside the stream or in its first round, it starts from θ.
     """
 
     warm_steps: Steps = 5
