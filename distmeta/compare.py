@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distmeta.errors import CheckpointError
-from distmeta.evaluate import paired
+from distmeta.evaluate import paired, shape_name, table_title
 from distmeta.progress import Reporter
 from distmeta.types import Score
 
@@ -33,7 +33,7 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
     (first, own), *others = evaluations
     for name, its in others:
         if missing := [shape for shape in own if shape not in its]:
-            found = f"was evaluated on other episodes than {first} (such as {missing[0][0]}-way {missing[0][1]}-shot)"
+            found = f"was evaluated on other episodes than {first} (such as {shape_name(*missing[0][:2])})"
             raise CheckpointError(name, found, "evaluate both with the same data, splits and evaluation.* settings")
     rows, results = [], []
     for shape, (score, scores) in own.items():
@@ -44,13 +44,10 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
             compared.append({"run": name, **figures})
             difference = "" if its is own else score.format(figures["difference"], figures["difference_ci95"], "+")
             shown = score.format(figures[score.name], figures["ci95"])
-            rows.append((f"{ways}-way {shots}-shot", name, shown, difference))
+            rows.append((shape_name(ways, shots), name, shown, difference))
         results.append({"ways": ways, "shots": shots, "episodes": len(scores), "runs": compared})
-    unit = " in %" if score.is_share else ""
-    title = (
-        f"Meta-test {score.name}{unit}, ± 95 % interval; {'higher' if score.higher_is_better else 'lower'} is better.\n"
-        f"Difference: the {score.name} of {first} less the row's, paired by episode"
-    )
+    score, _ = next(iter(own.values()))
+    title = table_title(score, "", f"{first}'s")
     reporter.table(title, ("episodes", "run", score.name, "difference"), rows)
     return {"meta_test": results}
 

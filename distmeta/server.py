@@ -32,7 +32,7 @@ class ParameterServer:
         regularized: np.ndarray | None = None,
     ) -> None:
         self.outer, self.version, self.anchor_every = outer, 0, anchor_every
-        self._regularized = torch.ones(meta_params.shape) if regularized is None else torch.tensor(regularized)
+        self._regularized = 1.0 if regularized is None else torch.tensor(regularized)
         self.rejected: list[Rejected] = []
         self._theta = torch.tensor(meta_params, dtype=torch.float32, requires_grad=True)
         self._anchor = self._theta.detach().clone()

@@ -66,6 +66,7 @@ class RunSetup:
 
         The regulariser is of the learner's parameters: not of rates that are meta-learned, which say how it learns.
         """
-        regularized = np.repeat([not name.startswith("meta.rate.") for name in self.layout.names], self.layout.sizes)
+        of_learner = [not name.startswith("meta.rate.") for name in self.layout.names]
+        regularized = None if all(of_learner) else np.repeat(of_learner, self.layout.sizes)
         server = ParameterServer(self.outer, self.meta_params, self.anchor_every, regularized)
         return Coordinator(pool, server, self.training, self.outer.meta_batch_size, self.tasks_per_unit)

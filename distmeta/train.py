@@ -16,7 +16,7 @@ from distmeta.backends import Coordination, open_backend
 from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
 from distmeta.errors import CheckpointError
-from distmeta.evaluate import adaptation_curve, meta_test, meta_validation, table_rows
+from distmeta.evaluate import adaptation_curve, meta_test, meta_validation, table_rows, table_title
 from distmeta.experiment import Experiment, build_experiment
 from distmeta.params import sha256
 from distmeta.progress import Reporter
@@ -183,11 +183,7 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
         path = opened.run_dir / "adaptation_curve.png"
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)
         tracker.log_artifact(path)
-    title = (
-        f"Meta-test {score.name}{score.unit and ' in %'} on {experiment.config.evaluation.episodes} episodes, "
-        f"± 95 % interval; {'higher' if score.higher_is_better else 'lower'} is better.\n"
-        f"Difference: the meta-trained learner's {score.name} less the row's, paired by episode"
-    )
+    title = table_title(score, f" on {experiment.config.evaluation.episodes} episodes", "the meta-trained learner's")
     table = [("episodes", "learner", score.name, "difference"), *table_rows(rows, score)]
     opened.reporter.table(title, table[0], table[1:])
     lines = [table[0], ("---",) * 4, *table[1:]]

@@ -13,9 +13,11 @@ from distmeta.errors import CheckpointError
 from distmeta.progress import Reporter
 
 
-def evaluated(folder: Path, scores: list[float], shots: int = 1, manifest: str = "m", **score: Any) -> tuple[str, Path]:
+def evaluated(
+    folder: Path, scores: list[float], shots: int = 1, manifest: str = "m", ways: int = 5, **score: Any
+) -> tuple[str, Path]:
     kind = {"name": "accuracy", "is_share": True, "higher_is_better": True, **score}
-    content = {"ways": 5, "shots": shots, "manifest_sha256": manifest, "score": kind, "scores": scores}
+    content = {"ways": ways, "shots": shots, "manifest_sha256": manifest, "score": kind, "scores": scores}
     folder.mkdir(exist_ok=True)
     (folder / f"scores-5way-{shots}shot.json").write_text(json.dumps(content))
     return folder.name, folder
@@ -40,7 +42,7 @@ def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
     assert other["difference_ci95"] == pytest.approx(0, abs=1e-12)
     text = shown.console.file.getvalue()  # type: ignore[attr-defined]
     assert "+10.0 ± 0.0" in text
-    assert "the accuracy of a less the row's" in text
+    assert "a's accuracy less the row's" in text
 
 
 def test_shapes_are_listed_by_shots(tmp_path: Path) -> None:
@@ -50,10 +52,14 @@ def test_shapes_are_listed_by_shots(tmp_path: Path) -> None:
 
 def test_a_score_of_which_less_is_better(tmp_path: Path) -> None:
     kind: dict[str, Any] = {"name": "mse", "is_share": False, "higher_is_better": False}
-    runs = [evaluated(tmp_path / "a", [1.0, 2.0], **kind), evaluated(tmp_path / "b", [2.0, 4.0], **kind)]
+    runs = [
+        evaluated(tmp_path / name, scores, ways=1, **kind) for name, scores in (("a", [1.0, 2.0]), ("b", [2.0, 4.0]))
+    ]
     shown = reporter()
     assert compare(runs, shown)["meta_test"][0]["runs"][1]["difference"] == -1.5
-    assert "lower is better" in shown.console.file.getvalue()  # type: ignore[attr-defined]
+    text = " ".join(shown.console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "lower is better" in text
+    assert "way" not in text  # tasks without classes have none
 
 
 def test_other_episodes_are_refused(tmp_path: Path) -> None:
