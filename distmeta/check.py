@@ -31,8 +31,10 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     for name, split in experiment.splits.items():
         reporter.note(f"  {name}: {split.sample}")
     reporter.note(f"adapted to each task: {', '.join(summary['adapted']) or 'nothing'}")
+    joining = config.cluster.range.min < plan["workers"]
     reporter.note(
-        f"plan: {plan['backend']}, {plan['workers']} workers ({plan['cpus_per_worker']:g} CPU, "
+        f"plan: {plan['backend']}, {'up to ' if joining else ''}{plan['workers']} workers "
+        f"({plan['cpus_per_worker']:g} CPU, "
         f"{'GPU if there is one' if plan['gpus_per_worker'] is None else str(plan['gpus_per_worker']) + ' GPU'} each) "
         f"and a server; {plan['outer_steps']} outer steps of {plan['meta_batch_size']} episodes in "
         f"{plan['units_per_step']} units"
@@ -63,7 +65,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
         "adapted": adapted,
         "plan": {
             "backend": config.cluster.backend,
-            "workers": config.cluster.workers if config.cluster.backend == "ray" else 1,
+            "workers": config.cluster.range.max if config.cluster.backend == "ray" else 1,
             "cpus_per_worker": config.cluster.cpus_per_worker,
             "gpus_per_worker": config.cluster.gpus_per_worker,
             "outer_steps": config.outer.steps,

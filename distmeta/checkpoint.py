@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distmeta.errors import CheckpointError
@@ -33,11 +34,24 @@ def save(run_dir: Path, state: ServerState, identity: dict[str, str], keep: int)
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        CheckpointError: it cannot be written; earlier ones are as they were.
     """
     folder = run_dir / FOLDER
-    final = folder / f"step-{state.counters['version']:08d}"
+    try:
+        return _save(folder, state, identity, keep)
+    except (OSError, SafetensorError) as error:
+        remedy = f"make room or allow writing, then `distmeta train --resume {run_dir}`"
+        raise CheckpointError(str(folder), f"a checkpoint cannot be written ({error})", remedy) from error
+    finally:
+        for aside in folder.glob(".step-*"):  # also what a process that was killed has left
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _save(folder: Path, state: ServerState, identity: dict[str, str], keep: int) -> Path:
+    final = _folder(folder, state.counters["version"])
     aside = folder / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save_file(state.arrays, aside / TENSORS)
     document = {"counters": state.counters, "rejected": state.rejected, "identity": identity}
@@ -45,26 +59,31 @@ def save(run_dir: Path, state: ServerState, identity: dict[str, str], keep: int)
     (aside / SUMS).write_text(_sums(aside), encoding="utf-8")
     for path in (*aside.iterdir(), aside):
         _sync(path)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():  # from before the run went back to an earlier step
+        final.rename(aside.with_suffix(".old"))
     aside.rename(final)
     _sync(folder)
-    for old in _folders(run_dir)[:-keep]:
+    for old in _folders(folder)[:-keep]:
         shutil.rmtree(old)
     return final
 
 
-def load(run_dir: Path) -> tuple[ServerState, dict[str, str]]:
-    """Reads the newest checkpoint.
+def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str, str]]:
+    """Reads a checkpoint: that of an outer step, or the newest.
 
     Raises:
         CheckpointError: there is none, or it is not what was written.
     """
-    folders = _folders(run_dir)
+    folders = _folders(run_dir / FOLDER)
     if not folders:
         raise CheckpointError(str(run_dir), "has no checkpoint", "start a new run with `distmeta train CONFIG`")
-    folder = folders[-1]
-    older = f"{folders[-2].name} is used" if len(folders) > 1 else "start a new run"
-    remedy = f"restore it from a backup, or delete the folder and {older}"
+    folder = folders[-1] if step is None else _folder(run_dir / FOLDER, step)
+    others = [other for other in folders if other != folder]
+    if folder not in folders:
+        steps = ", ".join(str(_step(other)) for other in others)
+        raise CheckpointError("--step", f"{run_dir} has no checkpoint of outer step {step}", f"choose among {steps}")
+    instead = f"take the one before with `--step {_step(others[-1])}`" if others else "start a new run"
+    remedy = f"restore it from a backup, or {instead}"
     try:
         written, found = (folder / SUMS).read_text(encoding="utf-8"), _sums(folder)
     except (OSError, UnicodeDecodeError) as error:
@@ -77,9 +96,17 @@ def load(run_dir: Path) -> tuple[ServerState, dict[str, str]]:
     return state, document["identity"]
 
 
-def _folders(run_dir: Path) -> list[Path]:
+def _folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def _folders(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted((run_dir / FOLDER).glob("step-*"))
+    return sorted(folder.glob("step-*"))
 
 
 def _sums(folder: Path) -> str:

@@ -6,13 +6,13 @@ line and exit code 2, training that cannot go on is 1, Ctrl-C is 130.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -26,6 +26,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an M
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings such as outer.steps=50.")
 ]
+Step = Annotated[int | None, typer.Option(min=0, help="The outer step of the checkpoint; by default the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -37,6 +38,7 @@ def train(
         str | None,
         typer.Option(metavar="RUN", help="Go on with a run, exactly where its last checkpoint left it."),
     ] = None,
+    step: Step = None,
     as_json: Json = False,
 ) -> None:
     """Meta-train, then evaluate on meta-test."""
@@ -53,26 +55,31 @@ def train(
         elif config:
             given = load_config(config, settings)
         run_dir = resolve(resume, settings)
-        with _resumable(run_dir), Reporter() as reporter:
-            _print(driver.resume(run_dir, settings, reporter, given), as_json)
+        with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
+            result = driver.resume(run_dir, settings, reporter, given, step)
+        _print(result, as_json)
         return
+    if step is not None:
+        raise ConfigError("--step", "names a checkpoint to go on from", "give --resume RUN too")
     if config is None:
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
     run_config = load_config(config, overrides or [])
     run_dir = Path(run_config.run_dir).expanduser() if run_config.run_dir else default_run_dir(config)
-    with _resumable(run_dir), Reporter() as reporter:
-        _print(driver.train(run_config, run_dir, reporter), as_json)
+    with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
+        result = driver.train(run_config, run_dir, reporter)
+    _print(result, as_json)
 
 
 @app.command()
-def evaluate(run: Run, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Evaluate a run's newest checkpoint on its fixed meta-test episodes."""
+def evaluate(run: Run, overrides: Overrides = None, step: Step = None, as_json: Json = False) -> None:
+    """Evaluate a run's newest checkpoint, or that of --step, on its fixed meta-test episodes."""
     from distmeta import train as driver
     from distmeta.progress import Reporter
     from distmeta.runs import resolve
 
-    with Reporter() as reporter:
-        _print(driver.evaluate(resolve(run, overrides or []), overrides or [], reporter), as_json)
+    with _clean_stdout(), Reporter() as reporter:
+        result = driver.evaluate(resolve(run, overrides or []), overrides or [], reporter, step)
+    _print(result, as_json)
 
 
 @app.command()
@@ -116,6 +123,16 @@ def submit(
 
 
 @app.command()
+def sync(run: Annotated[str, typer.Argument(metavar="RUN", help="The directory of a run that has ended.")]) -> None:
+    """Send to MLflow what a run could not send while MLflow was away."""
+    from distmeta import runs, tracking
+
+    config, about = runs.read(Path(run), [])
+    count = tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], Path(run))
+    print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
+
+
+@app.command()
 def ui(
     uri: Annotated[str | None, typer.Option(help="MLflow's store; by default the one in this directory.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
@@ -132,16 +149,21 @@ def ui(
     os.execv(command[0], command)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _resumable(run_dir: Path) -> Iterator[None]:
     """Says after Ctrl-C how to go on."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         kept = any((run_dir / "checkpoints").glob("step-*"))
         how = f"go on with `distmeta train --resume {run_dir}`" if kept else "there is no checkpoint yet to go on from"
         print(f"distmeta: interrupted; {how}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(error, "code", 130)) from None
+
+
+def _clean_stdout() -> contextlib.redirect_stdout[TextIO]:
+    """Sends to stderr what others say on stdout, such as Ray of a worker that died: it is for results alone."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:

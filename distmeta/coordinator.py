@@ -1,45 +1,65 @@
-"""The coordinator: who works on which unit, and what to do when a worker is lost.
+"""The coordinator: which meta-batches are worked on under which version of θ, and when they are applied.
 
-It knows units and versions; what a gradient means is the aggregator's business, how a worker is reached the pool's.
+It knows units and versions; what a gradient means is the aggregator's business, who does a unit the dispatcher's.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
-from distmeta.errors import DivergedError, TrainingError
+from distmeta.config import ClusterConfig, OuterConfig
+from distmeta.dispatch import Clock, Dispatcher, Round
+from distmeta.errors import DivergedError, GradientsLostError
 from distmeta.protocols import Aggregator, Pool
-from distmeta.types import Lost, ServerState, StepReport, Unit, UnitResult, Work
-
-MAX_LOSSES = 20  # workers lost in one meta-batch or evaluation before the run is given up
+from distmeta.types import ServerState, StepReport, UnitResult, Work
 
 
 class Coordinator:
     """Drives a pool of workers through meta-batches and evaluations.
 
+    Meta-batches are applied in order, each whole, so that each holds its own episodes once, whoever is fast. With
+    `cluster.max_staleness` S > 0 the workers are ahead by up to S of them: a gradient is never older than S versions.
+    That is the bounded delay of Qirong Ho et al. More Effective Distributed ML via a Stale Synchronous Parallel
+    Parameter Server. NIPS 2013. https://papers.nips.cc/paper/4894, where it bounds workers' clocks.
+
     Args:
         pool: the workers.
         server: owner of θ.
         training: what each training unit is.
-        meta_batch_size: episodes in an outer step.
-        tasks_per_unit: episodes in a unit. It shapes the sums of floating-point numbers, so it is never derived from
-            the number of workers.
+        outer: the episodes in an outer step, and how many steps there are.
+        cluster: deadlines, staleness, and the episodes in a unit. The last shape the sums of floating-point numbers, so
+            they are never derived from the number of workers.
+        clock: seconds, of which differences are taken.
     """
 
     def __init__(
-        self, pool: Pool, server: Aggregator, training: Work, meta_batch_size: int, tasks_per_unit: int
+        self,
+        pool: Pool,
+        server: Aggregator,
+        training: Work,
+        outer: OuterConfig,
+        cluster: ClusterConfig,
+        clock: Clock = time.monotonic,
     ) -> None:
-        self.pool, self.server, self.training = pool, server, training
-        self.meta_batch_size, self.tasks_per_unit = meta_batch_size, tasks_per_unit
+        self.server, self.training = server, training
+        self.outer, self.cluster, self.clock = outer, cluster, clock
+        self.dispatcher = Dispatcher(pool, cluster, clock)
         self._initial = server.meta_params
+        self._lock = threading.Lock()  # of the server, which `halt` reads from another thread
+        self._is_whole, self._reports = True, list[StepReport]()
+        self._open = deque[Round]()  # meta-batches from that of the server's version on
 
     def advance(self, steps: int) -> list[StepReport]:
         """Runs that many outer steps."""
-        return [self._outer_step() for _ in range(steps)]
+        self._reports = []
+        for _ in range(steps):
+            self._outer_step()
+        return self._reports
 
     def evaluate(
         self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
@@ -49,8 +69,10 @@ class Coordinator:
         Raises:
             DivergedError: a task whose figures are not finite; no other value may stand in for it.
         """
+        round = Round.cut(work, first_index, count, per_unit)
         vector = self._initial if initial else self.server.meta_params
-        results = self._run(work, _units(self.server.version, first_index, count, per_unit), vector)
+        self.dispatcher.work_on([round], self.server.version, vector)
+        results = round.in_order()
         if rejected := [task for result in results for task in result.rejected]:
             first, others = rejected[0], len(rejected) - 1
             raise DivergedError(
@@ -68,47 +90,49 @@ class Coordinator:
     def load(self, state: ServerState) -> None:
         """Goes back to a state."""
         self.server.load(state)
+        self._open.clear()
 
-    def _outer_step(self) -> StepReport:
-        started = time.perf_counter()
-        version = self.server.version
-        units = _units(version, version * self.meta_batch_size, self.meta_batch_size, self.tasks_per_unit)
-        results = self._run(self.training, units, self.server.meta_params)
-        report = self.server.apply(results)
-        seconds = time.perf_counter() - started
+    def halt(self) -> tuple[ServerState, list[StepReport]] | None:
+        """What an interrupted `advance` has come to: the state after the last whole step, and the steps' reports.
+
+        It may be called from another thread. None where an update was interrupted half-way.
+        """
+        with self._lock:
+            return (self.server.state(), list(self._reports)) if self._is_whole else None
+
+    def _outer_step(self) -> None:
+        started = self.clock()
+        version, size = self.server.version, self.outer.meta_batch_size
+        last = max(version, min(version + self.cluster.max_staleness, self.outer.steps - 1))
+        for number in range(version + len(self._open), last + 1):
+            self._open.append(Round.cut(self.training, number * size, size, self.cluster.tasks_per_unit))
+        while True:
+            self.dispatcher.work_on(self._open, version, self.server.meta_params)
+            try:
+                report = self._apply(self._open[0].in_order())
+                break
+            except GradientsLostError as error:
+                self._open[0].redo(error.positions)
+        seconds = max(self.clock() - started, 1e-6)  # two meta-batches may have become whole at once
         report.metrics["time/step_seconds"] = seconds
-        report.metrics["time/worker_seconds"] = sum(result.seconds for result in results)
-        report.metrics["time/tasks_per_second"] = self.meta_batch_size / seconds
-        return report
+        report.metrics["time/tasks_per_second"] = size / seconds
 
-    def _run(self, work: Work, units: Iterable[Unit], vector: np.ndarray) -> list[UnitResult]:
-        """Has every unit done at least once and returns each once, in index order."""
-        handle = self.pool.publish(vector)
-        units = list(units)
-        waiting = deque(units)
-        running: dict[str, Unit] = {}
-        results: dict[Unit, UnitResult] = {}
-        losses = 0
-        while len(results) < len(units):
-            for worker in self.pool.workers:
-                if waiting and worker not in running:
-                    running[worker] = waiting.popleft()
-                    self.pool.submit(worker, work, running[worker], handle)
-            for event in self.pool.wait():
-                unit = running.pop(event.worker)
-                if isinstance(event, Lost):
-                    waiting.appendleft(unit)
-                    losses += 1
-                    if losses > MAX_LOSSES:
-                        raise TrainingError(
-                            f"worker {event.worker} was lost, the {losses}th loss in one round: {event.reason}"
-                        )
-                else:
-                    results[unit] = event.result
-        return [results[unit] for unit in units]
-
-
-def _units(version: int, first: int, count: int, size: int) -> list[Unit]:
-    """Cuts `count` episodes from `first` into units of `size`, the last one shorter where it must be."""
-    end = first + count
-    return [Unit(version, start, min(size, end - start)) for start in range(first, end, size)]
+    def _apply(self, results: Sequence[UnitResult]) -> StepReport:
+        """The update, and what is to be said of it, as one piece to `halt`."""
+        dispatcher = self.dispatcher
+        with self._lock:
+            self._is_whole = False
+            try:
+                report = self.server.apply(results, dispatcher.pool.add)
+            except GradientsLostError:
+                self._is_whole = True
+                raise
+            self._open.popleft()
+            report.metrics["time/worker_seconds"] = sum(result.seconds for result in results)
+            report.metrics["cluster/workers"] = float(len(dispatcher.pool.workers))
+            report.metrics.update({f"cluster/{name}": float(count) for name, count in dispatcher.counts.items()})
+            done = dispatcher.counts["units"] + dispatcher.counts["dropped_duplicates"]
+            report.metrics["cluster/dropped_share"] = dispatcher.counts["dropped_duplicates"] / done
+            self._reports.append(report)
+            self._is_whole = True
+            return report

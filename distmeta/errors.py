@@ -5,7 +5,7 @@ actor starts. Anything else propagates with its traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -51,6 +51,14 @@ class TrackingError(UserError):
 
 class TrainingError(RuntimeError):
     """Training that cannot go on: too many tasks with a gradient that is not finite, workers that keep dying."""
+
+
+class GradientsLostError(RuntimeError):
+    """Gradients that lay on a machine that was lost; `positions` says which of those that were to be added."""
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        super().__init__(f"{len(positions)} gradients were lost")
+        self.positions = tuple(positions)
 
 
 class DivergedError(TrainingError):

@@ -74,6 +74,10 @@ class Experiment:
         if self.config.stream.steps_per_task:
             deciding["stream"] = config["stream"]
         deciding["tasks_per_unit"] = config["cluster"]["tasks_per_unit"]
+        if self.config.cluster.max_staleness:
+            deciding |= {name: config["cluster"][name] for name in ("max_staleness", "staleness_alpha")}
+        if self.config.cluster.compression != "none":
+            deciding["compression"] = config["cluster"]["compression"]
         for name in ("path", "cache", "splits"):
             deciding["data"].pop(name)  # where the data lies does not matter: its content is hashed below
         deciding["model"].pop("path")
@@ -162,8 +166,7 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
         layout.flatten(theta),
         config.outer,
         training,
-        config.cluster.tasks_per_unit,
-        config.cluster.deterministic,
+        config.cluster,
     )
     if isinstance(learner, Proximal):
         setup = replace(setup, outer=learner.penalise(config.outer), anchor_every=config.stream.steps_per_task)

@@ -54,6 +54,32 @@ def adaptation_curve(
     return figure
 
 
+def staleness(counts: Mapping[int, int], path: str | Path) -> Figure:
+    """Draws how many units' gradients were how many versions old, as a PNG.
+
+    Args:
+        counts: units by age.
+        path: the PNG file.
+
+    Returns:
+        The figure that was written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    total = sum(counts.values())
+    bars = axes.bar(list(counts), list(counts.values()))
+    axes.bar_label(bars, [f"{100 * count / total:.0f} %" for count in counts.values()])
+    axes.set_xlabel("staleness (versions)")
+    axes.set_ylabel("units")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    FigureCanvasAgg(figure).print_png(str(path))
+    return figure
+
+
 def task_graph(titles: Sequence[str], edges: Sequence[tuple[int, int, float]], path: str | Path) -> Figure:
     """Draws rounds from left to right, each on its task's line, and which earlier ones each of them leans on, as a PNG.
 

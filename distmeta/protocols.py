@@ -11,7 +11,7 @@ Axes are those of `distmeta.types`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from distmeta.types import (
     Done,
     Episode,
     Inputs,
+    Leaf,
     Lost,
     Metrics,
     Params,
@@ -127,9 +128,11 @@ class MetaLearner(Protocol):
 class Pool(Protocol):
     """Workers that each do one unit at a time."""
 
+    can_race: ClassVar[bool]  # whether a second copy of a unit may be faster than the first
+
     @property
     def workers(self) -> Sequence[str]:
-        """Their names."""
+        """The names of those that can be given a unit; they may join and leave at any time."""
 
     def publish(self, vector: np.ndarray) -> Any:
         """Makes a flat vector of meta-parameters readable by all workers; returns a handle for `submit`."""
@@ -137,8 +140,18 @@ class Pool(Protocol):
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
         """Starts a unit on an idle worker."""
 
-    def wait(self) -> list[Done | Lost]:
-        """Blocks until something has happened."""
+    def wait(self, seconds: float) -> list[Done | Lost]:
+        """Blocks until something has happened, or nothing has for so long."""
+
+    def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
+        """(P,) float32, the weighted sum of results' gradients in their order (see `distmeta.reduction`).
+
+        Raises:
+            GradientsLostError: some went down with the machine they lay on, and must be worked out again.
+        """
+
+    def replace(self, worker: str) -> None:
+        """Ends a worker that does not answer and starts another of its name; `wait` tells of it as lost."""
 
 
 class Aggregator(Protocol):
@@ -152,8 +165,11 @@ class Aggregator(Protocol):
     def meta_params(self) -> np.ndarray:
         """A copy of θ, (P,) float32."""
 
-    def apply(self, results: Sequence[UnitResult]) -> StepReport:
-        """Adds the gradients in the order given, clips, updates θ, and counts the version up."""
+    def apply(self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray]) -> StepReport:
+        """Has the gradients added in the order given, clips, updates θ, and counts the version up.
+
+        What `add` raises is raised before anything has changed.
+        """
 
     def state(self) -> ServerState:
         """A copy of everything `load` needs."""

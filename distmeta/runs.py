@@ -13,6 +13,7 @@ RUN/config.yaml        the resolved configuration
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,16 @@ RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps
 
 
 def require_new(run_dir: Path) -> None:
-    """Raises a `ConfigError` where something lies already."""
+    """Raises a `ConfigError` where something lies already, or nothing can be made."""
     if run_dir.exists():
         raise ConfigError(
             "run_dir",
             f"{run_dir} exists",
             f"choose another, or go on with `distmeta train --resume {run_dir}`",
         )
+    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", f"{parent} cannot be written to", "choose another place")
 
 
 def absolute(config: RunConfig) -> RunConfig:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
 import torch
 
+from distmeta import reduction
 from distmeta.config import OuterConfig
 from distmeta.errors import TrainingError
-from distmeta.types import Rejected, ServerState, StepReport, UnitResult
+from distmeta.types import Leaf, Rejected, ServerState, StepReport, UnitResult
+
+STALENESS = "staleness_"  # a counter of a state: + versions
 
 
 class ParameterServer:
@@ -22,6 +26,10 @@ class ParameterServer:
         meta_params: θ to start from, (P,) float32.
         anchor_every: outer steps after which the proximal regulariser's anchor moves up to θ; 0: never.
         regularized: (P,) which elements of θ the regulariser is of; none: all.
+        staleness_alpha: none where no gradient is older than θ. Else one that is s versions old counts 1/(1+s)^alpha
+            (Wei Zhang et al. Staleness-aware Async-SGD for Distributed Deep Learning. IJCAI 2016.
+            https://arxiv.org/abs/1511.05950 divides by s). The sum is divided by the number of tasks all the same, so
+            that old gradients make a step smaller.
     """
 
     def __init__(
@@ -30,9 +38,11 @@ class ParameterServer:
         meta_params: np.ndarray,
         anchor_every: int = 0,
         regularized: np.ndarray | None = None,
+        staleness_alpha: float | None = None,
     ) -> None:
         self.outer, self.version, self.anchor_every = outer, 0, anchor_every
         self._regularized = 1.0 if regularized is None else torch.tensor(regularized)
+        self.staleness_alpha, self.staleness = staleness_alpha, Counter[int]()
         self.rejected: list[Rejected] = []
         self._theta = torch.tensor(meta_params, dtype=torch.float32, requires_grad=True)
         self._anchor = self._theta.detach().clone()
@@ -43,18 +53,21 @@ class ParameterServer:
         """A copy of θ, (P,) float32."""
         return self._theta.detach().numpy().copy()
 
-    def apply(self, results: Sequence[UnitResult]) -> StepReport:
+    def apply(
+        self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray] = reduction.add
+    ) -> StepReport:
         """One outer step on a whole meta-batch, its units in index order: the order of the additions is the result.
 
         Raises:
             TrainingError: more tasks without a finite gradient than `outer.max_bad_tasks`.
         """
+        assert all(result.gradient is not None for result in results), "an evaluation's result"
+        ages = [self.version - result.unit.version for result in results]
+        weights = [(1 + age) ** -(self.staleness_alpha or 0.0) for age in ages]
+        total = add([(result.gradient, weight) for result, weight in zip(results, weights, strict=True)])
         if self.anchor_every and self.version % self.anchor_every == 0:
             self._anchor = self._theta.detach().clone()
-        total = np.zeros(self._theta.shape, np.float32)
-        for result in results:
-            assert result.gradient is not None, "an evaluation's result was handed to the server"
-            total += result.gradient
+        self.staleness.update(ages)
         rejected = tuple(task for result in results for task in result.rejected)
         self.rejected += rejected
         if len(self.rejected) > self.outer.max_bad_tasks:
@@ -68,11 +81,16 @@ class ParameterServer:
         metrics = {f"meta_train/{name}": value for name, value in _means(results).items()}
         metrics |= self._step(total, accepted) if accepted else {}
         metrics["outer/rejected_tasks"] = float(len(self.rejected))
+        if self.staleness_alpha is not None:
+            metrics |= {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
         self.version += 1
         return StepReport(self.version, metrics, rejected)
 
     def _step(self, total: np.ndarray, tasks: int) -> dict[str, float]:
-        gradient = torch.from_numpy(total) / tasks + self._regularizer_gradient()
+        # What Ray hands out cannot be written to, which torch warns of.
+        gradient = (
+            torch.from_numpy(total if total.flags.writeable else total.copy()) / tasks + self._regularizer_gradient()
+        )
         norm = float(torch.linalg.vector_norm(gradient))
         if self.outer.clip_norm is not None and norm > self.outer.clip_norm:
             gradient *= self.outer.clip_norm / norm
@@ -122,7 +140,12 @@ class ParameterServer:
         if self.anchor_every:
             arrays["anchor"] = self._anchor.numpy().copy()
         rejected = [asdict(task) for task in self.rejected]
-        return ServerState({"meta_params": self.meta_params, **arrays}, {"version": self.version}, rejected)
+        ages = (
+            {}
+            if self.staleness_alpha is None
+            else {STALENESS + str(age): count for age, count in sorted(self.staleness.items())}
+        )
+        return ServerState({"meta_params": self.meta_params, **arrays}, {"version": self.version, **ages}, rejected)
 
     def load(self, state: ServerState) -> None:
         """Goes back to a state."""
@@ -138,8 +161,14 @@ class ParameterServer:
         }
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": groups})
-        self.version = state.counters["version"]
+        self.version, self.staleness = state.counters["version"], Counter(staleness(state))
         self.rejected = [Rejected(task["index"], tuple(task["names"]), task["reason"]) for task in state.rejected]
+
+
+def staleness(state: ServerState) -> dict[int, int]:
+    """How many units' gradients were how many versions old when they were applied."""
+    prefix = STALENESS
+    return {int(name.removeprefix(prefix)): n for name, n in state.counters.items() if name.startswith(prefix)}
 
 
 def _means(results: Sequence[UnitResult]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from distmeta.config import OuterConfig
+from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.coordinator import Coordinator
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build
 from distmeta.params import Layout
@@ -45,21 +45,21 @@ class RunSetup:
     meta_params: np.ndarray
     outer: OuterConfig
     training: Work
-    tasks_per_unit: int
-    deterministic: bool
+    cluster: ClusterConfig
     teacher: RunSetup | None = None  # meets the same episodes in meta-training
     anchor_every: int = 0  # outer steps after which the proximal regulariser's anchor moves up to θ; 0: never
 
     def make_worker(self, name: str, device: str) -> Worker:
         """Builds a worker on a device."""
-        if device != "cpu" and self.deterministic:
+        if device != "cpu" and self.cluster.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses its kernels freely
             torch.use_deterministic_algorithms(True)
         teacher = None
         if self.teacher is not None:
             worker = self.teacher.make_worker(f"teacher of {name}", device)
             teacher = Teacher(worker, self.teacher.training, self.teacher.meta_params)
-        return Worker(name, self.model.build(self.task, device), self.task, self.layout, device, teacher)
+        packed = self.cluster.compression == "bf16"
+        return Worker(name, self.model.build(self.task, device), self.task, self.layout, device, teacher, packed)
 
     def make_coordinator(self, pool: Pool) -> Coordinator:
         """Builds the parameter server and its coordinator.
@@ -68,5 +68,11 @@ class RunSetup:
         """
         of_learner = [not name.startswith("meta.rate.") for name in self.layout.names]
         regularized = None if all(of_learner) else np.repeat(of_learner, self.layout.sizes)
-        server = ParameterServer(self.outer, self.meta_params, self.anchor_every, regularized)
-        return Coordinator(pool, server, self.training, self.outer.meta_batch_size, self.tasks_per_unit)
+        server = ParameterServer(
+            self.outer,
+            self.meta_params,
+            self.anchor_every,
+            regularized,
+            self.cluster.staleness_alpha if self.cluster.max_staleness else None,
+        )
+        return Coordinator(pool, server, self.training, self.outer, self.cluster)

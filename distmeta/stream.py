@@ -187,6 +187,12 @@ def check_stream(config: RunConfig) -> None:
     for key, wrong, found, remedy in (
         ("data.kind", config.data.kind != "classification", f"{config.data.kind} with a stream", "use classification"),
         ("outer.steps", config.outer.steps != total, f"{config.outer.steps}", f"a stream of that size has {total}"),
+        (
+            "cluster.max_staleness",
+            config.cluster.max_staleness,
+            "with a stream, whose rounds are in order",
+            "leave it out",
+        ),
         ("episodes.label_mixing", config.episodes.label_mixing, "mixed tasks with a stream", "leave it out"),
         (
             "algorithm.teacher",

@@ -20,7 +20,10 @@ from distmeta.evaluate import adaptation_curve, meta_test, meta_validation, tabl
 from distmeta.experiment import Experiment, build_experiment
 from distmeta.params import sha256
 from distmeta.progress import Reporter
+from distmeta.server import staleness
+from distmeta.stop import Stopper, stopper
 from distmeta.tracking import Tracker
+from distmeta.types import ServerState
 
 REPORT_SECONDS = 0.5  # of training between two reports to the driver
 
@@ -34,6 +37,7 @@ class OpenRun:
     tracker: Tracker
     run_dir: Path
     reporter: Reporter
+    asked: Stopper
 
 
 def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
@@ -50,28 +54,31 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
         return _train_and_test(opened, 0)
 
 
-def resume(run_dir: Path, overrides: list[str], reporter: Reporter, given: RunConfig | None = None) -> dict[str, Any]:
-    """Goes on from a run's newest checkpoint; the result is that of a run that was never stopped.
+def resume(
+    run_dir: Path, overrides: list[str], reporter: Reporter, given: RunConfig | None = None, step: int | None = None
+) -> dict[str, Any]:
+    """Goes on from a run's checkpoint; the result is that of a run that was never stopped.
 
     Args:
         run_dir: the run.
         overrides: settings that do not change the result.
         reporter: where progress is shown.
         given: a configuration to use instead of the run's own; refused unless it decides on the same result.
+        step: of the checkpoint; none: the newest.
     """
     config, run = runs.read(run_dir, [] if given else overrides)
     config = runs.absolute(given) if given else config
-    state, identity = checkpoint.load(run_dir)
+    state, identity = checkpoint.load(run_dir, step)
     with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
         opened.coordination.load(state)
         reporter.note(f"going on from outer step {state.counters['version']}")
-        return _train_and_test(opened, state.counters["version"])
+        return _train_and_test(opened, state.counters["version"], is_kept=True)
 
 
-def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
-    """Evaluates a run's newest checkpoint on meta-test."""
+def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
+    """Evaluates a run's checkpoint, the newest or that of a step, on meta-test."""
     config, run = runs.read(run_dir, overrides)
-    state, identity = checkpoint.load(run_dir)
+    state, identity = checkpoint.load(run_dir, step)
     with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
         opened.coordination.load(state)
         return _test(opened, stored(run_dir))
@@ -98,7 +105,8 @@ def _open(
                 "restore it, or start a new run",
             )
     reporter.note(describe(experiment))
-    with open_backend(config.cluster) as backend:
+    with stopper() as asked, open_backend(config.cluster) as backend:
+        asked.listen()  # Ray has set handlers of its own
         coordination = backend.start(experiment.setup, reporter.note)
         tracker = Tracker.start(
             uri,
@@ -115,7 +123,7 @@ def _open(
                 runs.create(run_dir, config, tokenizer)
                 runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
                 tracker.log_artifact(run_dir / runs.CONFIG)
-            yield OpenRun(experiment, coordination, tracker, run_dir, reporter)
+            yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -124,16 +132,35 @@ def _open(
             tracker.finish(status)
 
 
-def _train_and_test(opened: OpenRun, done: int) -> dict[str, Any]:
+def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:
     config, coordination = opened.experiment.config, opened.coordination
-    total, seconds = config.outer.steps, REPORT_SECONDS
-    every = (config.checkpoint.every, config.evaluation.validation_every, config.stream.steps_per_task)
     arrivals = None
     if config.stream.steps_per_task:
         arrivals = Arrivals(opened.experiment, coordination, opened.run_dir, opened.tracker, done)
-    if not total:  # what `evaluate` goes back to
-        _save(opened)
-    while done < total:
+    try:
+        _train(opened, arrivals, done, is_kept)
+    except KeyboardInterrupt:
+        _abandon(opened)
+        raise
+    return _test(opened, arrivals.finish(config.outer.steps) if arrivals else None)
+
+
+def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool) -> None:
+    """Goes on from outer step `done`, of which there is a checkpoint if `is_kept`.
+
+    There is one of the start too: before any work it shows whether they can be written.
+    """
+    config, coordination, seconds = opened.experiment.config, opened.coordination, REPORT_SECONDS
+    total, keep_every, validate_every = config.outer.steps, config.checkpoint.every, config.evaluation.validation_every
+    every = (keep_every, validate_every, config.stream.steps_per_task)
+    if not is_kept:
+        _save(opened, coordination.state())
+    while True:
+        opened.asked.check()
+        if done and validate_every and done % validate_every == 0:
+            _validate(opened, done)
+        if done == total:
+            return
         if arrivals and done % config.stream.steps_per_task == 0:
             arrivals.arrive(done // config.stream.steps_per_task, done)
         stop = min([total, *(done - done % n + n for n in every if n)])
@@ -141,20 +168,34 @@ def _train_and_test(opened: OpenRun, done: int) -> dict[str, Any]:
             done, seconds = report.outer_step, report.metrics["time/step_seconds"]
             opened.tracker.log(done, report.metrics)
             opened.reporter.step(report, total)
-        if config.evaluation.validation_every and done % config.evaluation.validation_every == 0:
-            validation = meta_validation(opened.experiment, coordination)
-            opened.tracker.log(done, validation)
-            opened.reporter.validation(done, validation, opened.experiment.model.task.score)
-        if done == total or (config.checkpoint.every and done % config.checkpoint.every == 0):
-            _save(opened)
-    return _test(opened, arrivals.finish(done) if arrivals else None)
+        if done == total or (keep_every and done % keep_every == 0):
+            _save(opened, coordination.state())
 
 
-def _save(opened: OpenRun) -> None:
+def _validate(opened: OpenRun, done: int) -> None:
+    """Meta-validation, unless a run that goes on from here has it already."""
+    score = opened.experiment.model.task.score
+    if opened.tracker.last_step(f"meta_validation/{score.name}") >= done:
+        return
+    validation = meta_validation(opened.experiment, opened.coordination)
+    opened.tracker.log(done, validation)
+    opened.reporter.validation(done, validation, score)
+
+
+def _abandon(opened: OpenRun) -> None:
+    """Keeps how far an interrupted run has come, if that can be told."""
+    if halted := opened.coordination.halt():
+        state, reports = halted
+        for report in reports:  # those that were logged already are not logged again
+            opened.tracker.log(report.outer_step, report.metrics)
+        _save(opened, state)
+
+
+def _save(opened: OpenRun, state: ServerState) -> None:
     # What is in MLflow must never be behind the checkpoint: a resumed run does not log earlier steps again.
     opened.tracker.flush()
     keep = opened.experiment.config.checkpoint.keep
-    checkpoint.save(opened.run_dir, opened.coordination.state(), opened.experiment.identity, keep)
+    checkpoint.save(opened.run_dir, state, opened.experiment.identity, keep)
 
 
 def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
@@ -179,6 +220,9 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
         tracker.log(steps, {name: row[score.name], f"{name}_ci95": row["ci95"]}, again=True)
         for kind in ("manifest", "scores"):
             tracker.log_artifact(opened.run_dir / f"{kind}-{row['ways']}way-{row['shots']}shot.json")
+    if ages := staleness(state):
+        figures.staleness(ages, opened.run_dir / "staleness.png")
+        tracker.log_artifact(opened.run_dir / "staleness.png")
     if curve := adaptation_curve(experiment, coordination, progress, opened.reporter.note):
         path = opened.run_dir / "adaptation_curve.png"
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)

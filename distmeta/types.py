@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Params = dict[str, Tensor]
 Metrics = dict[str, Tensor]  # each (T,)
 Inputs = dict[str, Tensor]  # each (T, B, ...)
+Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and what it counts in a sum
 
 
 class Batch(NamedTuple):
@@ -123,12 +124,13 @@ class Work:
 class UnitResult:
     """What a worker returns for a unit.
 
-    `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation. `metrics` holds one (count,)
+    `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
+    may be packed (see `distmeta.reduction`) or a handle of the pool's. `metrics` holds one (count,)
     float array a name, in the order of the unit's episodes.
     """
 
     unit: Unit
-    gradient: np.ndarray | None
+    gradient: Any
     metrics: dict[str, np.ndarray]
     rejected: tuple[Rejected, ...]
     worker: str
@@ -176,7 +178,7 @@ class Done(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker died; it is being replaced, and what it was doing must be done again."""
+    """A worker died; it is being replaced, and what it was doing, if anything, must be done again."""
 
     worker: str
     reason: str

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from distmeta import reduction
 from distmeta.features import FeatureCache
 from distmeta.params import Layout
 from distmeta.protocols import Model, TaskKind
@@ -26,13 +27,21 @@ class Worker:
         layout: of the flat vectors it is given and returns.
         device: a torch device.
         teacher: another learner, whose outputs go with the examples in meta-training.
+        packed: whether gradients leave as bfloat16.
     """
 
     def __init__(
-        self, name: str, model: Model, task: TaskKind, layout: Layout, device: str, teacher: Teacher | None = None
+        self,
+        name: str,
+        model: Model,
+        task: TaskKind,
+        layout: Layout,
+        device: str,
+        teacher: Teacher | None = None,
+        packed: bool = False,
     ) -> None:
         self.name, self.model, self.task, self.layout, self.device = name, model, task, layout, device
-        self.cache, self.teacher = FeatureCache(model, task, device), teacher
+        self.cache, self.teacher, self.packed = FeatureCache(model, task, device), teacher, packed
         self.body_is_frozen = not any(name.startswith("body.") for name in layout.names)
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
@@ -41,6 +50,7 @@ class Worker:
         meta_params = self.layout.unflatten(vector, self.device)
         if work.training:
             gradient, metrics, rejected = self._meta_gradient(work, unit, meta_params, vector)
+            gradient = reduction.pack(gradient) if self.packed else gradient
         else:
             gradient = None
             metrics, rejected = self._evaluate(work, unit, meta_params, vector)

@@ -1,4 +1,7 @@
+import errno
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,12 +66,56 @@ def test_a_file_cut_short_or_missing_is_noticed(tmp_path: Path, name: str) -> No
         checkpoint.load(tmp_path)
 
 
-def test_the_remedy_names_the_one_before(tmp_path: Path) -> None:
+def test_the_one_before_is_offered_and_can_be_taken(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
     folder = checkpoint.save(tmp_path, state(2), IDENTITY, keep=2)
     (folder / "state.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="delete the folder and step-00000001 is used"):
+    with pytest.raises(CheckpointError, match="take the one before with `--step 1`"):
         checkpoint.load(tmp_path)
+    assert checkpoint.load(tmp_path, 1)[0].counters["version"] == 1
+    checkpoint.save(tmp_path, state(2), IDENTITY, keep=2)  # the run comes by again
+    assert checkpoint.load(tmp_path)[0].counters["version"] == 2
+
+
+def test_a_step_without_a_checkpoint_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
+    checkpoint.save(tmp_path, state(10), IDENTITY, keep=2)
+    with pytest.raises(CheckpointError, match="no checkpoint of outer step 7; choose among 1, 10"):
+        checkpoint.load(tmp_path, 7)
+
+
+@pytest.mark.parametrize("at", ["mkdir", "rename", "replace"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    checkpoint.save(tmp_path, state(1), IDENTITY, keep=2)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distmeta.checkpoint.save_file" if at == "replace" else f"pathlib.Path.{at}", full)
+        with pytest.raises(CheckpointError, match=r"cannot be written .*No space left .*make room"):
+            checkpoint.save(tmp_path, state(2), IDENTITY, keep=2)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    assert checkpoint.load(tmp_path)[0].counters["version"] == 1
+
+
+def test_a_real_full_disk(tmp_path: Path) -> None:
+    """A file system of 64 KiB, which only root can mount."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        checkpoint.save(disk, ServerState({"meta_params": f32(*range(1000))}, {"version": 1}), IDENTITY, keep=2)
+        large = ServerState({"meta_params": f32(*range(100_000))}, {"version": 2})
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            checkpoint.save(disk, large, IDENTITY, keep=2)
+        assert checkpoint.load(disk)[0].counters["version"] == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from toy import toy_settings
+from toy import toy_config, toy_settings
 
-from distmeta import cli
+from distmeta import cli, runs
+from distmeta.errors import ConfigError
 
 DISTMETA = [sys.executable, "-m", "distmeta.cli"]
 RAY_CLUSTER_FILE = Path("/tmp/ray/ray_current_cluster")
@@ -161,3 +162,48 @@ def test_nothing_is_left_behind(tmp_path: Path, ending: str) -> None:
     run_id = json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"]
     status = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(run_id).info.status
     assert status == {"success": "FINISHED", "error": "FAILED", "ctrl-c": "KILLED"}[ending]
+
+
+def test_what_others_say_on_stdout_does_not_reach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray prints there that a worker died, whatever it is told."""
+    from distmeta import train as driver
+
+    def chatty(*_: Any) -> dict[str, Any]:
+        print("(raylet) A worker died")
+        return {"outer_steps": 1}
+
+    for name in ("train", "resume", "evaluate"):
+        monkeypatch.setattr(driver, name, chatty)
+    path = settings(tmp_path)
+    for words in (["train", path, "--json"], ["train", "--resume", str(tmp_path), "--json"]):
+        cli.app(words, standalone_mode=False)
+        assert capsys.readouterr() == ('{"outer_steps": 1}\n', "(raylet) A worker died\n")
+    cli.app(["evaluate", str(tmp_path), "--json"], standalone_mode=False)
+    assert capsys.readouterr().out == '{"outer_steps": 1}\n'
+
+
+def test_a_step_without_a_run_to_go_on_with_is_refused(tmp_path: Path) -> None:
+
+    with pytest.raises(ConfigError, match="--step: names a checkpoint to go on from; give --resume RUN too"):
+        cli.app(["train", settings(tmp_path), "--step", "3"], standalone_mode=False)
+
+
+def test_sync_says_how_much_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+
+    runs.create(tmp_path / "run", toy_config(tmp_path), None)
+    runs.write_json(tmp_path / "run" / "run.json", {"mlflow_uri": "", "mlflow_run_id": "abc"})
+    asked: list[Any] = []
+    for count, said in ((0, "nothing was waiting"), (7, "7 entries sent")):
+
+        def sync(uri: str, run_id: str, run_dir: Path, sent: int = count) -> int:
+            asked.append((uri, run_id, run_dir))
+            return sent
+
+        monkeypatch.setattr("distmeta.tracking.sync", sync)
+        cli.app(["sync", str(tmp_path / "run")], standalone_mode=False)
+        assert capsys.readouterr() == ("", f"distmeta: {said}\n")
+    assert asked[0] == (f"sqlite:///{tmp_path}/mlflow.db", "abc", tmp_path / "run")

@@ -14,8 +14,10 @@ from distmeta.errors import ConfigError, DataError
 from distmeta.settings import build_options, load_config, override, parse_yaml, validate
 from distmeta.tasks.sources import read_source
 
-LEADERBOARD = Path(__file__).parents[1] / "jobs" / "leaderboard.yaml"  # tables of jobs
-JOBS = sorted({*(Path(__file__).parents[1] / "jobs").glob("*.yaml")} - {LEADERBOARD})
+FOLDER = Path(__file__).parents[1] / "jobs"
+# Tables of jobs, a manifest for Kubernetes, and what a measurement is made of.
+OTHERS = {FOLDER / name for name in ("leaderboard.yaml", "rayjob.yaml", "scale.yaml")}
+JOBS = sorted({*FOLDER.glob("*.yaml")} - OTHERS)
 
 
 def configure(*overrides: str) -> RunConfig:

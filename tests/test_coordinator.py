@@ -1,8 +1,8 @@
 """The coordinator with fake workers: who does what, and what happens when one is lost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -11,10 +11,12 @@ from arrays import f32
 from toy import toy_config
 
 from distmeta.backends import open_backend
-from distmeta.coordinator import MAX_LOSSES, Coordinator
+from distmeta.config import ClusterConfig, OuterConfig
+from distmeta.coordinator import Coordinator
+from distmeta.dispatch import MAX_LOSSES
 from distmeta.errors import DivergedError, TrainingError
 from distmeta.experiment import build_experiment
-from distmeta.types import Done, Lost, Rejected, ServerState, StepReport, Stream, Unit, UnitResult, Work
+from distmeta.types import Done, Leaf, Lost, Rejected, ServerState, StepReport, Stream, Unit, UnitResult, Work
 
 LEARNER: Any = None
 WORK = Work(Stream("meta_train", 5, 1, 1, 0), LEARNER, training=True)
@@ -22,6 +24,8 @@ WORK = Work(Stream("meta_train", 5, 1, 1, 0), LEARNER, training=True)
 
 class FakePool:
     """Workers whose gradient is their unit's first index; `script` says in which order they finish or die."""
+
+    can_race: ClassVar[bool] = True
 
     def __init__(self, workers: Sequence[str], script: Sequence[str] = (), diverging: Sequence[int] = ()) -> None:
         self.workers, self.script, self.diverging = workers, list(script), diverging
@@ -38,7 +42,7 @@ class FakePool:
         assert handle == self.published[-1]
         self.running[worker] = unit
 
-    def wait(self) -> list[Done | Lost]:
+    def wait(self, seconds: float) -> list[Done | Lost]:
         event = self.script.pop(0) if self.script else next(iter(self.running))
         worker, dies = event.removesuffix("†"), event.endswith("†")
         unit = self.running.pop(worker)
@@ -49,6 +53,12 @@ class FakePool:
         indices = range(unit.first_index, unit.first_index + unit.count)
         rejected = tuple(Rejected(i, ("x", f"y{i}"), "it diverged") for i in indices if i in self.diverging)
         return [Done(worker, UnitResult(unit, f32(unit.first_index), metrics, rejected, worker, 0.0))]
+
+    def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
+        raise NotImplementedError  # no gradient is looked at here
+
+    def replace(self, worker: str) -> None:
+        raise NotImplementedError  # none is silent here
 
 
 class FakeServer:
@@ -62,7 +72,7 @@ class FakeServer:
     def meta_params(self) -> np.ndarray:
         return f32(self.version)
 
-    def apply(self, results: Sequence[UnitResult]) -> StepReport:
+    def apply(self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray]) -> StepReport:
         self.applied.append([result.unit.first_index for result in results])
         assert all(result.unit.version == self.version for result in results)
         self.version += 1
@@ -75,9 +85,15 @@ class FakeServer:
         self.version = state.counters["version"]
 
 
+def coordinate(pool: Any, server: FakeServer, meta_batch_size: int, tasks_per_unit: int) -> Coordinator:
+    return Coordinator(
+        pool, server, WORK, OuterConfig(meta_batch_size=meta_batch_size), ClusterConfig(tasks_per_unit=tasks_per_unit)
+    )
+
+
 def test_units_are_consecutive_and_the_last_one_is_shorter() -> None:
     pool, server = FakePool(["a"]), FakeServer()
-    Coordinator(pool, server, WORK, meta_batch_size=5, tasks_per_unit=2).advance(2)
+    coordinate(pool, server, 5, 2).advance(2)
     assert [unit for _, unit in pool.done] == [
         Unit(0, 0, 2), Unit(0, 2, 2), Unit(0, 4, 1), Unit(1, 5, 2), Unit(1, 7, 2), Unit(1, 9, 1),
     ]  # fmt: skip
@@ -87,13 +103,13 @@ def test_units_are_consecutive_and_the_last_one_is_shorter() -> None:
 @pytest.mark.parametrize("script", [["b", "a"], ["a", "a", "b"], ["b", "b", "b", "a"]])
 def test_whoever_is_first_the_server_gets_index_order(script: list[str]) -> None:
     pool, server = FakePool(["a", "b"], script), FakeServer()
-    Coordinator(pool, server, WORK, 8, 2).advance(1)
+    coordinate(pool, server, 8, 2).advance(1)
     assert server.applied == [[0, 2, 4, 6]]
 
 
 def test_a_lost_workers_unit_is_done_again_and_applied_once() -> None:
     pool, server = FakePool(["a", "b"], ["a†", "b", "b†"]), FakeServer()
-    Coordinator(pool, server, WORK, 8, 2).advance(1)
+    coordinate(pool, server, 8, 2).advance(1)
     assert server.applied == [[0, 2, 4, 6]]
     assert sorted(unit.first_index for _, unit in pool.done) == [0, 2, 4, 6]
 
@@ -101,12 +117,20 @@ def test_a_lost_workers_unit_is_done_again_and_applied_once() -> None:
 def test_workers_that_keep_dying_end_the_run() -> None:
     pool = FakePool(["a"], ["a†"] * (MAX_LOSSES + 1))
     with pytest.raises(TrainingError, match="worker a was lost"):
-        Coordinator(pool, FakeServer(), WORK, 2, 2).advance(1)
+        coordinate(pool, FakeServer(), 2, 2).advance(1)
+
+
+def test_a_network_that_fails_costs_all_of_many_workers_and_not_the_run() -> None:
+    """Each of six is lost four times, as on Ray when all hosts are cut off: with its unit, then as it starts again."""
+    pool, server = FakePool("abcdef", [f"{worker}†" for worker in "abcdef"] * 4), FakeServer()
+    cluster = ClusterConfig(workers=6, tasks_per_unit=1)
+    Coordinator(pool, server, WORK, OuterConfig(meta_batch_size=6), cluster).advance(1)
+    assert server.applied == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_evaluation_returns_metrics_in_index_order_and_leaves_the_version_alone() -> None:
     pool, server = FakePool(["a", "b"], ["b", "a", "b"]), FakeServer()
-    coordinator = Coordinator(pool, server, WORK, 2, 1)
+    coordinator = coordinate(pool, server, 2, 1)
     coordinator.advance(1)
     pool.script = ["b", "a", "b"]
     metrics = coordinator.evaluate(WORK, first_index=3, count=7, per_unit=3)
@@ -117,7 +141,7 @@ def test_evaluation_returns_metrics_in_index_order_and_leaves_the_version_alone(
 
 
 def test_an_evaluation_that_diverged_names_its_task() -> None:
-    coordinator = Coordinator(FakePool(["a", "b"], ["b", "a"], diverging=[2, 4]), FakeServer(), WORK, 2, 2)
+    coordinator = coordinate(FakePool(["a", "b"], ["b", "a"], diverging=[2, 4]), FakeServer(), 2, 2)
     with pytest.raises(DivergedError) as caught:
         coordinator.evaluate(WORK, 0, 6, 3)
     assert str(caught.value) == (
@@ -149,7 +173,7 @@ def test_ray_hands_over_what_a_run_died_of_in_its_own_words(monkeypatch: pytest.
     import ray
     from ray.exceptions import RayTaskError
 
-    from distmeta.backends.ray import RemoteCoordinator
+    from distmeta.backends.server import RemoteCoordinator
 
     def failing(cause: Exception) -> Any:
         def get(reference: Any) -> None:
@@ -160,8 +184,8 @@ def test_ray_hands_over_what_a_run_died_of_in_its_own_words(monkeypatch: pytest.
     for cause in (DivergedError("meta_test task 3 (x): it diverged"), TrainingError("a worker was lost")):
         monkeypatch.setattr(ray, "get", failing(cause))
         with pytest.raises(type(cause)) as caught:
-            RemoteCoordinator(MagicMock()).state()
+            RemoteCoordinator(MagicMock(), print).state()
         assert str(caught.value) == str(cause)
     monkeypatch.setattr(ray, "get", failing(ValueError("odd")))
     with pytest.raises(ValueError, match="far away"):
-        RemoteCoordinator(MagicMock()).state()
+        RemoteCoordinator(MagicMock(), print).state()

@@ -20,21 +20,23 @@ MAY_IMPORT = {
     "params": set(),
     "inner": set(),
     "features": set(),
+    "reduction": set(),
     "checkpoint": set(),
     "figures": set(),
     "progress": set(),
-    "server": set(),
-    "coordinator": set(),
-    "tracking_uri": set(),
-    "tracking": {"tracking_uri"},
+    "server": {"reduction"},
+    "dispatch": set(),
+    "coordinator": {"dispatch"},
+    "tracking": set(),
     "models": set(),
     "stream": set(),
     "tasks": {"stream"},
     "algorithms": {"inner", "models"},  # of models only how parameter names are matched
-    "worker": {"features"},
-    "backends": {"coordinator"},
+    "worker": {"features", "reduction"},
+    "backends": {"coordinator", "reduction"},
     "submit": set(),
     "runs": {"tracking"},
+    "stop": set(),
     "setup": {"coordinator", "models", "server", "worker"},
     "teacher": {"checkpoint", "experiment", "runs", "setup", "tasks"},  # of experiment for the type checker alone
     "experiment": {"algorithms", "models", "setup", "stream", "tasks", "teacher"},
@@ -49,13 +51,19 @@ MAY_IMPORT = {
         "figures",
         "progress",
         "runs",
+        "server",
+        "stop",
         "tracking",
     },
     "check": {"backends", "experiment", "progress", "tracking"},
     "compare": {"evaluate", "progress"},
     "cli": {"check", "compare", "progress", "runs", "submit", "tracking", "train"},
 }
-HOMES = {"ray": {"backends/ray.py", "submit.py"}, "mlflow": {"tracking.py"}, "datasets": {"tasks/sources.py"}}
+HOMES = {
+    "ray": {"backends/nodes.py", "backends/ray.py", "backends/server.py", "backends/workers.py", "submit.py"},
+    "mlflow": {"tracking/store.py", "tracking/tracker.py"},
+    "datasets": {"tasks/sources.py"},
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -91,7 +99,7 @@ def test_a_heavy_package_has_one_home(package: str) -> None:
 
 
 def test_configuration_and_distribution_never_see_an_algorithm() -> None:
-    for name in ("coordinator.py", "server.py", "worker.py", "backends/ray.py", "backends/inprocess.py"):
+    for name in ("coordinator.py", "dispatch.py", "server.py", "worker.py", "backends/ray.py", "backends/inprocess.py"):
         seen = {n for n in imports(PACKAGE / name) if n.startswith(("distmeta.algorithms", "distmeta.models"))}
         assert not seen, name
 

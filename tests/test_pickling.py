@@ -46,4 +46,4 @@ def test_a_setup_builds_the_same_worker_elsewhere(tmp_path: Path) -> None:
     here, there = (
         its.make_worker("0", "cpu").run(its.training, Unit(0, 0, 2), its.meta_params) for its in (setup, back)
     )
-    assert np.array_equal(here.gradient, there.gradient)  # type: ignore[arg-type]
+    assert np.array_equal(here.gradient, there.gradient)

@@ -27,7 +27,7 @@ def test_gpus_of_a_worker(workers: int, asked: float | None, available: float, g
 def test_more_than_there_is_is_refused() -> None:
     with pytest.raises(ClusterError, match=r"gpus_per_worker: the workers ask for 3 GPUs together, the cluster has 2"):
         gpus_per_worker(ClusterConfig(workers=3, gpus_per_worker=1), 2)
-    require("cluster.workers", "CPU", 2, 2)
+    require("cluster.workers", "CPUs", 2, 2)
 
 
 def test_the_configured_address_comes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from distmeta.config import OuterConfig
 from distmeta.errors import ConfigError, TrainingError
 from distmeta.experiment import build_experiment
 from distmeta.progress import Reporter
-from distmeta.server import ParameterServer
+from distmeta.server import ParameterServer, staleness
 from distmeta.settings import validate
 from distmeta.types import Rejected, Unit, UnitResult
 
@@ -37,6 +37,33 @@ def test_sgd_on_the_mean_gradient_of_the_tasks() -> None:
     assert (report.outer_step, its.version) == (1, 1)
     assert report.metrics["outer/grad_norm"] == pytest.approx(10**0.5)
     assert report.metrics["meta_train/loss"] == 1.5  # of tasks 0, 1, 2, 3
+
+
+def aged(age: int, *gradient: float) -> UnitResult:
+    """A unit of one task, worked on `age` versions before version 2."""
+    return UnitResult(Unit(2 - age, 0, 1), f32(*gradient), {"loss": np.array([1.0])}, (), "0", 0.0)
+
+
+def test_old_gradients_count_less() -> None:
+    """θ = (1, 2) - 0.5 · ((4, 0) + (0, 4)/√4 + (2, 2)/√1) / 3 with alpha = 0.5 and ages 0, 3, 0."""
+    outer = OuterConfig(optimizer="sgd", lr=0.5, steps=10)
+    its = ParameterServer(outer, f32(1.0, 2.0), staleness_alpha=0.5)
+    its.version = 2
+    report = its.apply([aged(0, 4.0, 0.0), aged(3, 0.0, 4.0), aged(0, 2.0, 2.0)])
+    assert its.meta_params.tolist() == pytest.approx([1 - 0.5 * 6 / 3, 2 - 0.5 * 4 / 3])
+    assert (report.metrics["staleness/mean"], report.metrics["staleness/max"]) == (1.0, 3.0)
+    state = its.state()
+    assert staleness(state) == {0: 2, 3: 1}
+    other = ParameterServer(outer, f32(0.0, 0.0), staleness_alpha=0.5)
+    other.load(state)
+    assert staleness(other.state()) == {0: 2, 3: 1}
+
+
+def test_without_staleness_nothing_is_said_of_it() -> None:
+    its = server()
+    its.version = 2
+    assert "staleness/mean" not in its.apply([aged(0, 4.0, 0.0)]).metrics
+    assert its.state().counters == {"version": 3}
 
 
 def test_clipping_shortens_the_mean_gradient() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from distmeta import tracking_uri
 from distmeta.errors import TrackingError
-from distmeta.tracking_uri import check_store, resolve_uri
+from distmeta.tracking import uri as tracking_uri
+from distmeta.tracking.uri import check_store, resolve_uri
 
 
 def test_uri_is_configured_or_from_the_environment_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

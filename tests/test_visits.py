@@ -152,6 +152,10 @@ def test_without_a_task_column_a_task_is_a_set_of_classes_drawn_once(tmp_path: P
         ({"stream__recurrence": 0.0, "stream__tasks": 5, "outer__steps": 15}, "stream.tasks: 5, and meta_train has 4"),
         ({"stream__gap": 4, "stream__tasks": 5, "outer__steps": 15}, "stream.gap: 4, and meta_train has 4 tasks, all"),
         ({"stream__examples": 30}, "in round 0 of the stream: 10 of 4 examples to evaluate on, and 10 of 30 to train"),
+        (
+            {"cluster__max_staleness": 2},
+            "cluster.max_staleness: with a stream, whose rounds are in order; leave it out",
+        ),
         ({"episodes__label_mixing": 0.5}, "episodes.label_mixing: mixed tasks with a stream; leave it out"),
         ({"episodes__ways": 3}, "task 'd0' (data.task): 2 classes, and episodes of meta_train have 3 ways; set"),
         ({"data__task": "domian"}, "no column 'domian' among 'text', 'label', 'domain'; set data.task=domain"),

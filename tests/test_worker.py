@@ -48,7 +48,7 @@ def test_a_unit_is_the_same_on_any_worker_whatever_it_did_before(experiment: Exp
     fresh, used = make_worker(experiment), make_worker(experiment)
     used.run(setup.training, Unit(0, 0, 2), setup.meta_params)
     results = [worker.run(setup.training, unit, setup.meta_params).gradient for worker in (fresh, used)]
-    assert np.array_equal(*results)  # type: ignore[arg-type]
+    assert np.array_equal(*results)
 
 
 def evaluation(experiment: Experiment, cache_features: bool) -> Work:
@@ -146,7 +146,7 @@ def test_a_diverged_inner_loop_is_told_from_a_gradient_that_is_not_finite(
     wild = build_experiment(toy_config(tmp_path, inner__lr=BAD_RATE))
     result = make_worker(wild).run(wild.setup.training, unit, wild.setup.meta_params)
     assert [(task.index, task.reason) for task in result.rejected] == [(3, DIVERGED)]
-    assert not result.gradient.any()  # type: ignore[union-attr]
+    assert not result.gradient.any()
 
 
 @dataclass(frozen=True)
@@ -192,4 +192,4 @@ def test_kept_features_leave_what_else_is_known_of_a_row(tmp_path: Path) -> None
     result = setup.make_worker("0", "cpu").run(setup.training, Unit(0, 0, 2), setup.meta_params)
     direct = replace(setup.training, cache_features=False)
     expected = setup.make_worker("0", "cpu").run(direct, Unit(0, 0, 2), setup.meta_params)
-    np.testing.assert_allclose(result.gradient, expected.gradient, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(result.gradient, expected.gradient, rtol=1e-4, atol=1e-6)

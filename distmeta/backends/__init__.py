@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,6 +13,9 @@ from distmeta.config import ClusterConfig
 from distmeta.coordinator import Coordinator
 from distmeta.protocols import Pool
 from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
+
+# Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 Note = Callable[[str], None]
 
@@ -46,6 +50,9 @@ class Coordination(Protocol):
 
     def state(self) -> ServerState:
         """The server's state."""
+
+    def halt(self) -> tuple[ServerState, list[StepReport]] | None:
+        """What an interrupted `advance` has come to, if that can be told."""
 
     def load(self, state: ServerState) -> None:
         """Goes back to a state."""

@@ -1,27 +1,38 @@
-"""The pool of one worker in this process: for tests, for debugging, and for machines without Ray."""
+"""Workers in this process: for tests, for debugging, and for machines without Ray."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
+from distmeta import reduction
 from distmeta.config import ClusterConfig
 from distmeta.coordinator import Coordinator
-from distmeta.types import Done, Lost, Unit, Work
+from distmeta.types import Done, Leaf, Lost, Unit, Work
 
 if TYPE_CHECKING:
     from distmeta.backends import Note, Setup, UnitRunner
 
 
 class InProcessPool:
-    """Does a unit when it is waited for."""
+    """Does one unit after the other, each when it is waited for, in the order in which they were given out.
 
-    def __init__(self, worker: UnitRunner) -> None:
-        self.workers = ("0",)
+    Args:
+        worker: does them.
+        workers: how many it stands for. More than one changes nothing but how far an asynchronous run is ahead: it is
+            then as if all were equally fast, and can be repeated to the bit.
+    """
+
+    can_race: ClassVar[bool] = False  # they take turns
+
+    def __init__(self, worker: UnitRunner, workers: int = 1) -> None:
+        self.workers = tuple(map(str, range(workers)))
         self._worker = worker
-        self._next: tuple[Work, Unit, np.ndarray] | None = None
+        self._waiting = deque[tuple[str, Work, Unit, np.ndarray]]()
 
     def publish(self, vector: np.ndarray) -> np.ndarray:
         """The vector is its own handle."""
@@ -29,15 +40,21 @@ class InProcessPool:
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
         """Remembers the unit."""
-        self._next = (work, unit, handle)
+        self._waiting.append((worker, work, unit, handle))
 
-    def wait(self) -> list[Done | Lost]:
-        """Does the unit."""
-        if self._next is None:
+    def wait(self, seconds: float) -> list[Done | Lost]:
+        """Does a unit, however long it takes."""
+        if not self._waiting:
             raise RuntimeError("nothing was submitted")
-        work, unit, vector = self._next
-        self._next = None
-        return [Done("0", self._worker.run(work, unit, vector))]
+        worker, work, unit, vector = self._waiting.popleft()
+        return [Done(worker, self._worker.run(work, unit, vector))]
+
+    def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
+        """Adds them here."""
+        return reduction.add(leaves)
+
+    def replace(self, worker: str) -> None:
+        """A unit that has waited for long is not given up: it is its turn that did not come."""
 
 
 class InProcessBackend:
@@ -51,4 +68,5 @@ class InProcessBackend:
         # One thread, as in a worker actor: more would add in another order.
         torch.set_num_threads(1)
         device = "cpu" if self.cluster.gpus_per_worker == 0 or not torch.cuda.is_available() else "cuda"
-        return setup.make_coordinator(InProcessPool(setup.make_worker("0", device)))
+        workers = self.cluster.range.max if self.cluster.max_staleness else 1
+        return setup.make_coordinator(InProcessPool(setup.make_worker("0", device), workers))

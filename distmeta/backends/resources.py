@@ -41,9 +41,9 @@ def gpus_per_worker(cluster: ClusterConfig, available: float) -> float:
         ClusterError: more are asked for than there are.
     """
     if cluster.gpus_per_worker is None:
-        share = available / cluster.workers
+        share = available / cluster.range.min
         return 1.0 if share >= 1 else math.floor(share * 100) / 100
-    require("cluster.gpus_per_worker", "GPU", cluster.workers * cluster.gpus_per_worker, available)
+    require("cluster.gpus_per_worker", "GPUs", cluster.range.min * cluster.gpus_per_worker, available)
     return cluster.gpus_per_worker
 
 
@@ -52,7 +52,7 @@ def require(key: str, kind: str, wanted: float, available: float) -> None:
     if wanted > available:
         raise ClusterError(
             key,
-            f"the workers ask for {wanted:g} {kind}s together, the cluster has {available:g}",
+            f"the workers ask for {wanted:g} {kind} together, the cluster has {available:g}",
             "ask for fewer",
         )
 

@@ -7,23 +7,38 @@ fields when it is built, which is still before anything starts.
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Ways = Annotated[int, Field(ge=2)]
-Sample = Annotated[int, Field(ge=2)]  # one episode has no interval
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Patterns = str | list[str]
+from distmeta.config.base import (
+    Count,
+    NotNegative,
+    Patterns,
+    Positive,
+    Probability,
+    Sample,
+    Section,
+    Seed,
+    Share,
+    Ways,
+)
+from distmeta.config.cluster import ClusterConfig
 
-
-class Section(BaseModel):
-    """A section whose keys are all known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+__all__ = [
+    "AlgorithmConfig",
+    "CheckpointConfig",
+    "ClusterConfig",
+    "DataConfig",
+    "EpisodesConfig",
+    "EvaluationConfig",
+    "Fractions",
+    "InnerConfig",
+    "ModelConfig",
+    "OuterConfig",
+    "RunConfig",
+    "Section",
+    "StreamConfig",
+    "TrackingConfig",
+]
 
 
 class Fractions(Section):
@@ -112,7 +127,9 @@ class ModelConfig(Section):
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
     name: str = "text_cnn"
     path: str | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
-    freeze: Patterns = []  # parameters that are never changed, as patterns such as body.*embeddings*
+    freeze: Patterns = Field(
+        default_factory=list
+    )  # parameters that are never changed, as patterns such as body.*embeddings*
 
 
 class AlgorithmConfig(Section):
@@ -162,24 +179,11 @@ class OuterConfig(Section):
         return value
 
 
-class ClusterConfig(Section):
-    """Where the workers run."""
-
-    backend: Literal["ray", "inprocess"] = "ray"
-    address: str | None = None  # host:port or auto; none: $RAY_ADDRESS, else a private Ray on this machine
-    workers: Count = 2
-    cpus_per_worker: Positive = 1
-    gpus_per_worker: NotNegative | None = None  # none: shares of the GPUs there are, at most one each
-    deterministic: bool = True  # on GPUs, refuse kernels that add in no fixed order; false gives up the same answer
-    start_timeout_seconds: Count = 900  # for all workers to start; a cluster may have to start machines first
-    tasks_per_unit: Count = 2  # episodes that a worker stacks; part of the arithmetic, so not set by workers
-
-
 class EvaluationConfig(Section):
     """Meta-test on a fixed list of episodes, and meta-validation on the way."""
 
     episodes: Sample = 600
-    shots: Annotated[list[Count], Field(min_length=1)] = [1, 5]
+    shots: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=lambda: [1, 5])
     ways: Ways | None = None  # none: episodes.ways
     queries: Count = 5
     seed: Seed = 0  # apart from `seed`, so that runs are compared on the same episodes

@@ -1,0 +1,124 @@
+"""The server actor of a run on Ray, which dispatches units itself, and the driver's end of it.
+
+The server, not the driver, dispatches: a step then costs one hop to each worker and back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
+
+from distmeta.backends.workers import RayPool, WorkerFactory, reason
+from distmeta.errors import TrainingError
+from distmeta.types import ServerState, StepReport, Work
+
+if TYPE_CHECKING:
+    from distmeta.backends import Note
+    from distmeta.coordinator import Coordinator
+
+HALT_SECONDS = 4.0  # for a server to say how far it has come
+MAX_SERVER_LOSSES = 5  # in a row, before the run is given up
+
+
+class ServerActor:
+    """The coordinator and the parameter server, in a process of their own."""
+
+    def __init__(self, setup: list[Any], actors: dict[str, Any], make: WorkerFactory, by_node: bool) -> None:
+        torch.set_num_threads(1)
+        self._coordinator: Coordinator = ray.get(setup[0]).make_coordinator(RayPool(actors, setup, make, by_node))
+
+    def process_id(self) -> int:
+        """Of the server."""
+        return os.getpid()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Calls the coordinator."""
+        return getattr(self._coordinator, method)(*arguments)
+
+
+class RemoteCoordinator:
+    """The coordinator in the server actor; where that dies, another takes its place.
+
+    The new one goes back to the state that was last read or loaded, as for a checkpoint, and takes the outer steps
+    since then once more: the same ones to the bit, and they are not reported again.
+
+    Args:
+        start: makes a server actor over the workers there are.
+        note: is told.
+    """
+
+    def __init__(self, start: Callable[[], Any], note: Note) -> None:
+        self._start, self._note = start, note
+        self.actor: Any = start()
+        self._kept: ServerState | None = None
+        self._reported = 0  # outer steps
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        losses = 0
+        while True:
+            try:
+                if self.actor is None:
+                    self._recover()
+                return self._ask(method, *arguments)
+            except (ActorDiedError, ActorUnavailableError) as error:
+                self.actor, losses = None, losses + 1
+                why = reason(error)
+                if losses > MAX_SERVER_LOSSES:
+                    raise TrainingError(f"the server was lost {losses} times in a row: {why}") from error
+                since = self._kept.counters["version"] if self._kept else 0
+                self._note(f"the server was lost ({why}); another goes on from outer step {since}")
+
+    def _recover(self) -> None:
+        self.actor, since = self._start(), 0
+        if self._kept:
+            self._ask("load", self._kept)
+            since = self._kept.counters["version"]
+        if self._reported > since:
+            self._ask("advance", self._reported - since)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(self.actor.call.remote(method, *arguments))
+        except RayTaskError as error:
+            # A TrainingError is for people to read: in its own words. Anything else comes with the actor's traceback.
+            expected = isinstance(error.cause, TrainingError)
+            raise (error.cause if expected else error.as_instanceof_cause()) from None
+
+    def advance(self, steps: int) -> list[StepReport]:
+        """Runs outer steps."""
+        reports: list[StepReport] = self._call("advance", steps)
+        self._reported = reports[-1].outer_step if reports else self._reported
+        return reports
+
+    def evaluate(
+        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Evaluates consecutive episodes of a stream."""
+        metrics: dict[str, np.ndarray] = self._call("evaluate", work, first_index, count, per_unit, initial)
+        return metrics
+
+    def state(self) -> ServerState:
+        """The server's state."""
+        self._kept = self._call("state")
+        return self._kept
+
+    def halt(self) -> tuple[ServerState, list[StepReport]] | None:
+        """What an interrupted `advance` has come to, if the server says so in time."""
+        try:
+            halted: tuple[ServerState, list[StepReport]] | None = ray.get(
+                self.actor.call.remote("halt"), timeout=HALT_SECONDS
+            )
+        except (ActorDiedError, ActorUnavailableError, GetTimeoutError):
+            return None
+        return halted
+
+    def load(self, state: ServerState) -> None:
+        """Goes back to a state."""
+        self._call("load", state)
+        self._kept, self._reported = state, state.counters["version"]

@@ -1,0 +1,59 @@
+"""How gradients are added, whoever does it where: always along the same tree, so that the sum is the same to the bit.
+
+The tree of n leaves in a row splits them at the largest power of two below n. Leaves that lie on one machine are added
+there as far as they make up a whole branch; what is left is added where the sum is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distmeta.types import Leaf
+
+
+def pack(gradient: np.ndarray) -> np.ndarray:
+    """(P,) float32 as bfloat16 in uint16: half of the bytes, 8 bits of each number; rounded to the nearest even."""
+    bits = gradient.view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def unpack(gradient: np.ndarray) -> np.ndarray:
+    """(P,) float32 of what `pack` made; float32 stays as it is."""
+    return gradient if gradient.dtype == np.float32 else (gradient.astype(np.uint32) << 16).view(np.float32)
+
+
+def add(leaves: Sequence[Leaf]) -> np.ndarray:
+    """(P,) float32, the weighted sum of gradients that are all here."""
+    if len(leaves) == 1:
+        gradient, weight = leaves[0]
+        values = unpack(gradient)
+        return values if weight == 1 else values * np.float32(weight)
+    middle = _middle(len(leaves))
+    total: np.ndarray = add(leaves[:middle]) + add(leaves[middle:])
+    return total
+
+
+def fold(
+    places: Sequence[str], branch: Callable[[str, int, int], Any], join: Callable[[Any, Any], Any], start: int = 0
+) -> Any:
+    """Goes through the tree of all leaves.
+
+    Args:
+        places: of each leaf, the machine it lies on.
+        branch: is called for each largest branch that lies on one machine, with its leaves' range; returns their sum.
+        join: adds two sums.
+        start: of the range.
+    """
+    if len(set(places)) == 1:
+        return branch(places[0], start, start + len(places))
+    middle = _middle(len(places))
+    left = fold(places[:middle], branch, join, start)
+    return join(left, fold(places[middle:], branch, join, start + middle))
+
+
+def _middle(count: int) -> int:
+    """The largest power of two below a number of 2 or more."""
+    return 1 << (count - 1).bit_length() - 1

@@ -1,0 +1,13 @@
+"""Runs in MLflow. Nothing here imports MLflow, which takes seconds, before it is used.
+
+uri.py       the address of a store, and whether it answers
+store.py     opening it, and looking runs up
+outbox.py    what waits while it is away
+tracker.py   one run that is being logged
+"""
+
+from distmeta.tracking.store import find_run_dir, ui_command
+from distmeta.tracking.tracker import Tracker, flatten, sync
+from distmeta.tracking.uri import check_store, mask, resolve_uri
+
+__all__ = ["Tracker", "check_store", "find_run_dir", "flatten", "mask", "resolve_uri", "sync", "ui_command"]

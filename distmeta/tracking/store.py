@@ -1,0 +1,125 @@
+"""Opening an MLflow store and looking runs up. Everything goes through `MlflowClient`, with no global state."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distmeta.errors import TrackingError
+from distmeta.tracking.uri import check_store, database, mask
+
+RUN_DIR_TAG = "distmeta.run_dir"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # or the UI opens on pages about language-model traces
+
+
+def _quiet() -> None:
+    """Keeps MLflow off the network and the terminal; to be called before it is imported."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # A server that is away is tried again later: training does not stand still for it.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    import mlflow  # noqa: F401 - sets the levels of its loggers
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def user_errors(uri: str) -> Iterator[None]:
+    """What MLflow refuses when a store is opened or a run looked up is the user's to mend."""
+    _quiet()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        found = mask(str(error).splitlines()[0])
+        raise TrackingError(f"MLflow at {mask(uri)}", found, "check tracking.uri and the run") from error
+
+
+def outages() -> tuple[type[Exception], ...]:
+    """What is raised when MLflow or its artifact store does not answer, among other things."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    return MlflowException, RequestException
+
+
+def connect(uri: str) -> Any:
+    """An MlflowClient; one process at a time initialises a fresh SQLite database."""
+    from mlflow import MlflowClient
+
+    if not uri.startswith("sqlite:"):
+        return MlflowClient(uri)
+    artifacts = _artifact_folder(uri)
+    artifacts.mkdir(exist_ok=True)
+    # Processes that migrate the same fresh database at once die: MLflow itself takes no lock.
+    with (artifacts / f".{database(uri).name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return MlflowClient(uri)
+
+
+def _artifact_folder(uri: str) -> Path:
+    """Beside the database; MLflow's own default would be the working directory of whoever creates it."""
+    return database(uri).parent / "mlartifacts"
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """The id of an experiment, created if need be."""
+    from mlflow.exceptions import MlflowException
+
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    location = str(_artifact_folder(uri)) if uri.startswith("sqlite:") else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location, tags=KIND))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)  # another process was first
+
+
+def find_run_dir(uri: str, run_id: str) -> Path:
+    """The run directory of an MLflow run.
+
+    Raises:
+        TrackingError: no such store or run, not a run of distmeta, or its directory is not on this machine.
+    """
+    check_store(uri)
+    _must_exist(uri)
+    with user_errors(uri):
+        tags = connect(uri).get_run(run_id).data.tags
+    if RUN_DIR_TAG not in tags:
+        raise TrackingError(f"MLflow run {run_id}", f"has no tag {RUN_DIR_TAG}", "give a run of distmeta")
+    run_dir = Path(tags[RUN_DIR_TAG])
+    if not run_dir.is_dir():
+        raise TrackingError(f"MLflow run {run_id}", f"{run_dir} is not on this machine", "give its run directory")
+    return run_dir
+
+
+def _must_exist(uri: str) -> None:
+    """Looking something up creates no database."""
+    if uri.startswith("sqlite:") and not database(uri).exists():
+        raise TrackingError("tracking.uri", f"{database(uri)} does not exist", "name the store of the run")
+
+
+def ui_command(uri: str, port: int) -> list[str]:
+    """The command that shows an SQLite store at http://127.0.0.1:PORT.
+
+    Raises:
+        TrackingError: the store is a server, which shows itself, or does not exist.
+    """
+    if uri.startswith(("http://", "https://")):
+        raise TrackingError("tracking.uri", "is an MLflow server already", f"open {mask(uri)} in a browser")
+    check_store(uri)
+    _must_exist(uri)
+    options = ["--backend-store-uri", uri, "--artifacts-destination", str(_artifact_folder(uri))]
+    options += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "ui", *options]

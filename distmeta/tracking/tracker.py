@@ -1,0 +1,202 @@
+"""A run that is being logged: what is sent goes in batches, and waits while MLflow is away."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from distmeta.errors import TrackingError
+from distmeta.tracking.outbox import Outbox
+from distmeta.tracking.store import RUN_DIR_TAG, connect, experiment_id, outages, user_errors
+from distmeta.tracking.uri import mask
+
+RESUMED_TAG = "distmeta.resumed."  # + parameter: its value since a resume, as MLflow lets none be changed
+PARAMS_PER_BATCH, METRICS_PER_BATCH, PARAM_LENGTH = 100, 1000, 6000  # MLflow's limits
+FLUSH_METRICS, FLUSH_SECONDS = 500, 2.0
+RETRY_SECONDS, FINISH_SECONDS = 15.0, 60.0  # while MLflow is away: between two tries, and at the end of a run
+OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+UNSENT = "unsent.jsonl"
+
+Note = Callable[[str], None]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted key, as text within MLflow's length limit and without credentials."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = mask(value if isinstance(value, str) else json.dumps(value, default=str))
+            flat[prefix + key] = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 1] + "…"
+    return flat
+
+
+class Tracker:
+    """One MLflow run, made by `start`. What is logged is sent in batches; it waits while MLflow is away."""
+
+    def __init__(self, client: Any, run_id: str, last_steps: dict[str, int], outbox: Outbox, note: Note) -> None:
+        self.run_id = run_id
+        self._client, self._last_steps, self._outbox, self._note = client, last_steps, outbox, note
+        self._flushed, self._away_until = time.monotonic(), 0.0
+        for entry in outbox.entries:
+            if metric := entry.get("metric"):
+                self._last_steps[metric[0]] = max(metric[3], self._last_steps.get(metric[0], -1))
+
+    @classmethod
+    def start(
+        cls,
+        uri: str,
+        experiment: str,
+        run_name: str,
+        config: Mapping[str, Any],
+        run_dir: str | Path,
+        *,
+        run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        note: Note = print,
+    ) -> Tracker:
+        """Creates a run, or continues one.
+
+        Args:
+            uri: a resolved and checked store.
+            experiment: created if it does not exist.
+            run_name: what the MLflow UI shows.
+            config: nested; logged as parameters with dotted keys.
+            run_dir: where the run's checkpoints are; kept as a tag for `find_run_dir`. What cannot be sent waits there.
+            run_id: the run to continue. Its parameters stay, values that changed become tags
+                ``distmeta.resumed.KEY``, and steps it already holds are not logged again.
+            tags: further tags, such as ``mlflow.parentRunId``.
+            note: is told when MLflow goes away.
+
+        Raises:
+            TrackingError: MLflow refuses the store, the experiment or the run.
+        """
+        params = flatten(config)
+        labels = {**(tags or {}), RUN_DIR_TAG: str(Path(run_dir).absolute())}
+        with user_errors(uri):
+            client = connect(uri)
+            if run_id is None:
+                run = client.create_run(experiment_id(client, uri, experiment), tags=labels, run_name=run_name)
+                last_steps: dict[str, int] = {}
+            else:
+                run = client.get_run(run_id)
+                client.update_run(run_id, status="RUNNING")
+                logged = run.data.params
+                changed = {key: value for key, value in params.items() if logged.get(key, value) != value}
+                labels |= {RESUMED_TAG + key: value for key, value in changed.items()}
+                for key, value in labels.items():
+                    client.set_tag(run_id, key, value)
+                params = {key: value for key, value in params.items() if key not in logged}
+                last_steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
+            outbox = Outbox(Path(run_dir) / UNSENT)
+            # A run that goes on has not ended, whatever its last process could not say.
+            outbox.drop("end")
+            tracker = cls(client, run.info.run_id, last_steps, outbox, note)
+            tracker._log_params(params)
+        return tracker
+
+    def log(self, step: int, metrics: Mapping[str, float], *, again: bool = False) -> None:
+        """Adds metrics of a step, leaving out those that the run holds already, unless they are logged `again`.
+
+        A key counts as held up to the last step that was logged of it, also before a run was continued.
+        """
+        now = int(time.time() * 1000)
+        for key, value in metrics.items():
+            if again or step > self._last_steps.get(key, -1):
+                self._outbox.entries.append({"metric": [key, float(value), now, step]})
+                self._last_steps[key] = step
+        if len(self._outbox.entries) >= FLUSH_METRICS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Copies a file to the run's artifacts, below `folder`."""
+        self._outbox.entries.append({"artifact": [str(Path(path).absolute()), folder]})
+        self.flush()
+
+    def describe(self, markdown: str) -> None:
+        """Sets the description that the UI shows with the run."""
+        self._outbox.entries.append({"tag": ["mlflow.note.content", markdown]})
+
+    def last_step(self, key: str) -> int:
+        """The last step that was logged of a metric, -1 before the first."""
+        return self._last_steps.get(key, -1)
+
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """Sends what is left and ends the run; gives an MLflow that is away a little time to come back."""
+        self._outbox.entries.append({"end": status})
+        until = time.monotonic() + (FINISH_SECONDS if status == "FINISHED" else 0)
+        self.flush(now=status == "FINISHED")
+        while self._outbox.entries and time.monotonic() < until:
+            time.sleep(1)
+            self.flush(now=True)
+        if self._outbox.entries:
+            path = self._outbox.path
+            self._note(f"MLflow did not come back: what it lacks is in {path}; `distmeta sync {path.parent}` sends it")
+
+    def flush(self, *, now: bool = False) -> None:
+        """Sends what waits. While MLflow is away it is kept on disk, and tried again now and then, or `now`."""
+        self._flushed = time.monotonic()
+        if not self._outbox.entries:
+            return
+        if now or self._flushed >= self._away_until:
+            try:
+                while self._outbox.entries:
+                    self._outbox.take(self._send())
+            except outages() as error:
+                if getattr(error, "error_code", "INTERNAL_ERROR") not in OUTAGES:
+                    raise
+                if not self._away_until:
+                    self._note(f"MLflow is away ({mask(str(error).splitlines()[0])}); metrics wait on disk")
+                self._away_until = time.monotonic() + RETRY_SECONDS
+            else:
+                if self._away_until:
+                    self._note("MLflow is back, and has what waited")
+                self._away_until = 0.0
+        self._outbox.keep()
+
+    def _send(self) -> int:
+        """Sends the first entries that go together; how many they were."""
+        from mlflow.entities import Metric
+
+        ((kind, values),) = self._outbox.entries[0].items()
+        match kind:
+            case "metric":
+                first = self._outbox.entries[:METRICS_PER_BATCH]
+                metrics = list(itertools.takewhile(lambda entry: "metric" in entry, first))
+                self._client.log_batch(self.run_id, metrics=[Metric(*entry["metric"]) for entry in metrics])
+                return len(metrics)
+            case "artifact":
+                self._client.log_artifact(self.run_id, *values)
+            case "tag":
+                self._client.set_tag(self.run_id, *values)
+            case _:
+                self._client.set_terminated(self.run_id, values)
+        return 1
+
+    def _log_params(self, params: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(key, value) for key, value in params.items()]
+        for start in range(0, len(entries), PARAMS_PER_BATCH):
+            self._client.log_batch(self.run_id, params=entries[start : start + PARAMS_PER_BATCH])
+
+
+def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
+    """Sends what a run that has ended could not send; how many entries there were.
+
+    Raises:
+        TrackingError: MLflow does not take them.
+    """
+    outbox = Outbox(run_dir / UNSENT)
+    count = len(outbox.entries)
+    with user_errors(uri):
+        tracker = Tracker(connect(uri), run_id, {}, outbox, note)
+    tracker.flush(now=True)
+    if outbox.entries:
+        raise TrackingError(f"MLflow at {mask(uri)}", "is still away", "try again when it answers")
+    return count

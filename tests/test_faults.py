@@ -1,0 +1,241 @@
+"""Faults that are real: processes killed and stopped, on Ray. The result stays that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+from toy import toy_config, toy_settings
+
+from distmeta import train as driver
+from distmeta.backends import open_backend
+from distmeta.backends.ray import RayBackend
+from distmeta.backends.server import RemoteCoordinator
+from distmeta.errors import TrackingError
+from distmeta.experiment import build_experiment
+from distmeta.params import sha256
+from distmeta.progress import Reporter
+from distmeta.tracking import Tracker, check_store, ui_command
+
+STEPS = 12
+
+
+@pytest.fixture
+def toy(tmp_path: Path, ray_session: None) -> dict[str, Any]:
+    return {
+        "folder": tmp_path,
+        "cluster__backend": "ray",
+        "cluster__deadline_seconds": 0.5,
+        "model__dropout": 0.3,
+        "outer__steps": STEPS,
+    }
+
+
+@pytest.fixture
+def expected(toy: dict[str, Any]) -> str:
+    """Hash of the undisturbed run."""
+    setup = build_experiment(toy_config(**toy)).setup
+    with open_backend(toy_config(**{**toy, "cluster__backend": "inprocess"}).cluster) as backend:
+        coordination = backend.start(setup, print)
+        coordination.advance(STEPS)
+        return sha256(coordination.state().arrays["meta_params"])
+
+
+@pytest.fixture
+def opened(toy: dict[str, Any]) -> Iterator[tuple[RayBackend, RemoteCoordinator, list[int]]]:
+    """A backend that has started, its coordinator, and its workers' processes."""
+    import ray
+
+    config = toy_config(**toy)
+    setup = build_experiment(config).setup
+    with RayBackend(config.cluster) as backend:
+        coordination = backend.start(setup, print)
+        shared = [ray.put(setup)]
+        workers = [ray.get(actor.place.remote(shared))[1] for actor in backend._actors[:2]]
+        yield backend, coordination, workers
+
+
+def later(seconds: float, process: int, what: signal.Signals) -> None:
+    threading.Timer(seconds, os.kill, (process, what)).start()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_that_is_stopped_is_not_waited_for(
+    expected: str, opened: tuple[RayBackend, RemoteCoordinator, list[int]], seed: int
+) -> None:
+    """Its unit is done by the other one, and it is replaced; SIGSTOP at a moment that the seed draws."""
+    _, coordination, workers = opened
+    coordination.advance(2)
+    later(np.random.default_rng(seed).uniform(0, 0.2), workers[seed % 2], signal.SIGSTOP)
+    reports = coordination.advance(STEPS - 2)
+    assert sha256(coordination.state().arrays["meta_params"]) == expected
+    assert reports[-1].outer_step == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_server_that_is_killed_goes_on_from_what_was_kept(
+    expected: str, opened: tuple[RayBackend, RemoteCoordinator, list[int]], seed: int
+) -> None:
+    import ray
+
+    _, coordination, _ = opened
+    assert [report.outer_step for report in coordination.advance(2)] == [1, 2]
+    coordination.state()  # as for a checkpoint
+    assert [report.outer_step for report in coordination.advance(2)] == [3, 4]
+    victim = ray.get(coordination.actor.process_id.remote())
+    later(np.random.default_rng(seed).uniform(0, 0.2), victim, signal.SIGKILL)
+    steps = [report.outer_step for _ in range(STEPS - 4) for report in coordination.advance(1)]
+    assert steps == list(range(5, STEPS + 1))  # each is reported once
+    assert ray.get(coordination.actor.process_id.remote()) != victim, "the server was to be killed"
+    assert sha256(coordination.state().arrays["meta_params"]) == expected
+
+
+@pytest.mark.slow
+def test_mlflow_shows_every_step_once_though_the_server_is_killed(
+    toy: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed before there is a checkpoint, and once more after one."""
+    import ray
+
+    victims: list[int] = []
+    advance = RemoteCoordinator.advance
+
+    def dying(self: RemoteCoordinator, steps: int) -> Any:
+        reports = advance(self, 1)
+        if reports[-1].outer_step in (1, 7):
+            victims.append(ray.get(self.actor.process_id.remote()))
+            os.kill(victims[-1], signal.SIGKILL)
+        return reports
+
+    monkeypatch.setattr(RemoteCoordinator, "advance", dying)
+    folder = toy["folder"]
+    result = driver.train(toy_config(**toy, checkpoint__every=5), folder / "run", Reporter())
+    assert len(set(victims)) == 2
+    assert result["meta_params_sha256"] == expected
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    history = client.get_metric_history(result["mlflow_run_id"], "meta_train/loss")
+    assert [metric.step for metric in history] == list(range(1, STEPS + 1))
+
+
+def train(folder: Path, *words: str) -> subprocess.Popen[str]:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "distmeta.cli", "train", *words, "--json"]
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
+
+
+def steps_in_mlflow(uri: str, run_id: str) -> list[int]:
+    history = MlflowClient(uri).get_metric_history(run_id, "meta_train/loss")
+    return sorted(metric.step for metric in history)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path: Path, seed: int) -> None:
+    steps = 400
+    settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=20, cluster__backend="ray")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
+    first = train(tmp_path, "toy.yaml", "run_dir=run")
+    while not (tmp_path / "run" / "checkpoints" / "step-00000020").exists():
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.02)
+    time.sleep(np.random.default_rng(seed).uniform(0, 2))
+    first.kill()
+    first.communicate()
+    kept = max(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert int(kept.removeprefix("step-")) < steps, "it was to be killed before the end"
+    out, said = train(tmp_path, "--resume", "run").communicate(timeout=200)
+    assert out, said
+    result = json.loads(out)
+    straight, said = train(tmp_path, "toy.yaml", "run_dir=straight", "cluster.backend=inprocess").communicate()
+    assert straight, said
+    assert result["meta_params_sha256"] == json.loads(straight)["meta_params_sha256"]
+    assert result["mlflow_run_id"] == json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert steps_in_mlflow(uri, result["mlflow_run_id"]) == list(range(1, steps + 1))
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+class MlflowServer:
+    """A real server on this machine, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+        Tracker.start(f"sqlite:///{folder}/server.db", "first", "first", {}, folder).finish()  # makes the database
+
+    def start(self) -> None:
+        command = ui_command(f"sqlite:///{self.folder}/server.db", self.port)
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                return check_store(self.uri)
+            except TrackingError:
+                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.mark.slow
+def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
+    """It is killed in mid-run and comes back before the end: every step is there once, and the run has ended well."""
+    steps = 3000
+    settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=100, tracking__uri=mlflow_server.uri)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
+    process = train(tmp_path, "toy.yaml", "run_dir=run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    while not (checkpoints / "step-00000100").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    mlflow_server.kill()
+    while not (tmp_path / "run" / "unsent.jsonl").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    away_at = max(path.name for path in checkpoints.glob("step-*"))
+    while max(path.name for path in checkpoints.glob("step-*")) == away_at:  # it goes on
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    mlflow_server.start()
+    out, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "MLflow is away" in said
+    run_id = json.loads(out)["mlflow_run_id"]
+    assert steps_in_mlflow(mlflow_server.uri, run_id) == list(range(1, steps + 1))
+    assert MlflowClient(mlflow_server.uri).get_run(run_id).info.status == "FINISHED"
+    assert not (tmp_path / "run" / "unsent.jsonl").exists()
+    mlflow_server.kill()
+    late = train(tmp_path, "toy.yaml", "run_dir=late")
+    _, said = late.communicate(timeout=60)
+    assert (late.returncode, (tmp_path / "late").exists()) == (2, False)
+    assert "tracking.uri" in said or "MLflow at" in said
