@@ -1,0 +1,183 @@
+"""Does the result of a run stay the same, whatever becomes of its processes?
+
+    python jobs/chaos.py jobs/chaos.yaml runs/chaos --seeds 20
+
+Runs the job once undisturbed in one process, then once a seed on Ray while faults strike at moments and in an order
+that the seed draws: a worker is killed, stopped for good, or slowed for a while; the server is killed; the driver is
+killed or asked to stop, and its run resumed. Each time the meta-parameters must be those of the undisturbed run to the
+bit, and MLflow must hold every outer step once. Linux only: processes are found in /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import MlflowClient
+
+MARK = "DISTMETA_CHAOS"  # in the environment of all processes of a run
+FAULTS = {
+    "worker killed": 0.3,
+    "worker stopped": 0.2,
+    "worker slowed": 0.2,
+    "server killed": 0.15,
+    "driver killed": 0.1,
+    "driver asked to stop": 0.05,
+}
+
+
+def main() -> None:
+    """Runs the job undisturbed and under each seed, and says how often the result held."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a YAML file such as jobs/chaos.yaml")
+    parser.add_argument("out", type=Path, help="the folder of the runs")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings for all runs")
+    parser.add_argument("--seeds", type=int, default=20, help="how many schedules of faults")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--gap", type=float, default=5.0, help="mean seconds between two faults")
+    arguments = parser.parse_args()
+    out = arguments.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    words = [arguments.config, *arguments.settings, f"tracking.uri=sqlite:///{out}/mlflow.db"]
+    expected = undisturbed(words, out)
+    held = 0
+    for seed in range(arguments.first, arguments.first + arguments.seeds):
+        result = disturbed(words, out / f"seed-{seed}", seed, arguments.gap)
+        steps = logged_steps(out, result["mlflow_run_id"])
+        holds = result["meta_params_sha256"] == expected and steps == list(range(1, result["outer_steps"] + 1))
+        held += holds
+        faults = ", ".join(f"{count} × {name}" for name, count in sorted(result["faults"].items()))
+        print(f"seed {seed}: {'held' if holds else 'BROKEN'} in {result['seconds']:.0f} s; {faults}", flush=True)
+    print(f"held {held} of {arguments.seeds}")
+    sys.exit(held != arguments.seeds)
+
+
+def undisturbed(words: list[str], out: Path) -> str:
+    """Hash of the run in one process; an earlier one is read."""
+    written = out / "undisturbed" / "evaluation.json"
+    if not written.exists():
+        subprocess.run(
+            [*train(), *words, "cluster.backend=inprocess", f"run_dir={written.parent}"],
+            stderr=(out / "undisturbed.log").open("w"),
+            check=True,
+        )
+    return str(json.loads(written.read_text(encoding="utf-8"))["meta_params_sha256"])
+
+
+def disturbed(words: list[str], run_dir: Path, seed: int, gap: float) -> dict[str, Any]:
+    """The result of a run that is disturbed until it ends, resumed as often as it takes."""
+    chance, faults, started = np.random.default_rng(seed), Counter[str](), time.monotonic()
+    while True:
+        begun = any((run_dir / "checkpoints").glob("step-*"))
+        what = ["--resume", str(run_dir)] if begun else [*words, f"run_dir={run_dir}"]
+        mark = uuid.uuid4().hex
+        log = run_dir.with_suffix(".log").open("a", encoding="utf-8")
+        driver = subprocess.Popen(
+            [*train(), *what, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, MARK: mark},
+        )
+        over = threading.Event()
+        args = (driver, mark, chance, gap, faults, over, run_dir)
+        monkey = threading.Thread(target=disturb, args=args)
+        monkey.start()
+        output = driver.communicate()[0]
+        over.set()
+        monkey.join()
+        for process in find(mark, "ray::"):  # of a driver that was killed
+            signal_to(process, signal.SIGKILL)
+        if driver.returncode == 0:
+            if output.count("\n") != 1:
+                raise SystemExit(f"seed {seed}: more than one line on stdout: {output}")
+            return {**json.loads(output), "faults": faults, "seconds": time.monotonic() - started}
+        if driver.returncode not in (-signal.SIGKILL, 128 + signal.SIGTERM):
+            raise SystemExit(f"seed {seed}: the run ended with {driver.returncode}; see {log.name}")
+
+
+def disturb(
+    driver: subprocess.Popen[str],
+    mark: str,
+    chance: np.random.Generator,
+    gap: float,
+    faults: Counter[str],
+    over: threading.Event,
+    run_dir: Path,
+) -> None:
+    """Strikes until the run is over. The driver is spared before there is a checkpoint to go on from."""
+    names, shares = zip(*FAULTS.items(), strict=True)
+    while not find(mark, "ray::WorkerActor") and not over.wait(0.2):
+        pass  # Ray itself is not what is tried here: it starts undisturbed
+    while not over.wait(chance.exponential(gap)):
+        name = str(chance.choice(names, p=shares))
+        actor = "ray::WorkerActor" if name.startswith("worker") else "ray::ServerActor"
+        victims = find(mark, actor)
+        if name.startswith("driver"):
+            if not any((run_dir / "checkpoints").glob("step-*")):
+                continue
+            victims = [driver.pid]
+        if not victims:
+            continue
+        victim = int(chance.choice(victims))
+        faults[name] += 1
+        if name.endswith("killed"):
+            signal_to(victim, signal.SIGKILL)
+        elif name == "driver asked to stop":
+            signal_to(victim, signal.SIGTERM)
+        elif name == "worker stopped":
+            signal_to(victim, signal.SIGSTOP)
+        else:
+            for _ in range(30):  # a tenth of its speed for three seconds
+                signal_to(victim, signal.SIGSTOP)
+                time.sleep(0.09)
+                signal_to(victim, signal.SIGCONT)
+                time.sleep(0.01)
+
+
+def train() -> list[str]:
+    """The command, of the environment that this script runs in."""
+    return [sys.executable, "-m", "distmeta.cli", "train"]
+
+
+def logged_steps(out: Path, run_id: str) -> list[int]:
+    """The outer steps of a run that MLflow holds, as often as it holds them."""
+    history = MlflowClient(f"sqlite:///{out}/mlflow.db").get_metric_history(run_id, "meta_train/loss")
+    return sorted(metric.step for metric in history)
+
+
+def find(mark: str, name: str) -> list[int]:
+    """Processes of a run whose command line starts with a name, in order."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            if command.startswith(name.encode()) and mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has ended meanwhile, or is another user's
+    return sorted(found)
+
+
+def signal_to(process: int, number: signal.Signals) -> None:
+    """Sends a signal, unless the process has ended meanwhile."""
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""How well are many workers kept busy, and what would the network add?
+
+    python jobs/scale.py jobs/scale.yaml
+    python jobs/scale.py jobs/scale.yaml workers=[8] parameters=100000 'unit={seconds: 0.5}'
+
+Efficiency is the time that went into results that counted / (workers · time that passed). It is measured on one machine
+with the real coordinator, parameter server and Ray workers, whose units sleep instead of computing; what the network
+costs is then a calculation, with its assumptions printed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from distmeta.backends.ray import RayBackend
+from distmeta.config import ClusterConfig, OuterConfig
+from distmeta.coordinator import Coordinator
+from distmeta.protocols import Pool
+from distmeta.server import ParameterServer
+from distmeta.settings import override
+from distmeta.types import Stream, Unit, UnitResult, Work
+
+WARM_UP = 2  # outer steps
+GIGABIT = 1e9 / 8
+
+
+@dataclass(frozen=True)
+class Durations:
+    """How long a unit takes."""
+
+    seconds: float
+    sigma: float = 0.0
+    slow_share: float = 0.0
+    slow_factor: float = 1.0
+
+    def of(self, unit: Unit, copy: int) -> float:
+        """Seconds of a unit; a backup copy draws again: it is the machine that is slow, not the unit."""
+        chance = np.random.default_rng([unit.first_index, copy])
+        slow = self.slow_factor if chance.random() < self.slow_share else 1.0
+        return float(self.seconds * np.exp(self.sigma * chance.standard_normal()) * slow)
+
+
+class Sleeper:
+    """A worker that sleeps, and returns a gradient that nobody looks at."""
+
+    def __init__(self, name: str, parameters: int, durations: Durations) -> None:
+        self.name, self.durations = name, durations
+        self.gradient = np.zeros(parameters, np.float32)
+
+    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
+        """Takes its time."""
+        seconds = self.durations.of(unit, int(self.name))
+        time.sleep(seconds)
+        return UnitResult(unit, self.gradient, {"loss": np.zeros(unit.count)}, (), self.name, seconds)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What server and workers are built from (see `distmeta.backends.Setup`)."""
+
+    parameters: int
+    durations: Durations
+    outer: OuterConfig
+    cluster: ClusterConfig
+
+    def make_worker(self, name: str, device: str) -> Sleeper:
+        """A sleeper."""
+        return Sleeper(name, self.parameters, self.durations)
+
+    def make_coordinator(self, pool: Pool) -> Coordinator:
+        """The real ones."""
+        alpha = self.cluster.staleness_alpha if self.cluster.max_staleness else None
+        server = ParameterServer(self.outer, np.zeros(self.parameters, np.float32), staleness_alpha=alpha)
+        learner: Any = None
+        work = Work(Stream("meta_train", 5, 1, 1, 0), learner, training=True)
+        return Coordinator(pool, server, work, self.outer, self.cluster)
+
+
+def main() -> None:
+    """Measures every mode with every number of workers, and prints two tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a YAML file such as jobs/scale.yaml")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings such as workers=[8]")
+    arguments = parser.parse_args()
+    plan = override(yaml.safe_load(arguments.file.read_text(encoding="utf-8")), arguments.settings)
+    print("| workers | mode | efficiency | seconds a step | backups |\n|---:|---|---:|---:|---:|")
+    for workers in plan["workers"]:
+        for mode, options in plan["modes"].items():
+            print(f"| {workers} | {mode} | {' | '.join(measure(plan, workers, options))} |", flush=True)
+    print(f"\n{network(plan['parameters'])}")
+
+
+def measure(plan: dict[str, Any], workers: int, options: dict[str, Any]) -> tuple[str, str, str]:
+    """Efficiency, seconds a step and backups of one mode."""
+    steps, batch = plan["steps"], plan["units_per_worker"] * workers
+    cluster = ClusterConfig(workers=workers, cpus_per_worker=0.01, tasks_per_unit=1, **options)
+    outer = OuterConfig(meta_batch_size=batch, steps=steps + WARM_UP, optimizer="adam")
+    setup = Setup(plan["parameters"], Durations(**plan["unit"]), outer, cluster)
+    with RayBackend(cluster) as backend:
+        coordination = backend.start(setup, print)
+        (*_, before) = coordination.advance(WARM_UP)
+        started = time.perf_counter()
+        reports = coordination.advance(steps)
+        passed = time.perf_counter() - started
+    useful = sum(report.metrics["time/worker_seconds"] for report in reports)
+    backups = reports[-1].metrics["cluster/backups"] - before.metrics["cluster/backups"]
+    return f"{useful / (workers * passed):.2f}", f"{passed / steps:.2f}", f"{backups:.0f}"
+
+
+def network(parameters: int, gigabits: float = 25.0, per_node: int = 8) -> str:
+    """What a synchronous step sends through the server's network card, as a Markdown table.
+
+    θ goes out once to each node, Σ gradients of each unit come in: both pass the card of the server's node, in turn,
+    at its full speed; latency, the additions and the nodes' own cards are left out.
+    """
+    speed, size = gigabits * GIGABIT, 4 * parameters
+    lines = [
+        f"{parameters / 1e6:g} million parameters, {gigabits:g} Gbit/s at the server, {per_node} workers a node, "
+        "a unit each:",
+        "",
+        "| workers | θ out, s | gradients in, s |",
+        "|---:|---:|---:|",
+    ]
+    for workers in (100, 1000):
+        nodes = -(-workers // per_node)
+        lines.append(f"| {workers} | {nodes * size / speed:.1f} | {workers * size / speed:.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
