@@ -70,7 +70,7 @@ class Coordinator:
             DivergedError: a task whose figures are not finite; no other value may stand in for it.
         """
         round = Round.cut(work, first_index, count, per_unit)
-        vector = self._initial if initial else self.server.meta_params
+        vector = self._initial if initial else self.server.handle
         self.dispatcher.work_on([round], self.server.version, vector)
         results = round.in_order()
         if rejected := [task for result in results for task in result.rejected]:
@@ -107,7 +107,7 @@ class Coordinator:
         for number in range(version + len(self._open), last + 1):
             self._open.append(Round.cut(self.training, number * size, size, self.cluster.tasks_per_unit))
         while True:
-            self.dispatcher.work_on(self._open, version, self.server.meta_params)
+            self.dispatcher.work_on(self._open, version, self.server.handle)
             try:
                 report = self._apply(self._open[0].in_order())
                 break

@@ -7,8 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import Any
 
 from distmeta.config import ClusterConfig
 from distmeta.errors import TrainingError
@@ -93,14 +92,14 @@ class Dispatcher:
         self._seconds: dict[Work, deque[float]] = {}
         self._losses = 0
 
-    def work_on(self, rounds: Sequence[Round], version: int, vector: np.ndarray) -> None:
+    def work_on(self, rounds: Sequence[Round], version: int, vector: Any) -> None:
         """Has units done until the first of the rounds is whole.
 
         Args:
             rounds: those that idle workers are given units of, first come first. What is still going on of others is
                 put where it belongs when it ends.
             version: of θ.
-            vector: θ, or in an evaluation what else it is about, (P,) float32.
+            vector: θ, or in an evaluation what else it is about: (P,) float32, or a handle that the pool knows.
 
         Raises:
             TrainingError: workers only die, or there has been none for `cluster.start_timeout_seconds`.

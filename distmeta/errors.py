@@ -53,6 +53,10 @@ class TrainingError(RuntimeError):
     """Training that cannot go on: too many tasks with a gradient that is not finite, workers that keep dying."""
 
 
+class ServerLostError(RuntimeError):
+    """An actor that holds a part of θ was lost: only a new server, from what was kept, can go on."""
+
+
 class GradientsLostError(RuntimeError):
     """Gradients that lay on a machine that was lost; `positions` says which of those that were to be added."""
 

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distmeta.config import OuterConfig
 from distmeta.types import (
     Adapted,
+    Add,
     Batch,
     Done,
     Episode,
@@ -134,8 +136,8 @@ class Pool(Protocol):
     def workers(self) -> Sequence[str]:
         """The names of those that can be given a unit; they may join and leave at any time."""
 
-    def publish(self, vector: np.ndarray) -> Any:
-        """Makes a flat vector of meta-parameters readable by all workers; returns a handle for `submit`."""
+    def publish(self, vector: Any) -> Any:
+        """Makes a flat vector, or what `Aggregator.handle` gives, readable by all workers; a handle for `submit`."""
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
         """Starts a unit on an idle worker."""
@@ -154,6 +156,39 @@ class Pool(Protocol):
         """Ends a worker that does not answer and starts another of its name; `wait` tells of it as lost."""
 
 
+class Parameters(Protocol):
+    """Where θ is kept and updated: in one `distmeta.shard.Shard`, or in several."""
+
+    @property
+    def values(self) -> np.ndarray:
+        """A copy, (P,) float32."""
+
+    @property
+    def handle(self) -> Any:
+        """What `Pool.publish` takes: the values, or references of their parts."""
+
+    def take(self, leaves: Sequence[Leaf], add: Add) -> None:
+        """Has gradients added up for the next step; raises what `add` does."""
+
+    def squares(self, tasks: int) -> list[float]:
+        """Makes the mean gradient over so many tasks; the sum of squares of each of its blocks, in order."""
+
+    def step(self, scale: float, rate: float) -> None:
+        """One step of the optimiser along the gradient times `scale`."""
+
+    def move_anchor(self) -> None:
+        """From now on the proximal regulariser pulls to where θ is."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays of a `ServerState`, and `anchor`."""
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Goes back to what `arrays` returned."""
+
+
+MakeParameters = Callable[[OuterConfig, np.ndarray, np.ndarray | None], Parameters]
+
+
 class Aggregator(Protocol):
     """Owner of θ: the coordinator hands it a whole meta-batch at a time, in index order."""
 
@@ -165,7 +200,11 @@ class Aggregator(Protocol):
     def meta_params(self) -> np.ndarray:
         """A copy of θ, (P,) float32."""
 
-    def apply(self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray]) -> StepReport:
+    @property
+    def handle(self) -> Any:
+        """θ as a pool publishes it."""
+
+    def apply(self, results: Sequence[UnitResult], add: Add) -> StepReport:
         """Has the gradients added in the order given, clips, updates θ, and counts the version up.
 
         What `add` raises is raised before anything has changed.

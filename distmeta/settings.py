@@ -5,7 +5,6 @@ Whatever is wrong is one line that names the key and says what would do.
 
 import datetime
 import re
-import types
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -99,11 +98,15 @@ def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
 
     # A misspelt key explains more than the missing one it leaves behind.
     def rank(fault: Any) -> tuple[bool, bool]:
-        wrong_branch = fault["type"] == "string_type" and isinstance(fault["input"], dict)
+        wrong_branch = fault["type"] in ("string_type", "int_type") and isinstance(fault["input"], dict)
         return fault["type"] != "extra_forbidden", wrong_branch
 
     first = min(error.errors(), key=rank)
-    path = [str(part) for part in first["loc"] if not re.search(r"[\[\(]|^(str|list|Fractions)$", str(part))]
+    path = [
+        str(part)
+        for part in first["loc"]
+        if not re.search(r"[\[\(]|^(str|list|constrained-int|Fractions|Workers)$", str(part))
+    ]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         parents = ".".join(path[:-1])
@@ -119,7 +122,7 @@ def _keys(model: Any, path: list[str]) -> list[str]:
     """The valid keys of the section at `path` below `model`."""
     for name in path:
         annotation = get_type_hints(model)[name]
-        options = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        options = get_args(annotation) or (annotation,)  # of a union
         model = next(option for option in options if isinstance(option, type) and issubclass(option, Section))
     return list(model.model_fields)
 

@@ -12,8 +12,9 @@ from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.coordinator import Coordinator
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build
 from distmeta.params import Layout
-from distmeta.protocols import Pool, TaskKind
+from distmeta.protocols import MakeParameters, Pool, TaskKind
 from distmeta.server import ParameterServer
+from distmeta.shard import Shard
 from distmeta.types import Work
 from distmeta.worker import Teacher, Worker
 
@@ -61,18 +62,13 @@ class RunSetup:
         packed = self.cluster.compression == "bf16"
         return Worker(name, self.model.build(self.task, device), self.task, self.layout, device, teacher, packed)
 
-    def make_coordinator(self, pool: Pool) -> Coordinator:
+    def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the parameter server and its coordinator.
 
         The regulariser is of the learner's parameters: not of rates that are meta-learned, which say how it learns.
         """
         of_learner = [not name.startswith("meta.rate.") for name in self.layout.names]
         regularized = None if all(of_learner) else np.repeat(of_learner, self.layout.sizes)
-        server = ParameterServer(
-            self.outer,
-            self.meta_params,
-            self.anchor_every,
-            regularized,
-            self.cluster.staleness_alpha if self.cluster.max_staleness else None,
-        )
+        alpha = self.cluster.staleness_alpha if self.cluster.max_staleness else None
+        server = ParameterServer(self.outer, self.meta_params, self.anchor_every, regularized, alpha, make_parameters)
         return Coordinator(pool, server, self.training, self.outer, self.cluster)

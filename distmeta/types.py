@@ -17,6 +17,7 @@ Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L to
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,7 @@ Params = dict[str, Tensor]
 Metrics = dict[str, Tensor]  # each (T,)
 Inputs = dict[str, Tensor]  # each (T, B, ...)
 Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and what it counts in a sum
+Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 
 
 class Batch(NamedTuple):

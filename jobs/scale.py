@@ -22,9 +22,10 @@ import yaml
 from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.coordinator import Coordinator
-from distmeta.protocols import Pool
+from distmeta.protocols import MakeParameters, Pool
 from distmeta.server import ParameterServer
 from distmeta.settings import override
+from distmeta.shard import Shard
 from distmeta.types import Stream, Unit, UnitResult, Work
 
 WARM_UP = 2  # outer steps
@@ -74,10 +75,11 @@ class Setup:
         """A sleeper."""
         return Sleeper(name, self.parameters, self.durations)
 
-    def make_coordinator(self, pool: Pool) -> Coordinator:
+    def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """The real ones."""
         alpha = self.cluster.staleness_alpha if self.cluster.max_staleness else None
-        server = ParameterServer(self.outer, np.zeros(self.parameters, np.float32), staleness_alpha=alpha)
+        start = np.zeros(self.parameters, np.float32)
+        server = ParameterServer(self.outer, start, staleness_alpha=alpha, make_parameters=make_parameters)
         learner: Any = None
         work = Work(Stream("meta_train", 5, 1, 1, 0), learner, training=True)
         return Coordinator(pool, server, work, self.outer, self.cluster)

@@ -72,6 +72,10 @@ class FakeServer:
     def meta_params(self) -> np.ndarray:
         return f32(self.version)
 
+    @property
+    def handle(self) -> np.ndarray:
+        return self.meta_params
+
     def apply(self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray]) -> StepReport:
         self.applied.append([result.unit.first_index for result in results])
         assert all(result.unit.version == self.version for result in results)

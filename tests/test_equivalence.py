@@ -39,10 +39,26 @@ def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None
         assert other["meta_test"] == here["meta_test"]
 
 
-def test_where_gradients_are_added_changes_nothing(tmp_path: Path, ray_session: None) -> None:
-    here = run(tmp_path, "here", outer__meta_batch_size=11)
-    there = run(tmp_path, "there", outer__meta_batch_size=11, cluster__backend="ray", cluster__reduce="node")
-    assert there["meta_params_sha256"] == here["meta_params_sha256"]
+LARGE = {"model__embedding_size": 1024, "model__filters": 96, "outer__meta_batch_size": 11}  # four blocks of a shard
+
+
+def test_where_gradients_are_added_and_parameters_kept_changes_nothing(tmp_path: Path, ray_session: None) -> None:
+    here = run(tmp_path, "here", **LARGE)
+    for reduce, shards in (("node", 1), ("none", 2), ("node", 3)):
+        places: dict[str, Any] = {"cluster__reduce": reduce, "cluster__server_shards": shards}
+        there = run(tmp_path, f"{reduce}{shards}", cluster__backend="ray", **LARGE, **places)
+        assert there["meta_params_sha256"] == here["meta_params_sha256"]
+
+
+@pytest.mark.parametrize("shards", [(2, 1), (1, 2)])
+def test_what_shards_keep_is_gone_on_from_without_them_and_back(
+    tmp_path: Path, ray_session: None, shards: tuple[int, int]
+) -> None:
+    straight = run(tmp_path, "straight", **LARGE)
+    before, after = shards
+    run(tmp_path, "run", cluster__backend="ray", cluster__server_shards=before, **{**LARGE, "outer__steps": 2})
+    resumed = driver.resume(tmp_path / "run", ["outer.steps=5", f"cluster.server_shards={after}"], Reporter())
+    assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
 
 
 def test_compression_changes_the_result_and_that_is_the_same_anywhere(tmp_path: Path, ray_session: None) -> None:

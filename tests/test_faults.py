@@ -106,6 +106,42 @@ def test_a_server_that_is_killed_goes_on_from_what_was_kept(
 
 
 @pytest.mark.slow
+def test_a_shard_that_is_killed_takes_the_server_along_and_the_result_stays(
+    toy: dict[str, Any], ray_session: None
+) -> None:
+    large = {**toy, "model__embedding_size": 1024, "model__filters": 96, "cluster__server_shards": 2}
+    config = toy_config(**large)
+    setup = build_experiment(config).setup
+    with open_backend(toy_config(**{**large, "cluster__backend": "inprocess"}).cluster) as backend:
+        alone = backend.start(setup, print)
+        alone.advance(STEPS)
+        undisturbed = sha256(alone.state().arrays["meta_params"])
+    said: list[str] = []
+    with RayBackend(config.cluster) as ray_backend:
+        coordination = ray_backend.start(setup, said.append)
+        coordination.advance(3)
+        coordination.state()
+        coordination.advance(2)
+        victim = processes("ray::ShardActor")[0]
+        os.kill(victim, signal.SIGKILL)
+        coordination.advance(STEPS - 5)
+        assert sha256(coordination.state().arrays["meta_params"]) == undisturbed
+    assert any("another goes on from outer step 3" in words for words in said)
+
+
+def processes(name: str) -> list[int]:
+    """Those whose title begins so."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(name.encode()):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+@pytest.mark.slow
 def test_mlflow_shows_every_step_once_though_the_server_is_killed(
     toy: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

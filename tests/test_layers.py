@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FREE = {"types", "protocols", "errors", "config", "settings", "params", "registry"}
 MAY_IMPORT = {
     "types": {"protocols"},  # for the type checker alone
-    "protocols": {"types"},
+    "protocols": {"types", "config"},
     "errors": set(),
     "config": set(),
     "settings": set(),
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "checkpoint": set(),
     "figures": set(),
     "progress": set(),
-    "server": {"reduction"},
+    "shard": set(),
+    "server": {"reduction", "shard"},
     "dispatch": set(),
     "coordinator": {"dispatch"},
     "tracking": set(),
@@ -33,11 +34,11 @@ MAY_IMPORT = {
     "tasks": {"stream"},
     "algorithms": {"inner", "models"},  # of models only how parameter names are matched
     "worker": {"features", "reduction"},
-    "backends": {"coordinator", "reduction"},
+    "backends": {"coordinator", "reduction", "shard"},
     "submit": set(),
     "runs": {"tracking"},
     "stop": set(),
-    "setup": {"coordinator", "models", "server", "worker"},
+    "setup": {"coordinator", "models", "server", "shard", "worker"},
     "teacher": {"checkpoint", "experiment", "runs", "setup", "tasks"},  # of experiment for the type checker alone
     "experiment": {"algorithms", "models", "setup", "stream", "tasks", "teacher"},
     "evaluate": {"backends", "experiment", "tasks"},
@@ -60,7 +61,14 @@ MAY_IMPORT = {
     "cli": {"check", "compare", "progress", "runs", "submit", "tracking", "train"},
 }
 HOMES = {
-    "ray": {"backends/nodes.py", "backends/ray.py", "backends/server.py", "backends/workers.py", "submit.py"},
+    "ray": {
+        "backends/nodes.py",
+        "backends/ray.py",
+        "backends/server.py",
+        "backends/shards.py",
+        "backends/workers.py",
+        "submit.py",
+    },
     "mlflow": {"tracking/store.py", "tracking/tracker.py"},
     "datasets": {"tasks/sources.py"},
 }

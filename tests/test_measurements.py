@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -73,6 +74,9 @@ def test_victims_are_found_by_their_mark_and_name(chaos: ModuleType) -> None:
     environment: dict[str, Any] = {**os.environ, chaos.MARK: "a-mark-of-its-own"}
     process = subprocess.Popen(["sleep", "60"], env=environment)
     try:
+        deadline = time.monotonic() + 10
+        while not chaos.find("a-mark-of-its-own", "sleep"):  # until it is what it was started as
+            assert time.monotonic() < deadline
         assert chaos.find("a-mark-of-its-own", "sleep") == [process.pid]
         assert chaos.find("a-mark-of-its-own", "ray::") == []
         assert chaos.find("another", "sleep") == []

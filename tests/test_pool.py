@@ -67,13 +67,13 @@ def lose(answers: Answers, pool: RayPool, error: Exception = UNAVAILABLE) -> Non
     """Gives the worker a unit that does not come back."""
     reference = 2000 + len(answers.asked)
     pool._actors["a"].run.remote.return_value = reference
-    pool.submit("a", MagicMock(training=False), MagicMock(), None)
+    pool.submit("a", MagicMock(training=False), MagicMock(), ())
     answers.say[reference] = error
     assert pool.wait(1.0) == [Lost("a", str(error).splitlines()[0])]
 
 
 def test_a_worker_is_one_while_it_answers(answers: Answers) -> None:
-    pool = RayPool({"a": actor("a")}, [], answers.make, by_node=False)  # type: ignore[arg-type]
+    pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
     assert list(pool.workers) == []
     joined(answers, pool, "n")
     assert list(pool.workers) == ["a"]
@@ -85,7 +85,7 @@ def test_a_worker_is_one_while_it_answers(answers: Answers) -> None:
 
 
 def test_three_losses_in_a_row_on_a_node_move_a_worker(answers: Answers) -> None:
-    pool = RayPool({"a": actor("a")}, [], answers.make, by_node=False)  # type: ignore[arg-type]
+    pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
     joined(answers, pool, "good")
     lose(answers, pool)
     for _ in range(MOVE_AFTER - 1):
@@ -99,12 +99,12 @@ def test_three_losses_in_a_row_on_a_node_move_a_worker(answers: Answers) -> None
 
 
 def test_an_answer_in_between_is_forgiving(answers: Answers) -> None:
-    pool = RayPool({"a": actor("a")}, [], answers.make, by_node=False)  # type: ignore[arg-type]
+    pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
     for _ in range(2 * MOVE_AFTER):
         joined(answers, pool, "n")
         reference = 3000 + len(answers.asked)
         pool._actors["a"].run.remote.return_value = reference
-        pool.submit("a", MagicMock(training=False), MagicMock(), None)
+        pool.submit("a", MagicMock(training=False), MagicMock(), ())
         answers.say[reference] = "result"
         assert pool.wait(1.0) == [Done("a", "result")]  # type: ignore[arg-type]
         lose(answers, pool)
@@ -112,14 +112,14 @@ def test_an_answer_in_between_is_forgiving(answers: Answers) -> None:
 
 
 def test_an_actor_that_ray_gives_up_gets_a_successor(answers: Answers) -> None:
-    pool = RayPool({"a": actor("a")}, [], answers.make, by_node=False)  # type: ignore[arg-type]
+    pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
     joined(answers, pool, "n")
     lose(answers, pool, ActorDiedError())
     assert answers.made == [("a", None)]
 
 
 def test_an_actor_that_cannot_be_built_is_an_error_to_be_seen(answers: Answers) -> None:
-    pool = RayPool({"a": actor("a")}, [], answers.make, by_node=False)  # type: ignore[arg-type]
+    pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
     answers.say[answers.asked[-1][1]] = Unbuilt()
     with pytest.raises(ActorDiedError):
         pool.wait(1.0)

@@ -1,12 +1,17 @@
+import re
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from toy import toy_config
 
+from distmeta.backends.ray import RayBackend
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require, require_answer
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError
+from distmeta.experiment import build_experiment
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,20 @@ def test_an_unhealthy_cluster_does_not_answer(answer: int, monkeypatch: pytest.M
 def test_other_kinds_of_address_are_refused(address: str, remedy: str) -> None:
     with pytest.raises(ClusterError, match=remedy):
         require_answer(address)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("resources_per_worker", {"tpu": 2}, "cluster.resources_per_worker.tpu: the workers ask for 4 tpu together"),
+        ("memory_per_worker", 1e6, "cluster.memory_per_worker: the workers ask for 2e"),
+        ("cpus_per_worker", 1000, "cluster.workers: the workers ask for 2000 CPUs together"),
+    ],
+)
+def test_what_the_cluster_never_has_is_refused_by_key(
+    key: str, value: Any, message: str, tmp_path: Path, ray_session: None
+) -> None:
+    """For as many workers as there must be; more may wait for room."""
+    config = toy_config(tmp_path, cluster__workers={"min": 2, "max": 9}, **{f"cluster__{key}": value})
+    with RayBackend(config.cluster) as backend, pytest.raises(ClusterError, match=re.escape(message)):
+        backend.start(build_experiment(config).setup, print)

@@ -103,6 +103,10 @@ class Applied:
     def meta_params(self) -> np.ndarray:
         return f32(self.version)
 
+    @property
+    def handle(self) -> np.ndarray:
+        return self.meta_params
+
     def apply(self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray]) -> StepReport:
         add([(result.gradient, 1.0) for result in results])
         for result in results:

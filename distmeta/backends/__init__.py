@@ -11,7 +11,8 @@ import numpy as np
 
 from distmeta.config import ClusterConfig
 from distmeta.coordinator import Coordinator
-from distmeta.protocols import Pool
+from distmeta.protocols import MakeParameters, Pool
+from distmeta.shard import Shard
 from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
 
 # Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.
@@ -33,7 +34,7 @@ class Setup(Protocol):
     def make_worker(self, name: str, device: str) -> UnitRunner:
         """Builds a worker, where it is to run."""
 
-    def make_coordinator(self, pool: Pool) -> Coordinator:
+    def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the server and its coordinator over a pool."""
 
 

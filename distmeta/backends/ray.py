@@ -81,11 +81,12 @@ class RayBackend:
         self._actors += workers.values()
         # Hard: elsewhere it would be lost with a worker's machine, and it lives no longer than the driver anyway.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        by_node = cluster.reduce == "node"
         # Two calls at once, so that it can be asked how far it has come.
         server_class = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=here, max_concurrency=2)
 
         def start_server() -> Any:
-            self._actors.append(server_class.remote(shared, workers, make_worker, cluster.reduce == "node"))
+            self._actors.append(server_class.remote(shared, workers, make_worker, cluster.server_shards, by_node))
             return self._actors[-1]
 
         coordinator = RemoteCoordinator(start_server, note)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,11 @@ import ray
 import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
-from distmeta.backends.workers import RayPool, WorkerFactory, reason
-from distmeta.errors import TrainingError
+from distmeta.backends.nodes import reason
+from distmeta.backends.shards import RayShards
+from distmeta.backends.workers import RayPool, WorkerFactory
+from distmeta.errors import ServerLostError, TrainingError
+from distmeta.shard import Shard
 from distmeta.types import ServerState, StepReport, Work
 
 if TYPE_CHECKING:
@@ -29,9 +33,13 @@ MAX_SERVER_LOSSES = 5  # in a row, before the run is given up
 class ServerActor:
     """The coordinator and the parameter server, in a process of their own."""
 
-    def __init__(self, setup: list[Any], actors: dict[str, Any], make: WorkerFactory, by_node: bool) -> None:
+    def __init__(
+        self, setup: list[Any], actors: dict[str, Any], make: WorkerFactory, shards: int, by_node: bool
+    ) -> None:
         torch.set_num_threads(1)
-        self._coordinator: Coordinator = ray.get(setup[0]).make_coordinator(RayPool(actors, setup, make, by_node))
+        pool = RayPool(actors, setup, make, apart=by_node or shards > 1)
+        make_parameters = partial(RayShards, shards, by_node) if shards > 1 else Shard
+        self._coordinator: Coordinator = ray.get(setup[0]).make_coordinator(pool, make_parameters)
 
     def process_id(self) -> int:
         """Of the server."""
@@ -66,7 +74,9 @@ class RemoteCoordinator:
                 if self.actor is None:
                     self._recover()
                 return self._ask(method, *arguments)
-            except (ActorDiedError, ActorUnavailableError) as error:
+            except (ActorDiedError, ActorUnavailableError, ServerLostError) as error:
+                if self.actor is not None:
+                    ray.kill(self.actor)  # and with it what is left of its shards
                 self.actor, losses = None, losses + 1
                 why = reason(error)
                 if losses > MAX_SERVER_LOSSES:
@@ -87,7 +97,7 @@ class RemoteCoordinator:
             return ray.get(self.actor.call.remote(method, *arguments))
         except RayTaskError as error:
             # A TrainingError is for people to read: in its own words. Anything else comes with the actor's traceback.
-            expected = isinstance(error.cause, TrainingError)
+            expected = isinstance(error.cause, TrainingError | ServerLostError)
             raise (error.cause if expected else error.as_instanceof_cause()) from None
 
     def advance(self, steps: int) -> list[StepReport]:
@@ -109,7 +119,9 @@ class RemoteCoordinator:
         return self._kept
 
     def halt(self) -> tuple[ServerState, list[StepReport]] | None:
-        """What an interrupted `advance` has come to, if the server says so in time."""
+        """What an interrupted `advance` has come to, if there is a server and it says so in time."""
+        if self.actor is None:
+            return None
         try:
             halted: tuple[ServerState, list[StepReport]] | None = ray.get(
                 self.actor.call.remote("halt"), timeout=HALT_SECONDS

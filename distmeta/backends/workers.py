@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import ray
 import torch
-from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from distmeta import reduction
-from distmeta.backends.nodes import Remote, add_by_node
+from distmeta.backends.nodes import Remote, add_here, reason
+from distmeta.errors import ServerLostError
 from distmeta.types import Done, Leaf, Lost, Unit, UnitResult, Work
 
 if TYPE_CHECKING:
@@ -42,26 +43,24 @@ class WorkerActor:
         self._build(setup)
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def run(self, work: Work, unit: Unit, vector: np.ndarray, setup: list[Any]) -> UnitResult:
-        """Works on a unit."""
+    def run(self, setup: list[Any], work: Work, unit: Unit, *parts: np.ndarray) -> UnitResult:
+        """Works on a unit under a vector in one part or several."""
+        vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self._build(setup).run(work, unit, vector)
 
-    def run_apart(self, work: Work, unit: Unit, vector: np.ndarray, setup: list[Any]) -> tuple[UnitResult, np.ndarray]:
-        """Works on a unit; returns its gradient as an object of its own, which stays here until it is asked for."""
-        result = self.run(work, unit, vector, setup)
-        return replace(result, gradient=None), result.gradient
+    def run_apart(self, setup: list[Any], work: Work, unit: Unit, *parts: np.ndarray) -> tuple[Any, ...]:
+        """Works on a unit; returns its gradient cut like the vector, in objects that stay here until they are wanted.
+
+        The first is the result, without a gradient.
+        """
+        result = self.run(setup, work, unit, *parts)
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        return replace(result, gradient=None), *np.split(result.gradient, ends)
 
     def _build(self, setup: list[Any]) -> UnitRunner:
         if self._worker is None:
             self._worker = ray.get(setup[0]).make_worker(self._name, self._device)
         return self._worker
-
-
-def reason(error: RayError) -> str:
-    """Why an actor is lost, in a line; one that could not be built is no loss but an error to be seen."""
-    if "creation task" in str(error):
-        raise error
-    return str(error).splitlines()[0]
 
 
 class WorkerFactory:
@@ -98,14 +97,14 @@ class RayPool:
         actors: by name.
         setup: what they build their worker from.
         make: makes another one.
-        by_node: whether gradients are added on their nodes.
+        apart: whether gradients stay where they are until they are added.
     """
 
     can_race: ClassVar[bool] = True
 
-    def __init__(self, actors: dict[str, Any], setup: list[Any], make: WorkerFactory, by_node: bool) -> None:
-        self._actors, self._setup, self._make, self._by_node = dict(actors), setup, make, by_node
-        self._gradients: dict[Any, Any] = {}  # by the reference of the rest of the result
+    def __init__(self, actors: dict[str, Any], setup: list[Any], make: WorkerFactory, apart: bool) -> None:
+        self._actors, self._setup, self._make, self._apart = dict(actors), setup, make, apart
+        self._gradients: dict[Any, tuple[Any, ...]] = {}  # by the reference of the rest of the result
         self._places: dict[str, tuple[str, int]] = {}
         self._losses: Counter[tuple[str, str]] = Counter()  # in a row, by worker and node
         self._running: dict[Any, str] = {}
@@ -118,18 +117,19 @@ class RayPool:
         """Those that have answered and were not lost since."""
         return tuple(self._places)
 
-    def publish(self, vector: np.ndarray) -> Any:
-        """Puts the vector into the object store, once for all workers of a node."""
-        return ray.put(vector)
+    def publish(self, vector: np.ndarray | tuple[Any, ...]) -> tuple[Any, ...]:
+        """Puts the vector into the object store, once for all workers of a node, unless its parts are there already."""
+        return vector if isinstance(vector, tuple) else (ray.put(vector),)
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
         """Calls the actor."""
         actor = self._actors[worker]
-        if self._by_node and work.training:
-            result, gradient = actor.run_apart.options(num_returns=2).remote(work, unit, handle, self._setup)
-            self._gradients[result] = gradient
+        if self._apart and work.training:
+            run = actor.run_apart.options(num_returns=1 + len(handle))
+            result, *gradient = run.remote(self._setup, work, unit, *handle)
+            self._gradients[result] = tuple(gradient)
         else:
-            result = actor.run.remote(work, unit, handle, self._setup)
+            result = actor.run.remote(self._setup, work, unit, *handle)
         self._running[result] = worker
 
     def wait(self, seconds: float) -> list[Done | Lost]:
@@ -147,6 +147,8 @@ class RayPool:
                 answer = ray.get(reference)
             # The last: it answered, but its machine was lost with a result that had not arrived.
             except (ActorDiedError, ActorUnavailableError, ObjectLostError) as error:
+                if isinstance(error, RayTaskError):  # the worker is well, what it was given is not
+                    raise ServerLostError("θ, or a part of it, was lost") from error
                 events.append(Lost(worker, reason(error)))
                 self._again(worker, error)
                 continue
@@ -161,7 +163,7 @@ class RayPool:
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
         """Adds them here, or first on the nodes where they are."""
-        return add_by_node(leaves) if self._by_node else reduction.add(leaves)
+        return add_here(leaves) if self._apart else reduction.add(leaves)
 
     def replace(self, worker: str) -> None:
         """Kills the actor, also one that is stopped; Ray starts it again."""

@@ -35,6 +35,7 @@ class ClusterConfig(Section):
     memory_per_worker: Positive | None = None  # GiB that Ray sets aside; none: none
     resources_per_worker: dict[str, Positive] = Field(default_factory=dict)  # custom ones of the cluster's nodes
     reduce: Literal["none", "node"] = "none"  # node: a node's gradients are added there, as far as that is the same sum
+    server_shards: Count = 1  # actors over which θ and its optimiser are spread
     compression: Literal["none", "bf16"] = "none"  # of gradients on their way: half of the bytes, 8 bits of each number
     deterministic: bool = True  # on GPUs, refuse kernels that add in no fixed order; false gives up the same answer
     start_timeout_seconds: Count = 900  # for all workers to start; a cluster may have to start machines first
