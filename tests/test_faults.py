@@ -73,7 +73,7 @@ def later(seconds: float, process: int, what: signal.Signals) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_worker_that_is_stopped_is_not_waited_for(
     expected: str, opened: tuple[RayBackend, RemoteCoordinator, list[int]], seed: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_worker_that_is_stopped_is_not_waited_for(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_server_that_is_killed_goes_on_from_what_was_kept(
     expected: str, opened: tuple[RayBackend, RemoteCoordinator, list[int]], seed: int
 ) -> None:
@@ -180,8 +180,7 @@ def steps_in_mlflow(uri: str, run_id: str) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path: Path, seed: int) -> None:
+def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path: Path) -> None:
     steps = 400
     settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=20, cluster__backend="ray")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
@@ -189,7 +188,7 @@ def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path
     while not (tmp_path / "run" / "checkpoints" / "step-00000020").exists():
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.02)
-    time.sleep(np.random.default_rng(seed).uniform(0, 2))
+    time.sleep(np.random.default_rng(0).uniform(0, 2))
     first.kill()
     first.communicate()
     kept = max(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*"))

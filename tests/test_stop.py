@@ -66,9 +66,8 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_on_ray_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number: signal.Signals) -> None:
-    stop_and_resume(tmp_path, number, cluster__backend="ray")
+def test_a_run_on_ray_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path) -> None:
+    stop_and_resume(tmp_path, signal.SIGTERM, cluster__backend="ray")
 
 
 def test_the_first_signal_waits_for_a_good_moment_and_the_second_does_not() -> None:
