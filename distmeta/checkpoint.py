@@ -82,7 +82,8 @@ def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str,
     if folder not in folders:
         steps = ", ".join(str(_step(other)) for other in others)
         raise CheckpointError("--step", f"{run_dir} has no checkpoint of outer step {step}", f"choose among {steps}")
-    instead = f"take the one before with `--step {_step(others[-1])}`" if others else "start a new run"
+    before = [other for other in others if other < folder]
+    instead = f"take the one before with `--step {_step(before[-1])}`" if before else "start a new run"
     remedy = f"restore it from a backup, or {instead}"
     try:
         written, found = (folder / SUMS).read_text(encoding="utf-8"), _sums(folder)

@@ -128,7 +128,8 @@ def sync(run: Annotated[str, typer.Argument(metavar="RUN", help="The directory o
     from distmeta import runs, tracking
 
     config, about = runs.read(Path(run), [])
-    count = tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], Path(run))
+    with _clean_stdout():
+        count = tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], Path(run))
     print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
 
 

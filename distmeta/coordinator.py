@@ -111,8 +111,8 @@ class Coordinator:
             try:
                 report = self._apply(self._open[0].in_order())
                 break
-            except GradientsLostError as error:
-                self._open[0].redo(error.positions)
+            except GradientsLostError:
+                self._open[0].redo()
         seconds = max(self.clock() - started, 1e-6)  # two meta-batches may have become whole at once
         report.metrics["time/step_seconds"] = seconds
         report.metrics["time/tasks_per_second"] = size / seconds

@@ -40,11 +40,10 @@ class Round:
         end = first + count
         return cls(work, {start: min(size, end - start) for start in range(first, end, size)})
 
-    def redo(self, positions: Sequence[int]) -> None:
-        """Opens units again whose results were lost, by their position."""
-        for first in sorted((list(self.counts)[position] for position in positions), reverse=True):
-            del self.results[first]
-            self.waiting.appendleft(first)
+    def redo(self) -> None:
+        """Opens all units again, since some results were lost."""
+        self.results.clear()
+        self.waiting = deque(self.counts)
 
     @property
     def is_done(self) -> bool:

@@ -5,7 +5,7 @@ actor starts. Anything else propagates with its traceback.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -58,11 +58,7 @@ class ServerLostError(RuntimeError):
 
 
 class GradientsLostError(RuntimeError):
-    """Gradients that lay on a machine that was lost; `positions` says which of those that were to be added."""
-
-    def __init__(self, positions: Sequence[int]) -> None:
-        super().__init__(f"{len(positions)} gradients were lost")
-        self.positions = tuple(positions)
+    """Some of the gradients that were to be added lay on a machine that was lost."""
 
 
 class DivergedError(TrainingError):

@@ -180,7 +180,7 @@ class Parameters(Protocol):
         """From now on the proximal regulariser pulls to where θ is."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of a `ServerState`, and `anchor`."""
+        """All arrays of a `ServerState`."""
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Goes back to what `arrays` returned."""

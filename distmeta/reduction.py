@@ -27,17 +27,18 @@ def unpack(gradient: np.ndarray) -> np.ndarray:
 
 def add(leaves: Sequence[Leaf]) -> np.ndarray:
     """(P,) float32, the weighted sum of gradients that are all here."""
-    if len(leaves) == 1:
-        gradient, weight = leaves[0]
+
+    def value(_: int, start: int, end: int) -> np.ndarray:
+        gradient, weight = leaves[start]
         values = unpack(gradient)
         return values if weight == 1 else values * np.float32(weight)
-    middle = _middle(len(leaves))
-    total: np.ndarray = add(leaves[:middle]) + add(leaves[middle:])
+
+    total: np.ndarray = fold(range(len(leaves)), value, np.add)  # each in a place of its own
     return total
 
 
 def fold(
-    places: Sequence[str], branch: Callable[[str, int, int], Any], join: Callable[[Any, Any], Any], start: int = 0
+    places: Sequence[Any], branch: Callable[[Any, int, int], Any], join: Callable[[Any, Any], Any], start: int = 0
 ) -> Any:
     """Goes through the tree of all leaves.
 

@@ -112,13 +112,10 @@ class ParameterServer:
 
     def state(self) -> ServerState:
         """A copy of everything `load` needs to go on to the bit."""
-        arrays = self.parameters.arrays()
-        if not self.anchor_every:
-            del arrays["anchor"]  # it is where θ started
         rejected = [asdict(task) for task in self.rejected]
         ages = self.staleness if self.staleness_alpha is not None else {}
         counters = {STALENESS + str(age): count for age, count in sorted(ages.items())}
-        return ServerState(arrays, {"version": self.version, **counters}, rejected)
+        return ServerState(self.parameters.arrays(), {"version": self.version, **counters}, rejected)
 
     def load(self, state: ServerState) -> None:
         """Goes back to a state."""

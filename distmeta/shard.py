@@ -30,7 +30,7 @@ class Shard:
         self.outer = outer
         self._regularized = 1.0 if regularized is None else torch.tensor(regularized)
         self._theta = torch.tensor(values, dtype=torch.float32, requires_grad=True)
-        self._anchor = self._theta.detach().clone()
+        self._anchor, self._anchor_moved = self._theta.detach().clone(), False
         self._total = self._gradient = torch.empty(0)
         self._optimizer = self._make_optimizer()
 
@@ -68,20 +68,22 @@ class Shard:
 
     def move_anchor(self) -> None:
         """From now on the proximal regulariser pulls to where θ is."""
-        self._anchor = self._theta.detach().clone()
+        self._anchor, self._anchor_moved = self._theta.detach().clone(), True
 
     def arrays(self) -> dict[str, np.ndarray]:
         """A copy of everything that `load` needs to go on to the bit."""
         moments = self._optimizer.state_dict()["state"].get(0, {})
         arrays = {f"optimizer.{name}": value.numpy().copy() for name, value in moments.items() if value is not None}
-        return {"meta_params": self.values, "anchor": self._anchor.numpy().copy(), **arrays}
+        if self._anchor_moved:
+            arrays["anchor"] = self._anchor.numpy().copy()
+        return {"meta_params": self.values, **arrays}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Goes back to what `arrays` returned; without an anchor, that stays where it is."""
         with torch.no_grad():
             self._theta.copy_(torch.tensor(arrays["meta_params"]))
         if "anchor" in arrays:
-            self._anchor = torch.tensor(arrays["anchor"])
+            self._anchor, self._anchor_moved = torch.tensor(arrays["anchor"]), True
         prefix = "optimizer."
         moments = {
             name.removeprefix(prefix): torch.tensor(value) for name, value in arrays.items() if name.startswith(prefix)

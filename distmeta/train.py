@@ -115,6 +115,7 @@ def _open(
             config.model_dump(mode="json"),
             run_dir,
             run_id=mlflow_run_id,
+            note=reporter.note,
         )
         status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
         try:
@@ -159,7 +160,7 @@ def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool)
         opened.asked.check()
         if done and validate_every and done % validate_every == 0:
             _validate(opened, done)
-        if done == total:
+        if done >= total:  # more than it is now to take, where it goes on with another number
             return
         if arrivals and done % config.stream.steps_per_task == 0:
             arrivals.arrive(done // config.stream.steps_per_task, done)

@@ -1,6 +1,7 @@
 """The same answer, to the bit: in process or on Ray, one worker or two, disturbed, stopped and resumed."""
 
 import dataclasses
+import json
 import os
 import signal
 import threading
@@ -111,6 +112,28 @@ def test_stopped_and_resumed_is_straight_through(
     again = driver.evaluate(stopped, [], Reporter())
     assert again["meta_test"] == straight["meta_test"]
     assert again["mlflow_run_id"] == resumed["mlflow_run_id"]
+
+
+def test_a_run_that_is_to_take_fewer_steps_than_it_has_is_evaluated(tmp_path: Path) -> None:
+    first = run(tmp_path, "run")
+    again = driver.resume(tmp_path / "run", ["outer.steps=3"], Reporter())
+    assert (again["outer_steps"], again["meta_params_sha256"]) == (5, first["meta_params_sha256"])
+
+
+def test_a_validation_that_was_interrupted_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    def interrupted(*_: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "meta_validation", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, "run", evaluation__validation_every=2)
+    driver.resume(tmp_path / "run", [], Reporter())
+    run_id = json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"]
+    history = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_metric_history(run_id, "meta_validation/accuracy")
+    assert [metric.step for metric in history] == [2, 4]
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -44,7 +44,7 @@ def branches(leaves: Sequence[Leaf], part: int, by_node: bool) -> Branches:
     weights: list[float] = []
     references: list[Any] = []
 
-    def branch(node: str, start: int, end: int) -> int:
+    def branch(node: Any, start: int, end: int) -> int:
         its = [gradient.parts[part] for gradient, _ in leaves[start:end]]
         counts = [weight for _, weight in leaves[start:end]]
         if by_node:
@@ -55,7 +55,7 @@ def branches(leaves: Sequence[Leaf], part: int, by_node: bool) -> Branches:
         weights.extend(counts)
         return len(references) - 1
 
-    places = [gradient.node if by_node else str(number) for number, (gradient, _) in enumerate(leaves)]
+    places = [gradient.node if by_node else number for number, (gradient, _) in enumerate(leaves)]
     tree = reduction.fold(places, branch, lambda left, right: (left, right))
     return Branches(tree, weights, references)
 
@@ -79,7 +79,7 @@ def add_here(leaves: Sequence[Leaf]) -> np.ndarray:
     try:
         return combine(its.tree, its.weights, ray.get(its.references))
     except LOST as error:
-        raise GradientsLostError(range(len(leaves))) from error
+        raise GradientsLostError from error
 
 
 def _add(weights: list[float], *gradients: np.ndarray) -> np.ndarray:

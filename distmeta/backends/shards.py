@@ -99,7 +99,7 @@ class RayShards:
         try:
             _get(calls)
         except LOST as error:
-            raise GradientsLostError(range(len(leaves))) from error
+            raise GradientsLostError from error
 
     def squares(self, tasks: int) -> list[float]:
         """The blocks' sums of squares, in order."""

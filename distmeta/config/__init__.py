@@ -127,9 +127,8 @@ class ModelConfig(Section):
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
     name: str = "text_cnn"
     path: str | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
-    freeze: Patterns = Field(
-        default_factory=list
-    )  # parameters that are never changed, as patterns such as body.*embeddings*
+    # Parameters that are never changed, as patterns such as body.*embeddings*.
+    freeze: Patterns = Field(default_factory=list)
 
 
 class AlgorithmConfig(Section):

@@ -45,8 +45,8 @@ class ClusterConfig(Section):
     deadline_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0  # times the running median
     deadline_seconds: Positive = 10.0
     # Versions by which a gradient may be older than the θ that it updates; 0: synchronous, the same answer anywhere.
+    # Above 0 as many workers as are configured take turns in one process.
     max_staleness: Annotated[int, Field(ge=0, le=64)] = 0
-    # In one process as many workers as are configured take turns.
     staleness_alpha: NotNegative = 0.5  # a gradient that is s versions old counts 1/(1+s)^alpha
 
     @property
