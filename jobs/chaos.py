@@ -37,6 +37,10 @@ FAULTS = {
 }
 
 
+class BrokenError(Exception):
+    """A run that did not end as an undisturbed one does."""
+
+
 def main() -> None:
     """Runs the job undisturbed and under each seed, and says how often the result held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,12 +57,18 @@ def main() -> None:
     expected = undisturbed(words, out)
     held = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        result = disturbed(words, out / f"seed-{seed}", seed, arguments.gap)
-        steps = logged_steps(out, result["mlflow_run_id"])
-        holds = result["meta_params_sha256"] == expected and steps == list(range(1, result["outer_steps"] + 1))
-        held += holds
-        faults = ", ".join(f"{count} × {name}" for name, count in sorted(result["faults"].items()))
-        print(f"seed {seed}: {'held' if holds else 'BROKEN'} in {result['seconds']:.0f} s; {faults}", flush=True)
+        faults, started = Counter[str](), time.monotonic()
+        try:
+            result = disturbed(words, out / f"seed-{seed}", seed, arguments.gap, faults)
+            if result["meta_params_sha256"] != expected:
+                raise BrokenError("other meta-parameters")
+            if logged_steps(out, result["mlflow_run_id"]) != list(range(1, result["outer_steps"] + 1)):
+                raise BrokenError("MLflow does not hold every outer step once")
+            outcome, held = "held", held + 1
+        except BrokenError as error:
+            outcome = f"BROKEN ({error})"
+        struck = ", ".join(f"{count} × {name}" for name, count in sorted(faults.items()))
+        print(f"seed {seed}: {outcome} in {time.monotonic() - started:.0f} s; {struck}", flush=True)
     print(f"held {held} of {arguments.seeds}")
     sys.exit(held != arguments.seeds)
 
@@ -75,9 +85,9 @@ def undisturbed(words: list[str], out: Path) -> str:
     return str(json.loads(written.read_text(encoding="utf-8"))["meta_params_sha256"])
 
 
-def disturbed(words: list[str], run_dir: Path, seed: int, gap: float) -> dict[str, Any]:
-    """The result of a run that is disturbed until it ends, resumed as often as it takes."""
-    chance, faults, started = np.random.default_rng(seed), Counter[str](), time.monotonic()
+def disturbed(words: list[str], run_dir: Path, seed: int, gap: float, faults: Counter[str]) -> dict[str, Any]:
+    """The result of a run that is disturbed until it ends, resumed as often as it takes; counts its faults."""
+    chance = np.random.default_rng(seed)
     while True:
         begun = any((run_dir / "checkpoints").glob("step-*"))
         what = ["--resume", str(run_dir)] if begun else [*words, f"run_dir={run_dir}"]
@@ -102,10 +112,11 @@ def disturbed(words: list[str], run_dir: Path, seed: int, gap: float) -> dict[st
             signal_to(process, signal.SIGKILL)
         if driver.returncode == 0:
             if output.count("\n") != 1:
-                raise SystemExit(f"seed {seed}: more than one line on stdout: {output}")
-            return {**json.loads(output), "faults": faults, "seconds": time.monotonic() - started}
+                raise BrokenError(f"not one line on stdout: {output!r}")
+            result: dict[str, Any] = json.loads(output)
+            return result
         if driver.returncode not in (-signal.SIGKILL, 128 + signal.SIGTERM):
-            raise SystemExit(f"seed {seed}: the run ended with {driver.returncode}; see {log.name}")
+            raise BrokenError(f"exit code {driver.returncode}, see {log.name}")
 
 
 def disturb(
