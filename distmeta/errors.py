@@ -45,6 +45,14 @@ class ClusterError(UserError):
     """A Ray cluster that does not answer or lacks what was asked of it."""
 
 
+class TokenError(ClusterError):
+    """A Ray cluster that this process has no token for, or the wrong one."""
+
+    def __init__(self, where: str, found: str) -> None:
+        remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
+        super().__init__(where, found, remedy)
+
+
 class TrackingError(UserError):
     """An MLflow store that does not answer."""
 

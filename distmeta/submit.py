@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distmeta.errors import ClusterError, ConfigError
+from distmeta.errors import ClusterError, ConfigError, TokenError
 from distmeta.settings import default_run_dir, load_config
 
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -32,7 +32,6 @@ EXCLUDES = [
     *("/runs", "/mlruns", "/mlartifacts", "/mlflow.db*"),
 ]
 STORE = 'MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-sqlite:///$HOME/distmeta/mlflow.db}"'
-TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
 TOO_LARGE = ("status code 413", "exceeds the maximum size")
 
 
@@ -124,7 +123,7 @@ def _user_errors(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise ClusterError("--address", f"{address} wants a token, and yours is none or wrong", TOKEN) from error
+        raise TokenError("--address", f"{address} wants a token, and yours is none or wrong") from error
     except RuntimeError as error:
         if any(sign in str(error) for sign in TOO_LARGE):
             remedy = "name large files in .rayignore, and keep data where the nodes can read it"

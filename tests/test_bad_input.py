@@ -185,6 +185,7 @@ def test_an_address_where_no_ray_answers(
     dead_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"127.0.0.1:{dead_port}"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     content = toy_settings(tmp_path, run_dir="run", cluster__backend="ray", cluster__address=address)
     path = write(tmp_path / "config.yaml", yaml.safe_dump(content))
     started = time.monotonic()

@@ -21,6 +21,8 @@ from mlflow import MlflowClient
 from toy import toy_config, toy_settings, write_data
 
 from distmeta import train as driver
+from distmeta.backends.resources import require_answer
+from distmeta.errors import TokenError
 from distmeta.progress import Reporter
 
 BIN = Path(sys.executable).parent
@@ -187,6 +189,8 @@ def test_the_result_does_not_depend_on_a_cable(
     """A host is cut off while its worker sends a gradient, for longer than goes unnoticed; the other goes on."""
     with pytest.raises(HTTPError, match="401"):
         urllib.request.urlopen(f"http://{head.address}:8265/api/jobs/", timeout=10)  # without the token
+    with pytest.raises(TokenError, match="wants another token"):
+        require_answer(f"{head.address}:6379")
     job, run_dir = tmp_path / "job", tmp_path / "run"
     job.mkdir()
     write_data(job / "data.csv")

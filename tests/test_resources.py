@@ -1,6 +1,8 @@
+import os
 import re
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from toy import toy_config
 
 from distmeta.backends.ray import RayBackend
-from distmeta.backends.resources import cluster_address, gpus_per_worker, require, require_answer
+from distmeta.backends.resources import cluster_address, gpus_per_worker, require, require_answer, require_token
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError
 from distmeta.experiment import build_experiment
@@ -82,3 +84,40 @@ def test_what_the_cluster_never_has_is_refused_by_key(
     config = toy_config(tmp_path, cluster__workers={"min": 2, "max": 9}, **{f"cluster__{key}": value})
     with RayBackend(config.cluster) as backend, pytest.raises(ClusterError, match=re.escape(message)):
         backend.start(build_experiment(config).setup, print)
+
+
+LISTENING = """
+from distmeta.backends.ray import RayBackend
+from distmeta.config import ClusterConfig
+import psutil  # which comes inside ray
+
+with RayBackend(ClusterConfig(workers=1)):
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    ports = [port for one in processes for port in one.net_connections("tcp") if port.status == psutil.CONN_LISTEN]
+    print(*sorted({port.laddr.ip.removeprefix("::ffff:") for port in ports}))
+"""
+
+
+def test_a_private_ray_listens_on_loopback_only() -> None:
+    said = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.split() == ["127.0.0.1"]
+
+
+def test_a_cluster_is_joined_with_a_token_unless_it_is_said_that_it_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"cluster.address: no token for the Ray at head:6379 .*; set RAY_AUTH_MODE"):
+        require_token("head:6379")
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").touch()
+    require_token("head:6379")
+    monkeypatch.setenv("HOME", "elsewhere")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    require_token("head:6379")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    require_token("head:6379")

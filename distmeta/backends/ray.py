@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import secrets
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require
@@ -114,17 +117,28 @@ class RayBackend:
         if address := cluster_address(self.cluster):
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             return
-        # Ray listens on all interfaces and, unless told otherwise, asks for a token: one that nobody else has keeps a
-        # private cluster private. In the environment, or Ray would write it to a file that outlives the cluster.
+        # Unless told otherwise Ray asks for a token: one that nobody else has keeps a private cluster private. In the
+        # environment, or Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         cpus = max(os.cpu_count() or 1, math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        with _on_loopback():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a Ray that is started listen on loopback only, as it does by itself on macOS and Windows."""
+    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = usual
 
 
 def _possible_resources() -> dict[str, float]:

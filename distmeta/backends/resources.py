@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 
 from distmeta.config import ClusterConfig
-from distmeta.errors import ClusterError
+from distmeta.errors import ClusterError, TokenError
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3, 8  # for a cluster's port to open, and for it to say that it is healthy
 
@@ -22,13 +23,16 @@ def cluster_address(cluster: ClusterConfig) -> str | None:
 
 
 def preflight(cluster: ClusterConfig) -> None:
-    """Refuses an address where no Ray answers and, on this machine, more GPUs than there are. Starts nothing.
+    """Refuses an address where no Ray answers or none asks for a token and, on this machine, more GPUs than there are.
+
+    Starts nothing.
 
     Raises:
         ClusterError: naming the key.
     """
     address = cluster_address(cluster)
     if cluster.backend == "ray" and address:
+        require_token(address)
         require_answer(address)
     else:
         gpus_per_worker(cluster, torch.cuda.device_count())
@@ -57,8 +61,23 @@ def require(key: str, kind: str, wanted: float, available: float) -> None:
         )
 
 
+def require_token(address: str) -> None:
+    """Turns token authentication on, unless the environment says otherwise: whoever reaches a cluster runs code there.
+
+    Raises:
+        TokenError: there is no token where Ray looks for it, https://docs.ray.io/en/latest/ray-security/token-auth.html
+    """
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") != "token":
+        return
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not given and not (Path.home() / ".ray" / "auth_token").exists():
+        raise TokenError(
+            "cluster.address", f"no token for the Ray at {address} (RAY_AUTH_MODE=disabled: it needs none)"
+        )
+
+
 def require_answer(address: str) -> None:
-    """Raises a `ClusterError` where no Ray answers at an address."""
+    """Raises a `ClusterError` where no Ray answers at an address, or only to another token."""
     if "://" in address:
         raise ClusterError(
             "cluster.address",
@@ -82,5 +101,7 @@ def require_answer(address: str) -> None:
         result = subprocess.run(command, timeout=ANSWER_SECONDS, capture_output=True, check=False)
     except subprocess.TimeoutExpired as error:
         raise silent from error
+    if b"AuthenticationError" in result.stdout + result.stderr:
+        raise TokenError("cluster.address", f"the Ray at {address} wants another token")
     if result.returncode:
         raise silent
