@@ -1,6 +1,6 @@
 """The coordinator with fake workers: who does what, and what happens when one is lost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import MagicMock
@@ -8,18 +8,17 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 from arrays import f32
+from simulation import WORK, Applied
 from toy import toy_config
 
+from distmeta import reduction
 from distmeta.backends import open_backend
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.coordinator import Coordinator
 from distmeta.dispatch import MAX_LOSSES
 from distmeta.errors import DivergedError, TrainingError
 from distmeta.experiment import build_experiment
-from distmeta.types import Done, Leaf, Lost, Rejected, ServerState, StepReport, Stream, Unit, UnitResult, Work
-
-LEARNER: Any = None
-WORK = Work(Stream("meta_train", 5, 1, 1, 0), LEARNER, training=True)
+from distmeta.types import Done, Leaf, Lost, Rejected, Unit, UnitResult, Work
 
 
 class FakePool:
@@ -55,48 +54,20 @@ class FakePool:
         return [Done(worker, UnitResult(unit, f32(unit.first_index), metrics, rejected, worker, 0.0))]
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
-        raise NotImplementedError  # no gradient is looked at here
+        return reduction.add(leaves)
 
     def replace(self, worker: str) -> None:
         raise NotImplementedError  # none is silent here
 
 
-class FakeServer:
-    """Keeps what it is given; θ is the version."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.applied: list[list[int]] = []
-
-    @property
-    def meta_params(self) -> np.ndarray:
-        return f32(self.version)
-
-    @property
-    def handle(self) -> np.ndarray:
-        return self.meta_params
-
-    def apply(self, results: Sequence[UnitResult], add: Callable[[Sequence[Leaf]], np.ndarray]) -> StepReport:
-        self.applied.append([result.unit.first_index for result in results])
-        assert all(result.unit.version == self.version for result in results)
-        self.version += 1
-        return StepReport(self.version, {})
-
-    def state(self) -> ServerState:
-        return ServerState({}, {"version": self.version})
-
-    def load(self, state: ServerState) -> None:
-        self.version = state.counters["version"]
-
-
-def coordinate(pool: Any, server: FakeServer, meta_batch_size: int, tasks_per_unit: int) -> Coordinator:
+def coordinate(pool: Any, server: Applied, meta_batch_size: int, tasks_per_unit: int) -> Coordinator:
     return Coordinator(
         pool, server, WORK, OuterConfig(meta_batch_size=meta_batch_size), ClusterConfig(tasks_per_unit=tasks_per_unit)
     )
 
 
 def test_units_are_consecutive_and_the_last_one_is_shorter() -> None:
-    pool, server = FakePool(["a"]), FakeServer()
+    pool, server = FakePool(["a"]), Applied()
     coordinate(pool, server, 5, 2).advance(2)
     assert [unit for _, unit in pool.done] == [
         Unit(0, 0, 2), Unit(0, 2, 2), Unit(0, 4, 1), Unit(1, 5, 2), Unit(1, 7, 2), Unit(1, 9, 1),
@@ -106,34 +77,34 @@ def test_units_are_consecutive_and_the_last_one_is_shorter() -> None:
 
 @pytest.mark.parametrize("script", [["b", "a"], ["a", "a", "b"], ["b", "b", "b", "a"]])
 def test_whoever_is_first_the_server_gets_index_order(script: list[str]) -> None:
-    pool, server = FakePool(["a", "b"], script), FakeServer()
+    pool, server = FakePool(["a", "b"], script), Applied()
     coordinate(pool, server, 8, 2).advance(1)
-    assert server.applied == [[0, 2, 4, 6]]
+    assert server.indices == [[0, 2, 4, 6]]
 
 
 def test_a_lost_workers_unit_is_done_again_and_applied_once() -> None:
-    pool, server = FakePool(["a", "b"], ["a†", "b", "b†"]), FakeServer()
+    pool, server = FakePool(["a", "b"], ["a†", "b", "b†"]), Applied()
     coordinate(pool, server, 8, 2).advance(1)
-    assert server.applied == [[0, 2, 4, 6]]
+    assert server.indices == [[0, 2, 4, 6]]
     assert sorted(unit.first_index for _, unit in pool.done) == [0, 2, 4, 6]
 
 
 def test_workers_that_keep_dying_end_the_run() -> None:
     pool = FakePool(["a"], ["a†"] * (MAX_LOSSES + 1))
     with pytest.raises(TrainingError, match="worker a was lost"):
-        coordinate(pool, FakeServer(), 2, 2).advance(1)
+        coordinate(pool, Applied(), 2, 2).advance(1)
 
 
 def test_a_network_that_fails_costs_all_of_many_workers_and_not_the_run() -> None:
     """Each of six is lost four times, as on Ray when all hosts are cut off: with its unit, then as it starts again."""
-    pool, server = FakePool("abcdef", [f"{worker}†" for worker in "abcdef"] * 4), FakeServer()
+    pool, server = FakePool("abcdef", [f"{worker}†" for worker in "abcdef"] * 4), Applied()
     cluster = ClusterConfig(workers=6, tasks_per_unit=1)
     Coordinator(pool, server, WORK, OuterConfig(meta_batch_size=6), cluster).advance(1)
-    assert server.applied == [[0, 1, 2, 3, 4, 5]]
+    assert server.indices == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_evaluation_returns_metrics_in_index_order_and_leaves_the_version_alone() -> None:
-    pool, server = FakePool(["a", "b"], ["b", "a", "b"]), FakeServer()
+    pool, server = FakePool(["a", "b"], ["b", "a", "b"]), Applied()
     coordinator = coordinate(pool, server, 2, 1)
     coordinator.advance(1)
     pool.script = ["b", "a", "b"]
@@ -145,7 +116,7 @@ def test_evaluation_returns_metrics_in_index_order_and_leaves_the_version_alone(
 
 
 def test_an_evaluation_that_diverged_names_its_task() -> None:
-    coordinator = coordinate(FakePool(["a", "b"], ["b", "a"], diverging=[2, 4]), FakeServer(), 2, 2)
+    coordinator = coordinate(FakePool(["a", "b"], ["b", "a"], diverging=[2, 4]), Applied(), 2, 2)
     with pytest.raises(DivergedError) as caught:
         coordinator.evaluate(WORK, 0, 6, 3)
     assert str(caught.value) == (
