@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,17 +15,16 @@ import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
-from toy import toy_config, toy_settings
+from toy import start_training, toy_config, toy_settings, wait_for
+from tracking_helpers import steps_in_mlflow
 
 from distmeta import train as driver
 from distmeta.backends import open_backend
 from distmeta.backends.ray import RayBackend
 from distmeta.backends.server import RemoteCoordinator
-from distmeta.errors import TrackingError
 from distmeta.experiment import build_experiment
 from distmeta.params import sha256
 from distmeta.progress import Reporter
-from distmeta.tracking import Tracker, check_store, ui_command
 
 STEPS = 12
 
@@ -168,109 +164,24 @@ def test_mlflow_shows_every_step_once_though_the_server_is_killed(
     assert [metric.step for metric in history] == list(range(1, STEPS + 1))
 
 
-def train(folder: Path, *words: str) -> subprocess.Popen[str]:
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "distmeta.cli", "train", *words, "--json"]
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
-
-
-def steps_in_mlflow(uri: str, run_id: str) -> list[int]:
-    history = MlflowClient(uri).get_metric_history(run_id, "meta_train/loss")
-    return sorted(metric.step for metric in history)
-
-
 @pytest.mark.slow
 def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path: Path) -> None:
     steps = 400
     settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=20, cluster__backend="ray")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
-    first = train(tmp_path, "toy.yaml", "run_dir=run")
-    while not (tmp_path / "run" / "checkpoints" / "step-00000020").exists():
-        assert first.poll() is None, first.communicate()[1]
-        time.sleep(0.02)
+    first = start_training(tmp_path, "toy.yaml", "run_dir=run")
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000020", first)
     time.sleep(np.random.default_rng(0).uniform(0, 2))
     first.kill()
     first.communicate()
     kept = max(path.name for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
     assert int(kept.removeprefix("step-")) < steps, "it was to be killed before the end"
-    out, said = train(tmp_path, "--resume", "run").communicate(timeout=200)
+    out, said = start_training(tmp_path, "--resume", "run").communicate(timeout=200)
     assert out, said
     result = json.loads(out)
-    straight, said = train(tmp_path, "toy.yaml", "run_dir=straight", "cluster.backend=inprocess").communicate()
+    straight, said = start_training(tmp_path, "toy.yaml", "run_dir=straight", "cluster.backend=inprocess").communicate()
     assert straight, said
     assert result["meta_params_sha256"] == json.loads(straight)["meta_params_sha256"]
     assert result["mlflow_run_id"] == json.loads((tmp_path / "run" / "run.json").read_text())["mlflow_run_id"]
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert steps_in_mlflow(uri, result["mlflow_run_id"]) == list(range(1, steps + 1))
-
-
-@pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-class MlflowServer:
-    """A real server on this machine, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
-        Tracker.start(f"sqlite:///{folder}/server.db", "first", "first", {}, folder).finish()  # makes the database
-
-    def start(self) -> None:
-        command = ui_command(f"sqlite:///{self.folder}/server.db", self.port)
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                return check_store(self.uri)
-            except TrackingError:
-                assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-                time.sleep(0.2)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-@pytest.mark.slow
-def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
-    """It is killed in mid-run and comes back before the end: every step is there once, and the run has ended well."""
-    steps = 3000
-    settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=100, tracking__uri=mlflow_server.uri)
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
-    process = train(tmp_path, "toy.yaml", "run_dir=run")
-    checkpoints = tmp_path / "run" / "checkpoints"
-    while not (checkpoints / "step-00000100").exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    mlflow_server.kill()
-    while not (tmp_path / "run" / "unsent.jsonl").exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    away_at = max(path.name for path in checkpoints.glob("step-*"))
-    while max(path.name for path in checkpoints.glob("step-*")) == away_at:  # it goes on
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    mlflow_server.start()
-    out, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    assert "MLflow is away" in said
-    run_id = json.loads(out)["mlflow_run_id"]
-    assert steps_in_mlflow(mlflow_server.uri, run_id) == list(range(1, steps + 1))
-    assert MlflowClient(mlflow_server.uri).get_run(run_id).info.status == "FINISHED"
-    assert not (tmp_path / "run" / "unsent.jsonl").exists()
-    mlflow_server.kill()
-    late = train(tmp_path, "toy.yaml", "run_dir=late")
-    _, said = late.communicate(timeout=60)
-    assert (late.returncode, (tmp_path / "late").exists()) == (2, False)
-    assert "tracking.uri" in said or "MLflow at" in said

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,17 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from toy import toy_settings
+from toy import start_training, toy_settings, wait_for
 
 from distmeta.stop import Stopped, stopper
 
 SECONDS = 10  # in which the step must have ended, one way or the other, and be kept
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "distmeta.cli", "train", *words, "--json"]
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
 
 
 def config_file(folder: Path, **overrides: Any) -> str:
@@ -31,15 +23,9 @@ def config_file(folder: Path, **overrides: Any) -> str:
     return "toy.yaml"
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-
-
 def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> None:
     name = config_file(folder, **overrides)
-    process = start(folder, name, "run_dir=run")
+    process = start_training(folder, name, "run_dir=run")
     wait_for(folder / "run" / "checkpoints" / "step-00000000", process)
     time.sleep(1)  # some steps
     asked = time.time()
@@ -54,7 +40,7 @@ def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> N
     total = f"outer.steps={steps + 5}"
     results = []
     for words in ([name, "run_dir=straight", total], ["--resume", "run", total]):
-        out, said = start(folder, *words).communicate(timeout=200)
+        out, said = start_training(folder, *words).communicate(timeout=200)
         assert out, said
         results.append(json.loads(out)["meta_params_sha256"])
     assert results[0] == results[1]

@@ -1,40 +1,17 @@
 import os
-import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tracking_helpers import history, run_of
 
 from distmeta.errors import TrackingError
-from distmeta.tracking import Tracker, check_store, find_run_dir, flatten, sync, ui_command
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database, which takes seconds to make and no time to copy."""
-    folder = tmp_path_factory.mktemp("template")
-    Tracker.start(f"sqlite:///{folder}/mlflow.db", "Other", "first", {}, folder).finish()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def uri(template: Path, tmp_path: Path) -> str:
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-def history(tracker: Tracker, key: str) -> list[tuple[int, float]]:
-    return [(m.step, m.value) for m in tracker._client.get_metric_history(tracker.run_id, key)]
-
-
-def run_of(tracker: Tracker) -> Any:
-    return tracker._client.get_run(tracker.run_id)
+from distmeta.tracking import Tracker, check_store, find_run_dir, flatten, ui_command
 
 
 def test_importing_costs_nothing() -> None:
@@ -240,97 +217,3 @@ def test_ui_of_a_server_or_of_nothing_is_refused(tmp_path: Path) -> None:
         ui_command("https://me:secret@host:5000", 5000)
     with pytest.raises(TrackingError, match=r"mlflow.db does not exist"):
         ui_command(f"sqlite:///{tmp_path}/mlflow.db", 5000)
-
-
-class Outage:
-    """An MLflow that is away while `on`, as its client tells of it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from mlflow import MlflowClient
-
-        self.on, self.calls = False, 0
-        for name in ("log_batch", "log_artifact", "set_tag", "set_terminated"):
-            monkeypatch.setattr(MlflowClient, name, self._between(getattr(MlflowClient, name)))
-
-    def _between(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        from mlflow.exceptions import MlflowException
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            if self.on:
-                raise MlflowException("API request failed: http://me:secret@host refused")
-            return real(*args, **kwargs)
-
-        return call
-
-
-@pytest.fixture
-def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
-    monkeypatch.setattr("distmeta.tracking.tracker.FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr("distmeta.tracking.tracker.RETRY_SECONDS", 0.2)
-    monkeypatch.setattr("distmeta.tracking.tracker.FINISH_SECONDS", 0.0)
-    return Outage(monkeypatch)
-
-
-def test_while_mlflow_is_away_metrics_wait_on_disk_and_are_delivered_later(
-    uri: str, tmp_path: Path, outage: Outage
-) -> None:
-    said: list[str] = []
-    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path, note=said.append)
-    tracker.log(1, {"loss": 1.0})
-    outage.on = True
-    for step in (2, 3):
-        tracker.log(step, {"loss": float(step)})
-    assert len((tmp_path / "unsent.jsonl").read_text().splitlines()) == 2
-    assert said == ["MLflow is away (API request failed: http://***@host refused); metrics wait on disk"]
-    tried = outage.calls
-    tracker.log(4, {"loss": 4.0})
-    assert outage.calls == tried, "it is not asked at every step"
-    outage.on = False
-    time.sleep(0.2)
-    tracker.log(5, {"loss": 5.0})
-    assert history(tracker, "loss") == [(step, float(step)) for step in range(1, 6)]
-    assert not (tmp_path / "unsent.jsonl").exists()
-    assert said[1:] == ["MLflow is back, and has what waited"]
-
-
-def test_what_could_not_be_sent_in_the_end_is_sent_by_sync(uri: str, tmp_path: Path, outage: Outage) -> None:
-    said: list[str] = []
-    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path, note=said.append)
-    outage.on = True
-    tracker.log(1, {"loss": 1.0})
-    (tmp_path / "a.txt").write_text("a")
-    tracker.log_artifact(tmp_path / "a.txt")
-    tracker.finish()
-    assert f"`distmeta sync {tmp_path}` sends it" in said[-1]
-    with pytest.raises(TrackingError, match="still away; try again when it answers"):
-        sync(uri, tracker.run_id, tmp_path)
-    outage.on = False
-    assert sync(uri, tracker.run_id, tmp_path) == 3
-    assert history(tracker, "loss") == [(1, 1.0)]
-    assert run_of(tracker).info.status == "FINISHED"
-    assert [f.path for f in tracker._client.list_artifacts(tracker.run_id)] == ["a.txt"]
-    assert sync(uri, tracker.run_id, tmp_path) == 0
-
-
-def test_a_run_that_goes_on_brings_along_what_waited(uri: str, tmp_path: Path, outage: Outage) -> None:
-    """And nothing twice, though MLflow does not hold it yet; that the run had ended is forgotten."""
-    first = Tracker.start(uri, "exp", "run", {}, tmp_path, note=lambda _: None)
-    outage.on = True
-    first.log(1, {"loss": 1.0})
-    first.finish("KILLED")
-    outage.on = False
-    second = Tracker.start(uri, "exp", "run", {}, tmp_path, run_id=first.run_id)
-    second.log(1, {"loss": 7.0})
-    second.log(2, {"loss": 2.0})
-    assert history(second, "loss") == [(1, 1.0), (2, 2.0)]
-    assert run_of(second).info.status == "RUNNING"
-
-
-def test_what_mlflow_refuses_is_not_an_outage(uri: str, tmp_path: Path) -> None:
-    from mlflow.exceptions import MlflowException
-
-    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path)
-    tracker.log(1, {"no such {key}": 1.0})
-    with pytest.raises(MlflowException, match="no such"):
-        tracker.flush()

@@ -2,6 +2,9 @@
 
 import csv
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +62,17 @@ def toy_settings(folder: Path, **overrides: Any) -> dict[str, Any]:
 def toy_config(folder: Path, **overrides: Any) -> RunConfig:
     """A validated configuration."""
     return validate(override(toy_settings(folder, **overrides), []))
+
+
+def start_training(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """`distmeta train` in a process group of its own, with `--json`."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "distmeta.cli", "train", *words, "--json"]
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Waits until it exists, while the process runs."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
