@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -141,26 +140,3 @@ def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match=r"task 4 .* was rejected, its inner loop diverged") as rejected:
             coordination.advance(1)
         assert "\n" not in str(caught.value) + str(rejected.value)
-
-
-def test_ray_hands_over_what_a_run_died_of_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And anything unexpected with the traceback of the actor."""
-    import ray
-    from ray.exceptions import RayTaskError
-
-    from distmeta.backends.server import RemoteCoordinator
-
-    def failing(cause: Exception) -> Any:
-        def get(reference: Any) -> None:
-            raise RayTaskError("call", "Traceback:\n  far away", cause)
-
-        return get
-
-    for cause in (DivergedError("meta_test task 3 (x): it diverged"), TrainingError("a worker was lost")):
-        monkeypatch.setattr(ray, "get", failing(cause))
-        with pytest.raises(type(cause)) as caught:
-            RemoteCoordinator(MagicMock(), print).state()
-        assert str(caught.value) == str(cause)
-    monkeypatch.setattr(ray, "get", failing(ValueError("odd")))
-    with pytest.raises(ValueError, match="far away"):
-        RemoteCoordinator(MagicMock(), print).state()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from distmeta.coordinator import Coordinator
 
 HALT_SECONDS = 4.0  # for a server to say how far it has come
-MAX_SERVER_LOSSES = 5  # in a row, before the run is given up
+MAX_SERVER_LOSSES = 10  # without anything done between them, before the run is given up
 
 
 class ServerActor:
@@ -54,7 +54,8 @@ class RemoteCoordinator:
     """The coordinator in the server actor; where that dies, another takes its place.
 
     The new one goes back to the state that was last read or loaded, as for a checkpoint, and takes the outer steps
-    since then once more: the same ones to the bit, and they are not reported again.
+    since then once more: the same ones to the bit, and they are not reported again. Each is kept: however often
+    servers die, they get a little further, unless it is a step itself that kills them.
 
     Args:
         start: makes a server actor over the workers there are.
@@ -66,31 +67,37 @@ class RemoteCoordinator:
         self.actor: Any = start()
         self._kept: ServerState | None = None
         self._reported = 0  # outer steps
+        self._losses = 0
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        losses = 0
         while True:
             try:
                 if self.actor is None:
                     self._recover()
-                return self._ask(method, *arguments)
+                answer = self._ask(method, *arguments)
+                self._losses = 0
+                return answer
             except (ActorDiedError, ActorUnavailableError, ServerLostError) as error:
                 if self.actor is not None:
                     ray.kill(self.actor)  # and with it what is left of its shards
-                self.actor, losses = None, losses + 1
+                self.actor, self._losses = None, self._losses + 1
                 why = reason(error)
-                if losses > MAX_SERVER_LOSSES:
-                    raise TrainingError(f"the server was lost {losses} times in a row: {why}") from error
-                since = self._kept.counters["version"] if self._kept else 0
-                self._note(f"the server was lost ({why}); another goes on from outer step {since}")
+                if self._losses > MAX_SERVER_LOSSES:
+                    raise TrainingError(f"the server was lost {self._losses} times in a row: {why}") from error
+                self._note(f"the server was lost ({why}); another goes on from outer step {self._since}")
+
+    @property
+    def _since(self) -> int:
+        """The outer step that a new server goes on from."""
+        return self._kept.counters["version"] if self._kept else 0
 
     def _recover(self) -> None:
-        self.actor, since = self._start(), 0
+        self.actor = self._start()
         if self._kept:
             self._ask("load", self._kept)
-            since = self._kept.counters["version"]
-        if self._reported > since:
-            self._ask("advance", self._reported - since)
+        while self._since < self._reported:
+            self._ask("advance", 1)
+            self._kept, self._losses = self._ask("state"), 0
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:
