@@ -119,20 +119,23 @@ def measure(plan: dict[str, Any], workers: int, options: dict[str, Any]) -> tupl
 def network(parameters: int, gigabits: float = 25.0, per_node: int = 8) -> str:
     """What a synchronous step sends through the server's network card, as a Markdown table.
 
-    θ goes out once to each node, Σ gradients of each unit come in: both pass the card of the server's node, in turn,
-    at its full speed; latency, the additions and the nodes' own cards are left out.
+    θ goes out once to each node; a gradient comes in of each unit, or one sum of each node with `cluster.reduce=node`
+    (where a node has the units of a whole branch of the tree of sums). All pass the card of the server's node, in turn,
+    at its full speed; latency, the additions and the nodes' own cards are left out. With `cluster.server_shards=K` on K
+    nodes all is a K-th.
     """
     speed, size = gigabits * GIGABIT, 4 * parameters
     lines = [
         f"{parameters / 1e6:g} million parameters, {gigabits:g} Gbit/s at the server, {per_node} workers a node, "
         "a unit each:",
         "",
-        "| workers | θ out, s | gradients in, s |",
-        "|---:|---:|---:|",
+        "| workers | θ out, s | gradients in, s | added on their nodes, s |",
+        "|---:|---:|---:|---:|",
     ]
     for workers in (100, 1000):
         nodes = -(-workers // per_node)
-        lines.append(f"| {workers} | {nodes * size / speed:.1f} | {workers * size / speed:.1f} |")
+        each, own = workers * size / speed, nodes * size / speed
+        lines.append(f"| {workers} | {own:.1f} | {each:.1f} | {own:.1f} |")
     return "\n".join(lines)
 
 
