@@ -49,7 +49,7 @@ def test_the_configured_address_comes_before_the_environment(monkeypatch: pytest
 def test_an_unhealthy_cluster_does_not_answer(answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
         assert command[-3:] == ["health-check", "--address", address]
-        return subprocess.CompletedProcess(command, answer)
+        return subprocess.CompletedProcess(command, answer, b"", b"")
 
     monkeypatch.setattr("distmeta.backends.resources.subprocess.run", run)
     with socket.create_server(("127.0.0.1", 0)) as listener:
