@@ -23,9 +23,9 @@ def cluster_address(cluster: ClusterConfig) -> str | None:
 
 
 def preflight(cluster: ClusterConfig) -> None:
-    """Refuses an address where no Ray answers or none asks for a token and, on this machine, more GPUs than there are.
+    """Refuses an address for which there is no token or where no Ray answers and, on this machine, too many GPUs.
 
-    Starts nothing.
+    Starts nothing. In the environment, token authentication is on afterwards unless that says otherwise.
 
     Raises:
         ClusterError: naming the key.
