@@ -86,21 +86,23 @@ def test_what_the_cluster_never_has_is_refused_by_key(
         backend.start(build_experiment(config).setup, print)
 
 
-LISTENING = """
+PRIVATE = """
+import os
 from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig
 import psutil  # which comes inside ray
 
 with RayBackend(ClusterConfig(workers=1)):
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    ports = [port for one in processes for port in one.net_connections("tcp") if port.status == psutil.CONN_LISTEN]
-    print(*sorted({port.laddr.ip.removeprefix("::ffff:") for port in ports}))
+    started = psutil.Process().children(recursive=True)
+    ports = [port for one in (psutil.Process(), *started) for port in one.net_connections("tcp")]
+    print(*sorted({at.laddr.ip.removeprefix("::ffff:") for at in ports if at.status == psutil.CONN_LISTEN}))
+    print(len(started) > 1, os.getpgrp() in {os.getpgid(one.pid) for one in started})
 """
 
 
-def test_a_private_ray_listens_on_loopback_only() -> None:
-    said = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout.split() == ["127.0.0.1"]
+def test_a_private_ray_listens_on_loopback_only_and_gets_no_signal_to_the_group() -> None:
+    said = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, check=True, timeout=60)
+    assert said.stdout.split() == ["127.0.0.1", "True", "False"]
 
 
 def test_a_cluster_is_joined_with_a_token_unless_it_is_said_that_it_needs_none(

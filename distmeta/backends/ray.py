@@ -7,11 +7,12 @@ import math
 import os
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require
@@ -121,7 +122,7 @@ class RayBackend:
         # environment, or Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         cpus = max(os.cpu_count() or 1, math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
-        with _on_loopback():
+        with _private():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -132,13 +133,19 @@ class RayBackend:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Lets a Ray that is started listen on loopback only, as it does by itself on macOS and Windows."""
-    usual, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+def _private() -> Iterator[None]:
+    """Ray has no setting for how the Ray that it starts is kept to this process.
+
+    It listens on loopback only, as it does by itself on macOS and Windows, and its processes are in groups of their
+    own: a signal to this process's group, as `timeout` sends it, would end them before the step that is going on.
+    """
+    usual = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = usual
+        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = usual
 
 
 def _possible_resources() -> dict[str, float]:
