@@ -44,6 +44,7 @@ class SimulatedPool:
         self.numbers = itertools.count()
         self.submitted: list[tuple[str, Unit]] = []
         self.replaced: list[str] = []
+        self.told_after = 0.0  # seconds until a worker that was replaced is known to be lost
         self.lost = iter(lost)  # whether gradients are, each time that they are to be added
         self.idle = 0.0  # seconds of all workers
 
@@ -86,7 +87,7 @@ class SimulatedPool:
     def replace(self, worker: str) -> None:
         self.replaced.append(worker)
         unit = next(its for who, its in reversed(self.submitted) if who == worker)
-        heapq.heappush(self.events, (self.now, self.busy[worker], worker, unit, True))
+        heapq.heappush(self.events, (self.now + self.told_after, self.busy[worker], worker, unit, True))
 
 
 class Applied:

@@ -79,6 +79,14 @@ def test_the_only_worker_is_replaced_when_it_is_silent() -> None:
     assert server.version == 1
 
 
+def test_a_silent_worker_is_replaced_once() -> None:
+    """At 15 s; that it is gone is known at 19 s, and others have ended units until then."""
+    pool = SimulatedPool(2, [Fate(None)])
+    pool.told_after = 4.0
+    coordinate(pool, 30)[0].advance(1)
+    assert pool.replaced == ["0"]
+
+
 def test_units_that_wait_come_before_backups() -> None:
     pool = SimulatedPool(2, [Fate(100.0), *[Fate(3.0)] * 9])
     coordinator, _ = coordinate(pool, 10)
@@ -94,6 +102,22 @@ def test_a_unit_that_has_been_answered_gets_no_further_backup() -> None:
     assert [unit.first_index for _, unit in pool.submitted] == [0, 1, 2, 3, 0, 1]
 
 
+def test_a_unit_of_which_one_copy_is_lost_waits_for_the_other() -> None:
+    """Unit 0 dies at 8 s; its backup, from 5 s, is done at 9 s."""
+    pool = SimulatedPool(3, [Fate(8.0, dies=True), Fate(1.0), Fate(1.0), Fate(4.0)])
+    coordinator, _ = coordinate(pool, 3)
+    coordinator.advance(1)
+    assert ([unit.first_index for _, unit in pool.submitted], pool.now) == ([0, 1, 2, 0], 9.0)
+
+
+def test_a_unit_that_has_been_answered_is_not_done_again_when_its_other_copy_is_lost() -> None:
+    """Unit 0 dies at 8 s, its backup was done at 6 s; unit 9 takes from 4 s to 8.8 s."""
+    pool = SimulatedPool(3, [Fate(8.0, dies=True), *[Fate(1.0)] * 8, Fate(4.8)])
+    coordinator, _ = coordinate(pool, 10)
+    coordinator.advance(1)
+    assert ([unit.first_index for _, unit in pool.submitted], pool.now) == ([*range(10), 0], 8.8)
+
+
 def test_without_any_worker_for_as_long_as_a_start_may_take_the_run_ends() -> None:
     pool = SimulatedPool(0, [])
     with pytest.raises(TrainingError, match="there has been no worker for 100 s"):
@@ -105,6 +129,13 @@ def test_workers_that_only_die_end_the_run() -> None:
     pool = SimulatedPool(2, [Fate(1.0, dies=True)] * 100)
     with pytest.raises(TrainingError, match=f"the {MAX_LOSSES + 1}th loss without a result: killed"):
         coordinate(pool)[0].advance(1)
+
+
+def test_losses_are_counted_from_the_last_result() -> None:
+    pool = SimulatedPool(2, [*[Fate(1.0, dies=True)] * MAX_LOSSES, Fate(1.0)] * 4)
+    coordinator, server = coordinate(pool)
+    coordinator.advance(1)
+    assert server.indices == [[0, 1, 2, 3]]
 
 
 @settings(max_examples=300, deadline=None)
