@@ -33,5 +33,11 @@ def test_what_decides_a_result_is_in_the_identity_and_nothing_else(tmp_path: Pat
     assert identity(cluster__workers=7, checkpoint__every=9, evaluation__episodes=50, data__cache=str(tmp_path)) == same
     for change in ({"inner__lr": 0.2}, {"cluster__tasks_per_unit": 1}, {"seed": 3}, {"data__max_length": 5}):
         assert identity(**change) != same, change
+    stale = [
+        identity(cluster__max_staleness=bound, cluster__staleness_alpha=alpha)
+        for bound, alpha in ((0, 0.5), (1, 0.5), (2, 0.5), (2, 1.0))
+    ]
+    assert stale[0] == same
+    assert len({its["config"] for its in stale}) == len(stale)
     frozen = [identity(model__freeze=["body.*"], seed=seed)["frozen_params"] for seed in (0, 1)]
     assert frozen[0] != frozen[1]

@@ -98,6 +98,15 @@ def test_three_losses_in_a_row_on_a_node_move_a_worker(answers: Answers) -> None
     assert [no_restart for _, no_restart in answers.killed] == [True]
 
 
+def test_a_worker_that_was_moved_has_all_its_chances_again(answers: Answers) -> None:
+    """Also where there is no other node."""
+    pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
+    for _ in range(2 * MOVE_AFTER):
+        joined(answers, pool, "only")
+        lose(answers, pool)
+    assert answers.made == [("a", "only")] * 2
+
+
 def test_an_answer_in_between_is_forgiving(answers: Answers) -> None:
     pool = RayPool({"a": actor("a")}, [], answers.make, apart=False)  # type: ignore[arg-type]
     for _ in range(2 * MOVE_AFTER):
