@@ -92,9 +92,9 @@ def paired(score: str, own: np.ndarray, base: np.ndarray | DivergedError) -> dic
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
-    """Figures of the present θ on meta-validation episodes of the training shape."""
+    """Figures of the present θ on meta-validation episodes."""
     evaluation = experiment.config.evaluation
-    stream = experiment.stream("meta_validation", experiment.config.episodes.shots)
+    stream = experiment.stream("meta_validation", experiment.config.validation_shots)
     episodes = evaluation.validation_episodes
     work = experiment.work(experiment.learner, stream, episodes)
     metrics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
@@ -115,7 +115,7 @@ def adaptation_curve(
     evaluation = experiment.config.evaluation
     if "inner_steps" not in {field.name for field in fields(experiment.learner)}:  # type: ignore[arg-type]
         return {}
-    stream = experiment.stream("meta_validation", experiment.config.episodes.shots)
+    stream = experiment.stream("meta_validation", experiment.config.validation_shots)
     curves = {}
     for contender in experiment.contenders[:2]:
         points = []

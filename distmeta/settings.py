@@ -7,7 +7,7 @@ import datetime
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pydantic
 import yaml
@@ -74,15 +74,19 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(repr(item), "not of the form key=value", "write for example outer.steps=50")
-        *parents, last = key.split(".")
-        section = content
-        for parent in parents:
-            inner = section.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(key, f"{parent} is a value, not a section", "check the dots of the key")
-            section = inner
-        section[last] = parse_yaml(value, key)
+        set_value(content, key, parse_yaml(value, key))
     return content
+
+
+def set_value(content: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key of a nested mapping."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = content.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(key, f"{parent} is a value, not a section", "check the dots of the key")
+        content = inner
+    content[last] = value
 
 
 def validate(content: dict[str, Any]) -> RunConfig:
@@ -120,8 +124,11 @@ def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
 
 def _keys(model: Any, path: list[str]) -> list[str]:
     """The valid keys of the section at `path` below `model`."""
-    for name in path:
+    parts = iter(path)
+    for name in parts:
         annotation = get_type_hints(model)[name]
+        if get_origin(annotation) is dict:  # of sections: the next part is one's own name
+            next(parts)
         options = get_args(annotation) or (annotation,)  # of a union
         model = next(option for option in options if isinstance(option, type) and issubclass(option, Section))
     return list(model.model_fields)

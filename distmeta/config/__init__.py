@@ -22,12 +22,14 @@ from distmeta.config.base import (
     Ways,
 )
 from distmeta.config.cluster import ClusterConfig
+from distmeta.config.tune import Dimension, TuneConfig
 
 __all__ = [
     "AlgorithmConfig",
     "CheckpointConfig",
     "ClusterConfig",
     "DataConfig",
+    "Dimension",
     "EpisodesConfig",
     "EvaluationConfig",
     "Fractions",
@@ -38,6 +40,7 @@ __all__ = [
     "Section",
     "StreamConfig",
     "TrackingConfig",
+    "TuneConfig",
 ]
 
 
@@ -189,6 +192,7 @@ class EvaluationConfig(Section):
     episodes_per_unit: Count = 20
     validation_every: Annotated[int, Field(ge=0)] = 0  # outer steps; 0: never
     validation_episodes: Sample = 40
+    validation_shots: Count | None = None  # none: episodes.shots
     curve_steps: Annotated[int, Field(ge=0)] = 10  # the adaptation curve goes this far
     curve_episodes: Sample = 100
 
@@ -221,6 +225,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+    tune: TuneConfig | None = None  # what `distmeta tune` searches; training leaves it aside
     seed: Seed = 0
     run_dir: str | None = None  # none: runs/<name of the file>-<time>
 
@@ -230,7 +235,12 @@ class RunConfig(Section):
         return self.evaluation.ways or self.episodes.ways
 
     @property
+    def validation_shots(self) -> int:
+        """Shots of meta-validation episodes."""
+        return self.evaluation.validation_shots or self.episodes.shots
+
+    @property
     def examples_per_class(self) -> int:
         """How many examples the largest episode takes from a class."""
-        shots = max(self.evaluation.shots)
+        shots = max(*self.evaluation.shots, self.validation_shots)
         return max(self.episodes.shots + self.episodes.queries, shots + self.evaluation.queries)

@@ -1,0 +1,80 @@
+"""The section `tune`: a study, that is, a search for better settings."""
+
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import ConfigDict, Field
+
+from distmeta.config.base import Count, Section
+
+KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
+
+
+class Dimension(Section):
+    """The values that a key may take: one of `KINDS`, and for some keys when it has a value at all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[float, float] | None = None
+    integers: Annotated[tuple[int, int] | None, Field(alias="int")] = None  # both ends included
+    logint: tuple[int, int] | None = None
+    choice: Annotated[list[Any] | None, Field(min_length=1)] = None
+    grid: Annotated[list[Any] | None, Field(min_length=1)] = None  # each of them equally often, whatever the searcher
+    # Other keys, and for each the value or the list of values with which this one counts; else it is left out.
+    when: dict[str, Any] = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in KINDS if getattr(self, _field(kind)) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'nothing'} given; give one of {', '.join(KINDS)}")
+        if self.ends is not None:
+            low, high = self.ends
+            if low > high or (given[0].startswith("log") and low <= 0):
+                bound = "above 0 and " if given[0].startswith("log") else ""
+                raise ValueError(f"{given[0]} from {low:g} to {high:g}; give a low end {bound}not above the high one")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of `KINDS`."""
+        return next(kind for kind in KINDS if getattr(self, _field(kind)) is not None)
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The smallest and the largest number; None for lists."""
+        value = getattr(self, _field(self.kind))
+        return value if isinstance(value, tuple) else None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of any values, not numbers in order."""
+        return self.choice is not None or self.grid is not None
+
+    @property
+    def values(self) -> list[Any] | None:
+        """All values, where they are finitely many."""
+        if self.integers is not None:
+            return list(range(self.integers[0], self.integers[1] + 1))
+        return self.choice if self.choice is not None else self.grid
+
+
+def _field(kind: str) -> str:
+    return "integers" if kind == "int" else kind
+
+
+class TuneConfig(Section):
+    """What is searched, and how."""
+
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by dotted key, such as inner.lr
+    trials: Count = 20  # with the searcher grid: no more than this many
+    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    # With seconds: of training, less is better; the best trials are those that no other beats in both.
+    objectives: Literal["score", "score and seconds"] = "score"
+    concurrent: Count | None = None  # trials at once; none: as many as the cluster has room for
+    grace_steps: Count | None = None  # asha: outer steps before a trial may be stopped; none: to the first validation
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on at each rung
+    perturb_steps: Count | None = None  # pbt: outer steps between two looks at the others; none: at each validation
+    retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process was lost
+    winner_seeds: Annotated[int, Field(ge=0)] = 3  # further seeds that the winner is trained with

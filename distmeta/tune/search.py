@@ -1,0 +1,84 @@
+"""Which settings the next trial has, from what the earlier ones have come to. Optuna proposes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from distmeta.config import RunConfig
+from distmeta.tune.records import Trial
+from distmeta.tune.space import Space, Values
+from distmeta.types import Score
+
+STARTUP = 8  # trials at random before TPE learns from them
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Proposals:
+    """Settings for trial after trial, learned from those that are over.
+
+    `tpe` is the tree-structured Parzen estimator of Bergstra et al. Algorithms for Hyper-Parameter Optimization. NIPS
+    2011. https://papers.nips.cc/paper/4443, in Optuna's form, which assumes a low score of trials that are still
+    running.
+
+    Args:
+        config: with `tune`.
+        space: of its keys.
+        score: which scores are better.
+    """
+
+    def __init__(self, config: RunConfig, space: Space, score: Score) -> None:
+        assert config.tune is not None
+        self.space, self.score = space, score
+        self.with_seconds = config.tune.objectives == "score and seconds"
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=config.seed)
+        if config.tune.searcher == "tpe":
+            sampler = optuna.samplers.TPESampler(seed=config.seed, constant_liar=True, n_startup_trials=STARTUP)
+        better = StudyDirection.MAXIMIZE if score.higher_is_better else StudyDirection.MINIMIZE
+        directions = [better, StudyDirection.MINIMIZE] if self.with_seconds else [better]
+        self.study = optuna.create_study(directions=directions, sampler=sampler)
+        self._asked: dict[int, optuna.trial.Trial] = {}
+        self._fixed: Iterator[Values] = space.combinations()
+        if config.tune.searcher != "grid":
+            grids = [key for key, dimension in space.dimensions.items() if dimension.grid is not None]
+            self._fixed = itertools.cycle(space.combinations(grids))
+
+    def next(self, number: int) -> Values | None:
+        """The values of a new trial; None when a grid has no more."""
+        fixed = next(self._fixed, None)
+        return None if fixed is None else self._ask(number, fixed)
+
+    def again(self, trial: Trial) -> None:
+        """Takes in a trial of an earlier process."""
+        next(self._fixed, None)
+        self._ask(trial.number, trial.values)
+        if trial.is_over:
+            self.tell(trial)
+
+    def tell(self, trial: Trial) -> None:
+        """A trial is over.
+
+        One that was stopped early counts as such with its scores so far. Beside its seconds they would say nothing,
+        and neither does a failure: it is just not learned from.
+        """
+        asked = self._asked.pop(trial.number)
+        if trial.status == "finished":
+            last = trial.curve[-1]
+            self.study.tell(asked, [last.score, last.seconds] if self.with_seconds else last.score)
+        elif trial.status == "stopped" and not self.with_seconds:
+            for point in trial.curve:
+                asked.report(point.score, point.step)
+            self.study.tell(asked, state=TrialState.PRUNED)
+        else:
+            self.study.tell(asked, state=TrialState.FAIL)
+
+    def _ask(self, number: int, fixed: Values) -> Values:
+        listed = [key for key in fixed if self.space.dimensions[key].is_list]
+        self.study.enqueue_trial({**fixed, **{key: json.dumps(fixed[key]) for key in listed}})
+        self._asked[number] = self.study.ask()
+        return self.space.draw(self._asked[number])

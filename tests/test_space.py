@@ -1,0 +1,171 @@
+"""What a study's trials may be, and what is refused before any of them starts."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import toy_config
+
+from distmeta.config import RunConfig
+from distmeta.errors import ConfigError
+from distmeta.experiment import make_learner
+from distmeta.tune.records import Point, Trial
+from distmeta.tune.search import Proposals
+from distmeta.tune.space import Space
+from distmeta.types import Score
+
+ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
+METHODS = {
+    "algorithm.name": {"choice": ["maml", "protonet"]},
+    "inner.lr": {"loguniform": [0.01, 1.0], "when": {"algorithm.name": "maml"}},
+    "inner.steps": {"int": [1, 3], "when": {"algorithm.name": ["maml"]}},
+    "outer.lr": {"uniform": [0.001, 0.1]},
+}
+
+
+def config_of(folder: Path, space: dict[str, Any], **tune: Any) -> RunConfig:
+    return toy_config(folder, tune__space=space, **{f"tune__{key}": value for key, value in tune.items()})
+
+
+def test_a_key_that_does_not_count_is_left_out_of_the_configuration(tmp_path: Path) -> None:
+    """The file says inner.lr and inner.steps, which prototypical networks do not have."""
+    space = Space(config_of(tmp_path, METHODS))
+    config = space.config({"algorithm.name": "protonet", "outer.lr": 0.01})
+    assert (config.inner.lr, config.inner.steps, config.outer.lr, config.tune) == (None, None, 0.01, None)
+    make_learner(config)
+    config = space.config({"algorithm.name": "maml", "inner.lr": 0.5, "inner.steps": 3, "outer.lr": 0.01})
+    assert (config.inner.lr, config.inner.steps) == (0.5, 3)
+
+
+@pytest.mark.parametrize("searcher", ["tpe", "random"])
+def test_what_is_drawn_lies_in_the_space(tmp_path: Path, searcher: str) -> None:
+    config = config_of(tmp_path, {**METHODS, "outer.steps": {"logint": [1, 1000]}}, searcher=searcher)
+    space = Space(config)
+    proposals = Proposals(config, space, ACCURACY)
+    seen = []
+    for number in range(40):
+        values = proposals.next(number)
+        assert values is not None
+        assert 0.001 <= values["outer.lr"] <= 0.1
+        assert 1 <= values["outer.steps"] <= 1000
+        with_steps = values["algorithm.name"] == "maml"
+        assert ("inner.lr" in values, "inner.steps" in values) == (with_steps, with_steps)
+        if with_steps:
+            assert 0.01 <= values["inner.lr"] <= 1
+            assert values["inner.steps"] in (1, 2, 3)
+        space.config(values)
+        seen.append(values)
+        proposals.tell(Trial(number, values, "finished", curve=[Point(5, values["outer.lr"], 0.1, 1.0)]))
+    assert {values["algorithm.name"] for values in seen} == {"maml", "protonet"}
+    assert sum(values["outer.steps"] < 32 for values in seen) > 8  # half of them, on a logarithmic scale
+
+
+def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
+    keys = {**METHODS, "inner.lr": {"choice": [0.1, 0.2], "when": {"algorithm.name": "maml"}}}
+    config = config_of(tmp_path, {**keys, "outer.lr": {"grid": [0.1, 0.2]}}, searcher="grid")
+    proposals = Proposals(config, Space(config), ACCURACY)
+    drawn: list[Any] = []
+    while (values := proposals.next(len(drawn))) is not None:
+        drawn.append(values)
+    maml = itertools.product([0.1, 0.2], [1, 2, 3], [0.1, 0.2])
+    expected = [{"algorithm.name": "maml", "inner.lr": a, "inner.steps": b, "outer.lr": c} for a, b, c in maml]
+    expected += [{"algorithm.name": "protonet", "outer.lr": c} for c in (0.1, 0.2)]
+    assert drawn == expected
+
+
+def test_a_grid_over_numbers_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tune.space.inner.lr: loguniform has no end .* give it as a list"):
+        Space(config_of(tmp_path, METHODS, searcher="grid"))
+
+
+def test_values_of_a_grid_are_drawn_equally_often_by_other_searchers(tmp_path: Path) -> None:
+    space = {"episodes.ways": {"grid": [2, 3, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}
+    config = config_of(tmp_path, space)
+    proposals = Proposals(config, Space(config), ACCURACY)
+    drawn = [values for number in range(9) if (values := proposals.next(number))]
+    assert [values["episodes.ways"] for values in drawn] == [2, 3, 4] * 3
+    assert len({values["outer.lr"] for values in drawn}) == 9
+
+
+def test_tpe_learns_where_the_scores_are_high(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {"outer.lr": {"loguniform": [1e-6, 1.0]}})
+    proposals = Proposals(config, Space(config), ACCURACY)
+    drawn = []
+    for number in range(40):
+        values = proposals.next(number)
+        assert values is not None
+        drawn.append(values["outer.lr"])
+        score = -abs(math.log10(values["outer.lr"]) + 2.5)
+        proposals.tell(Trial(number, values, "finished", curve=[Point(5, score, 0.1, 1.0)]))
+    assert sum(1e-3 < lr < 1e-2 for lr in drawn[20:]) > 10  # a sixth of the range
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "failed", "running"])
+@pytest.mark.parametrize("objectives", ["score", "score and seconds"])
+def test_a_study_that_goes_on_proposes_what_it_would_have(tmp_path: Path, status: Any, objectives: str) -> None:
+    """From the records of its trials alone."""
+    config = config_of(tmp_path, METHODS, objectives=objectives)
+    through, resumed = (Proposals(config, Space(config), ACCURACY) for _ in range(2))
+    for number in range(12):
+        values = through.next(number)
+        assert values is not None
+        curve = [Point(3, number / 20, 0.1, 1.0), Point(5, number / 10, 0.1, 2.0)]
+        trial = Trial(number, values, status, curve=curve)
+        if trial.is_over:
+            through.tell(trial)
+        resumed.again(trial)
+    assert [trial.state for trial in through.study.trials] == [trial.state for trial in resumed.study.trials]
+    assert [trial.values for trial in through.study.trials] == [trial.values for trial in resumed.study.trials]
+    assert [trial.params for trial in through.study.trials] == [trial.params for trial in resumed.study.trials]
+    following = resumed.next(12)
+    assert following is not None
+    resumed.space.config(following)
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "no space": ({}, "tune.space: {} does not do"),
+    "no such kind": ({"outer.lr": {"uniformly": [0, 1]}}, "tune.space.outer.lr.uniformly: unknown key"),
+    "two kinds": ({"outer.lr": {"uniform": [0, 1], "choice": [1]}}, "uniform and choice given; give one of"),
+    "no kind": ({"outer.lr": {}}, "nothing given; give one of uniform"),
+    "backwards": ({"outer.lr": {"uniform": [1, 0.5]}}, "uniform from 1 to 0.5; give a low end not above"),
+    "log of 0": ({"outer.lr": {"loguniform": [0, 1]}}, "give a low end above 0 and not above"),
+    "misspelt": ({"outer.rl": {"uniform": [0.1, 1]}}, "tune.space.outer.rl: unknown key; did you mean outer.lr"),
+    "misspelt option": ({"algorithm.scal": {"choice": [1]}}, "tune.space.algorithm.scal: not an option of MAML"),
+    "range": ({"outer.lr": {"uniform": [-1, 1]}}, "tune.space.outer.lr: -1.0 does not do"),
+    "upper end": ({"outer.momentum": {"uniform": [0, 1]}}, "tune.space.outer.momentum: 1.0 does not do"),
+    "one of a list": ({"outer.optimizer": {"choice": ["adam", "adan"]}}, "tune.space.outer.optimizer: 'adan' does"),
+    "algorithm": ({"algorithm.name": {"choice": ["maml", "mamel"]}}, "'mamel' is unknown"),
+    "together": ({"algorithm.name": {"choice": ["maml", "protonet"]}}, "or say in tune.space with `when` which belong"),
+    "yardstick": ({"evaluation.validation_episodes": {"choice": [2]}}, "all trials must have this in common"),
+    "data": ({"data.min_examples": {"int": [1, 2]}}, "all trials must have this in common"),
+    "part": ({"algorithm": {"choice": [{"name": "maml"}]}, "algorithm.name": {"choice": ["maml"]}}, "is a part of it"),
+    "condition": ({"outer.lr": {"uniform": [0.1, 1], "when": {"outer.sped": 1}}}, "when.outer.sped: neither in the"),
+    "circle": (
+        {
+            "outer.lr": {"uniform": [0.1, 1], "when": {"outer.momentum": 0}},
+            "outer.momentum": {"choice": [0], "when": {"outer.lr": 1}},
+        },
+        "when: depends on itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_searched_is_refused_in_a_line(case: str, tmp_path: Path) -> None:
+    space, message = REFUSED[case]
+    with pytest.raises(ConfigError) as caught:
+        Space(config_of(tmp_path, space)).check()
+    assert message in str(caught.value)
+
+
+def test_without_a_space_there_is_nothing_to_search(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tune: missing"):
+        Space(toy_config(tmp_path))
+
+
+def test_all_trials_are_validated_on_episodes_of_one_shape(tmp_path: Path) -> None:
+    space = Space(config_of(tmp_path, {"episodes.ways": {"choice": [2, 4]}, "episodes.shots": {"choice": [1, 3]}}))
+    config = space.config({"episodes.ways": 4, "episodes.shots": 3})
+    assert (config.evaluation_ways, config.validation_shots) == (3, 2)  # of the toy
