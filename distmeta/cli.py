@@ -109,6 +109,38 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
 
 
 @app.command()
+def tune(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file with a section `tune`.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Go on with a study that was ended; its directory.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search for better settings, then evaluate the best on meta-test beside those of the file."""
+    from distmeta.progress import Reporter
+    from distmeta.settings import default_run_dir, load_config
+    from distmeta.tune import study
+
+    if resume is not None:
+        if config is not None:
+            raise ConfigError("--resume", "goes on with the settings of the study", "leave out CONFIG and settings")
+        folder = Path(resume)
+    elif config is None:
+        raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/tune_attack.yaml, or --resume STUDY")
+    else:
+        content = load_config(config, overrides or [])
+        folder = Path(content.run_dir).expanduser() if content.run_dir else default_run_dir(config)
+    try:
+        with _clean_stdout(), Reporter() as reporter:
+            result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
+    except KeyboardInterrupt:
+        print(f"distmeta: interrupted; go on with `distmeta tune --resume {folder}`", file=sys.stderr)
+        raise typer.Exit(130) from None
+    _print(result, as_json)
+
+
+@app.command()
 def submit(
     config: Config,
     address: Annotated[str, typer.Option(help="Where Ray's dashboard answers, such as http://head:8265.")],

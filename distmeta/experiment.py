@@ -52,6 +52,7 @@ class Experiment:
     model: FunctionalModel
     learner: MetaLearner
     setup: RunSetup
+    has_meta_test: bool = True
 
     @property
     def contenders(self) -> list[Contender]:
@@ -103,7 +104,13 @@ class Experiment:
         return Work(stream, learner, training=False, cache_features=pays and not adapts_body)
 
     def stream(self, split: str, shots: int) -> Stream:
-        """Evaluation episodes of a split."""
+        """Evaluation episodes of a split.
+
+        Raises:
+            PermissionError: of meta-test, in the trial of a study.
+        """
+        if split == "meta_test" and not self.has_meta_test:
+            raise PermissionError("a trial of a study must not see meta-test episodes")
         evaluation = self.config.evaluation
         ways = self.config.evaluation_ways if self.setup.task.has_classes else 1
         return Stream(split, ways, shots, evaluation.queries, evaluation.seed)

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from distmeta import checkpoint, figures, runs, tracking
+from distmeta import checkpoint, figures, runs
 from distmeta.arrivals import Arrivals, stored
-from distmeta.backends import Coordination, open_backend
-from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
-from distmeta.errors import CheckpointError
 from distmeta.evaluate import adaptation_curve, meta_test, meta_validation, table_rows, table_title
-from distmeta.experiment import Experiment, build_experiment
+from distmeta.open_run import OpenRun, open_run
 from distmeta.params import sha256
 from distmeta.progress import Reporter
 from distmeta.server import staleness
-from distmeta.stop import Stopper, stopper
-from distmeta.tracking import Tracker
 from distmeta.types import ServerState
 
 REPORT_SECONDS = 0.5  # of training between two reports to the driver
-
-
-@dataclass(frozen=True)
-class OpenRun:
-    """A run in progress: it has its workers, its directory and its MLflow run."""
-
-    experiment: Experiment
-    coordination: Coordination
-    tracker: Tracker
-    run_dir: Path
-    reporter: Reporter
-    asked: Stopper
 
 
 def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
@@ -50,7 +31,7 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
         UserError: before anything is written.
     """
     runs.require_new(run_dir)
-    with _open(runs.absolute(config), run_dir, reporter) as opened:
+    with open_run(runs.absolute(config), run_dir, reporter) as opened:
         return _train_and_test(opened, 0)
 
 
@@ -69,81 +50,61 @@ def resume(
     config, run = runs.read(run_dir, [] if given else overrides)
     config = runs.absolute(given) if given else config
     state, identity = checkpoint.load(run_dir, step)
-    with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
+    with open_run(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
         opened.coordination.load(state)
         reporter.note(f"going on from outer step {state.counters['version']}")
         return _train_and_test(opened, state.counters["version"], is_kept=True)
+
+
+def search(config: RunConfig, run_dir: Path, reporter: Reporter, parent: str) -> None:
+    """A trial of a study: meta-trains, or goes on with it, up to a last meta-validation. Meta-test is out of reach.
+
+    Args:
+        config: of the trial.
+        run_dir: is made unless it is there.
+        reporter: is told of each meta-validation.
+        parent: the study's MLflow run.
+    """
+    begun = any((run_dir / checkpoint.FOLDER).glob("step-*"))
+    mlflow_run_id, state, identity = None, None, None
+    if begun:
+        mlflow_run_id = runs.read(run_dir, [])[1]["mlflow_run_id"]
+        state, identity = checkpoint.load(run_dir)
+    with open_run(runs.absolute(config), run_dir, reporter, mlflow_run_id, identity, parent) as opened:
+        done = 0
+        if state:
+            opened.coordination.load(state)
+            done = state.counters["version"]
+        arrivals = _arrivals(opened, done)
+        _train(opened, arrivals, done, begun)
+        _validate(opened, config.outer.steps)
+        if arrivals:
+            arrivals.finish(config.outer.steps)
 
 
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
     """Evaluates a run's checkpoint, the newest or that of a step, on meta-test."""
     config, run = runs.read(run_dir, overrides)
     state, identity = checkpoint.load(run_dir, step)
-    with _open(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
+    with open_run(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
         opened.coordination.load(state)
         return _test(opened, stored(run_dir))
 
 
-@contextmanager
-def _open(
-    config: RunConfig,
-    run_dir: Path,
-    reporter: Reporter,
-    mlflow_run_id: str | None = None,
-    identity: dict[str, str] | None = None,
-) -> Iterator[OpenRun]:
-    """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt."""
-    uri = tracking.resolve_uri(config.tracking.uri)
-    tracking.check_store(uri)
-    preflight(config.cluster)
-    experiment = build_experiment(config)
-    for name, expected in (identity or {}).items():
-        if experiment.identity[name] != expected:
-            raise CheckpointError(
-                str(run_dir),
-                f"was made with other {name.replace('_', ' ')}",
-                "restore it, or start a new run",
-            )
-    reporter.note(describe(experiment))
-    with stopper() as asked, open_backend(config.cluster) as backend:
-        asked.listen()  # Ray has set handlers of its own
-        coordination = backend.start(experiment.setup, reporter.note)
-        tracker = Tracker.start(
-            uri,
-            config.tracking.experiment,
-            run_dir.name,
-            config.model_dump(mode="json"),
-            run_dir,
-            run_id=mlflow_run_id,
-            note=reporter.note,
-        )
-        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
-        try:
-            if mlflow_run_id is None:
-                tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
-                runs.create(run_dir, config, tokenizer)
-                runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
-                tracker.log_artifact(run_dir / runs.CONFIG)
-            yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            tracker.finish(status)
-
-
 def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:
-    config, coordination = opened.experiment.config, opened.coordination
-    arrivals = None
-    if config.stream.steps_per_task:
-        arrivals = Arrivals(opened.experiment, coordination, opened.run_dir, opened.tracker, done)
+    config, arrivals = opened.experiment.config, _arrivals(opened, done)
     try:
         _train(opened, arrivals, done, is_kept)
     except KeyboardInterrupt:
         _abandon(opened)
         raise
     return _test(opened, arrivals.finish(config.outer.steps) if arrivals else None)
+
+
+def _arrivals(opened: OpenRun, done: int) -> Arrivals | None:
+    if not opened.experiment.config.stream.steps_per_task:
+        return None
+    return Arrivals(opened.experiment, opened.coordination, opened.run_dir, opened.tracker, done)
 
 
 def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool) -> None:
@@ -180,6 +141,7 @@ def _validate(opened: OpenRun, done: int) -> None:
         return
     validation = meta_validation(opened.experiment, opened.coordination)
     opened.tracker.log(done, validation)
+    opened.tracker.flush()  # a trial may be ended where it is reported
     opened.reporter.validation(done, validation, score)
 
 
@@ -235,15 +197,3 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
     tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
     opened.reporter.note(f"kept in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
     return result
-
-
-def describe(experiment: Experiment) -> str:
-    """A run in a line: data, model, what is adapted, where."""
-    config, layout = experiment.config, experiment.setup.layout
-    classes = " / ".join(str(len(split.classes)) for split in experiment.splits.values())
-    data = f"{classes} classes" if experiment.setup.task.has_classes else f"{config.data.kind} tasks"
-    where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
-    return (
-        f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "
-        f"{data} to meta-train / -validate / -test on; {where}"
-    )

@@ -46,7 +46,7 @@ def test_what_is_drawn_lies_in_the_space(tmp_path: Path, searcher: str) -> None:
     proposals = Proposals(config, space, ACCURACY)
     seen = []
     for number in range(40):
-        values = proposals.next(number)
+        values = proposals.next(str(number))
         assert values is not None
         assert 0.001 <= values["outer.lr"] <= 0.1
         assert 1 <= values["outer.steps"] <= 1000
@@ -57,7 +57,7 @@ def test_what_is_drawn_lies_in_the_space(tmp_path: Path, searcher: str) -> None:
             assert values["inner.steps"] in (1, 2, 3)
         space.config(values)
         seen.append(values)
-        proposals.tell(Trial(number, values, "finished", curve=[Point(5, values["outer.lr"], 0.1, 1.0)]))
+        proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, values["outer.lr"], 0.1, 1.0)]))
     assert {values["algorithm.name"] for values in seen} == {"maml", "protonet"}
     assert sum(values["outer.steps"] < 32 for values in seen) > 8  # half of them, on a logarithmic scale
 
@@ -67,7 +67,7 @@ def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
     config = config_of(tmp_path, {**keys, "outer.lr": {"grid": [0.1, 0.2]}}, searcher="grid")
     proposals = Proposals(config, Space(config), ACCURACY)
     drawn: list[Any] = []
-    while (values := proposals.next(len(drawn))) is not None:
+    while (values := proposals.next(str(len(drawn)))) is not None:
         drawn.append(values)
     maml = itertools.product([0.1, 0.2], [1, 2, 3], [0.1, 0.2])
     expected = [{"algorithm.name": "maml", "inner.lr": a, "inner.steps": b, "outer.lr": c} for a, b, c in maml]
@@ -84,7 +84,7 @@ def test_values_of_a_grid_are_drawn_equally_often_by_other_searchers(tmp_path: P
     space = {"episodes.ways": {"grid": [2, 3, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}
     config = config_of(tmp_path, space)
     proposals = Proposals(config, Space(config), ACCURACY)
-    drawn = [values for number in range(9) if (values := proposals.next(number))]
+    drawn = [values for number in range(9) if (values := proposals.next(str(number)))]
     assert [values["episodes.ways"] for values in drawn] == [2, 3, 4] * 3
     assert len({values["outer.lr"] for values in drawn}) == 9
 
@@ -94,11 +94,11 @@ def test_tpe_learns_where_the_scores_are_high(tmp_path: Path) -> None:
     proposals = Proposals(config, Space(config), ACCURACY)
     drawn = []
     for number in range(40):
-        values = proposals.next(number)
+        values = proposals.next(str(number))
         assert values is not None
         drawn.append(values["outer.lr"])
         score = -abs(math.log10(values["outer.lr"]) + 2.5)
-        proposals.tell(Trial(number, values, "finished", curve=[Point(5, score, 0.1, 1.0)]))
+        proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, score, 0.1, 1.0)]))
     assert sum(1e-3 < lr < 1e-2 for lr in drawn[20:]) > 10  # a sixth of the range
 
 
@@ -109,17 +109,17 @@ def test_a_study_that_goes_on_proposes_what_it_would_have(tmp_path: Path, status
     config = config_of(tmp_path, METHODS, objectives=objectives)
     through, resumed = (Proposals(config, Space(config), ACCURACY) for _ in range(2))
     for number in range(12):
-        values = through.next(number)
+        values = through.next(str(number))
         assert values is not None
         curve = [Point(3, number / 20, 0.1, 1.0), Point(5, number / 10, 0.1, 2.0)]
-        trial = Trial(number, values, status, curve=curve)
+        trial = Trial(str(number), values, status, curve=curve)
         if trial.is_over:
             through.tell(trial)
         resumed.again(trial)
     assert [trial.state for trial in through.study.trials] == [trial.state for trial in resumed.study.trials]
     assert [trial.values for trial in through.study.trials] == [trial.values for trial in resumed.study.trials]
     assert [trial.params for trial in through.study.trials] == [trial.params for trial in resumed.study.trials]
-    following = resumed.next(12)
+    following = resumed.next("12")
     assert following is not None
     resumed.space.config(following)
 

@@ -69,12 +69,11 @@ class TuneConfig(Section):
     space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by dotted key, such as inner.lr
     trials: Count = 20  # with the searcher grid: no more than this many
     searcher: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["asha", "pbt", "none"] = "asha"
+    scheduler: Literal["asha", "none"] = "asha"
     # With seconds: of training, less is better; the best trials are those that no other beats in both.
     objectives: Literal["score", "score and seconds"] = "score"
     concurrent: Count | None = None  # trials at once; none: as many as the cluster has room for
     grace_steps: Count | None = None  # asha: outer steps before a trial may be stopped; none: to the first validation
     reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on at each rung
-    perturb_steps: Count | None = None  # pbt: outer steps between two looks at the others; none: at each validation
     retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process was lost
     winner_seeds: Annotated[int, Field(ge=0)] = 3  # further seeds that the winner is trained with

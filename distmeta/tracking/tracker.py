@@ -200,3 +200,17 @@ def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
     if outbox.entries:
         raise TrackingError(f"MLflow at {mask(uri)}", "is still away", "try again when it answers")
     return count
+
+
+def end(uri: str, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
+    """Ends a run whose own process could not, unless it has ended.
+
+    Raises:
+        TrackingError: MLflow refuses it.
+    """
+    with user_errors(uri):
+        client = connect(uri)
+        if client.get_run(run_id).info.status == "RUNNING":
+            if reason:
+                client.set_tag(run_id, "distmeta.reason", reason)
+            client.set_terminated(run_id, status)

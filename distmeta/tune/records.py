@@ -1,11 +1,13 @@
 """A study's directory. What is written here is all that a killed study goes on from; Ray Tune's own files are not read.
 
-STUDY/config.yaml        the settings that trials share, and `tune`
-      study.json         MLflow's address and the parent run's id
-      trials/0007/       a run's directory (see distmeta.runs), once the trial has begun
-      trials/0007.json   its values, the curve of its meta-validations, and how it ended
-      best.yaml          the winner's settings, ready to train
-      result.json        the figures, as --json prints them
+STUDY/config.yaml               the settings that trials share, and `tune`
+      run.json                  MLflow's address and the study's run id
+      trials/trial-0007/        a run's directory (see distmeta.runs), once the trial has begun
+      trials/trial-0007.log     what it said
+      trials/trial-0007.json    its values, the curve of its meta-validations, and how it ended
+      final/                    likewise, of the configuration as it was and of the winner with other seeds
+      best.yaml                 the winner's settings, ready to train
+      result.json               the figures, as --json prints them
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from distmeta.errors import CheckpointError
-from distmeta.types import Score
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
@@ -37,7 +38,7 @@ class Trial:
     `stopped` is one that the scheduler ended early; `failed` says its reason.
     """
 
-    number: int
+    name: str
     values: dict[str, Any]
     status: Status = "waiting"
     reason: str = ""
@@ -48,40 +49,36 @@ class Trial:
         """Whether nothing more is to come."""
         return self.status in ("finished", "stopped", "failed")
 
-    def best_of(self, score: Score) -> float | None:
-        """Its last score, so that more is better; None without any."""
-        return None if not self.curve else self.curve[-1].score * (1 if score.higher_is_better else -1)
-
 
 class Records:
-    """The trials of a study, each in a file that is replaced as a whole.
-
-    Args:
-        folder: the study's directory.
-    """
+    """Trials, each in a file of `folder` that is replaced as a whole."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "trials"
+        self.folder = folder
 
-    def run_dir(self, number: int) -> Path:
+    def run_dir(self, name: str) -> Path:
         """The run of a trial."""
-        return self.folder / f"{number:04}"
+        return self.folder / name
+
+    def log(self, name: str) -> Path:
+        """What a trial said."""
+        return self.folder / f"{name}.log"
 
     def write(self, trial: Trial) -> None:
         """Keeps a trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(trial.number)
+        path = self._path(trial.name)
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(asdict(trial)) + "\n", encoding="utf-8")
         aside.replace(path)
 
-    def read(self, number: int) -> Trial:
+    def read(self, name: str) -> Trial:
         """A trial that was kept.
 
         Raises:
             CheckpointError: its file is not what was written.
         """
-        path = self._path(number)
+        path = self._path(name)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return Trial(**{**content, "curve": [Point(*point) for point in content["curve"]]})
@@ -90,8 +87,8 @@ class Records:
             raise CheckpointError(str(path), found, "restore it, or remove it and the trials after it") from error
 
     def all(self) -> list[Trial]:
-        """All trials, by number."""
-        return [self.read(int(path.stem)) for path in sorted(self.folder.glob("[0-9]*.json"))]
+        """All trials, by name."""
+        return [self.read(path.stem) for path in sorted(self.folder.glob("*.json"))]
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:04}.json"
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"

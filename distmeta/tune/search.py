@@ -42,21 +42,21 @@ class Proposals:
         better = StudyDirection.MAXIMIZE if score.higher_is_better else StudyDirection.MINIMIZE
         directions = [better, StudyDirection.MINIMIZE] if self.with_seconds else [better]
         self.study = optuna.create_study(directions=directions, sampler=sampler)
-        self._asked: dict[int, optuna.trial.Trial] = {}
+        self._asked: dict[str, optuna.trial.Trial] = {}
         self._fixed: Iterator[Values] = space.combinations()
         if config.tune.searcher != "grid":
             grids = [key for key, dimension in space.dimensions.items() if dimension.grid is not None]
             self._fixed = itertools.cycle(space.combinations(grids))
 
-    def next(self, number: int) -> Values | None:
+    def next(self, name: str) -> Values | None:
         """The values of a new trial; None when a grid has no more."""
         fixed = next(self._fixed, None)
-        return None if fixed is None else self._ask(number, fixed)
+        return None if fixed is None else self._ask(name, fixed)
 
     def again(self, trial: Trial) -> None:
         """Takes in a trial of an earlier process."""
         next(self._fixed, None)
-        self._ask(trial.number, trial.values)
+        self._ask(trial.name, trial.values)
         if trial.is_over:
             self.tell(trial)
 
@@ -66,7 +66,7 @@ class Proposals:
         One that was stopped early counts as such with its scores so far. Beside its seconds they would say nothing,
         and neither does a failure: it is just not learned from.
         """
-        asked = self._asked.pop(trial.number)
+        asked = self._asked.pop(trial.name)
         if trial.status == "finished":
             last = trial.curve[-1]
             self.study.tell(asked, [last.score, last.seconds] if self.with_seconds else last.score)
@@ -77,8 +77,8 @@ class Proposals:
         else:
             self.study.tell(asked, state=TrialState.FAIL)
 
-    def _ask(self, number: int, fixed: Values) -> Values:
+    def _ask(self, name: str, fixed: Values) -> Values:
         listed = [key for key in fixed if self.space.dimensions[key].is_list]
         self.study.enqueue_trial({**fixed, **{key: json.dumps(fixed[key]) for key in listed}})
-        self._asked[number] = self.study.ask()
-        return self.space.draw(self._asked[number])
+        self._asked[name] = self.study.ask()
+        return self.space.draw(self._asked[name])

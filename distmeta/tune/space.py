@@ -55,6 +55,11 @@ class Space:
                 found = f"{dimension.kind} has no end of values, and tune.searcher is grid"
                 raise ConfigError(f"tune.space.{key}", found, "give it as a list, as choice or grid")
 
+    def default(self) -> Values:
+        """The values that the configuration has itself."""
+        values = {key: _get(self.base, key) for key in self.dimensions}
+        return {key: value for key, value in values.items() if value is not MISSING}
+
     def draw(self, trial: optuna.trial.BaseTrial) -> Values:
         """A trial's values."""
         values: Values = {}
@@ -90,7 +95,7 @@ class Space:
         return True
 
     def config(self, values: Mapping[str, Any]) -> RunConfig:
-        """A trial's configuration.
+        """A trial's configuration; values may be of other keys too.
 
         Raises:
             ConfigError: the values do not do together.

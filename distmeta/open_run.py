@@ -1,0 +1,97 @@
+"""A run in progress: opened in the order in which it can fail, and ended whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from distmeta import runs, tracking
+from distmeta.backends import Coordination, open_backend
+from distmeta.backends.resources import preflight
+from distmeta.config import RunConfig
+from distmeta.errors import CheckpointError
+from distmeta.experiment import Experiment, build_experiment
+from distmeta.progress import Reporter
+from distmeta.stop import Stopper, stopper
+from distmeta.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run in progress: it has its workers, its directory and its MLflow run."""
+
+    experiment: Experiment
+    coordination: Coordination
+    tracker: Tracker
+    run_dir: Path
+    reporter: Reporter
+    asked: Stopper
+
+
+@contextmanager
+def open_run(
+    config: RunConfig,
+    run_dir: Path,
+    reporter: Reporter,
+    mlflow_run_id: str | None = None,
+    identity: dict[str, str] | None = None,
+    parent: str | None = None,
+) -> Iterator[OpenRun]:
+    """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt.
+
+    A run with a parent is a trial: it has no meta-test.
+    """
+    uri = tracking.resolve_uri(config.tracking.uri)
+    tracking.check_store(uri)
+    preflight(config.cluster)
+    experiment = replace(build_experiment(config), has_meta_test=parent is None)
+    for name, expected in (identity or {}).items():
+        if experiment.identity[name] != expected:
+            raise CheckpointError(
+                str(run_dir),
+                f"was made with other {name.replace('_', ' ')}",
+                "restore it, or start a new run",
+            )
+    reporter.note(describe(experiment))
+    with stopper() as asked, open_backend(config.cluster) as backend:
+        asked.listen()  # Ray has set handlers of its own
+        coordination = backend.start(experiment.setup, reporter.note)
+        tracker = Tracker.start(
+            uri,
+            config.tracking.experiment,
+            run_dir.name,
+            config.model_dump(mode="json"),
+            run_dir,
+            run_id=mlflow_run_id,
+            tags={"mlflow.parentRunId": parent} if parent else None,
+            note=reporter.note,
+        )
+        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+        try:
+            if mlflow_run_id is None:
+                tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
+                runs.create(run_dir, config, tokenizer)
+                runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
+                tracker.log_artifact(run_dir / runs.CONFIG)
+            yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status)
+
+
+def describe(experiment: Experiment) -> str:
+    """A run in a line: data, model, what is adapted, where."""
+    config, layout = experiment.config, experiment.setup.layout
+    classes = " / ".join(str(len(split.classes)) for split in experiment.splits.values())
+    data = f"{classes} classes" if experiment.setup.task.has_classes else f"{config.data.kind} tasks"
+    where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
+    return (
+        f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "
+        f"{data} to meta-train / -validate / -test on; {where}"
+    )

@@ -1,0 +1,181 @@
+"""What people see of a study: its trials while they run, tables, and plots in MLflow."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.live import Live as RichLive
+from rich.table import Table
+
+from distmeta.config import RunConfig
+from distmeta.progress import Reporter
+from distmeta.tracking import Tracker
+from distmeta.tune import plots
+from distmeta.tune.execute import Plan
+from distmeta.tune.records import Trial
+from distmeta.tune.space import Space, Values
+from distmeta.types import Score
+
+ROWS = 12  # of the live table
+
+
+def describe(config: RunConfig, plan: Plan) -> str:
+    """A study in a line."""
+    assert config.tune is not None
+    needs: dict[str, float] = {}
+    for bundle in plan.bundles:
+        for name, amount in bundle.items():
+            if not name.startswith("node:"):
+                needs[name] = needs.get(name, 0) + amount
+    its = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    actors = len(plan.bundles) - 1
+    of = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
+    how = "" if config.tune.scheduler == "none" else f", {config.tune.scheduler} stops the weak early"
+    return (
+        f"study: {config.tune.trials} trials of up to {config.outer.steps} outer steps, "
+        f"proposed by {config.tune.searcher}{how}; each takes {its}{of}, {plan.at_once} at once"
+    )
+
+
+def settings(values: Values) -> str:
+    """A trial's settings in a line."""
+    shown = {key: f"{value:.3g}" if isinstance(value, float) else json.dumps(value) for key, value in values.items()}
+    return " ".join(f"{key}={value.strip(chr(34))}" for key, value in shown.items())
+
+
+class Live:
+    """The trials as they are: on a terminal a table that changes, elsewhere a line for each that is over."""
+
+    def __init__(self, reporter: Reporter, score: Score, total: int) -> None:
+        self.reporter, self.score, self.total = reporter, score, total
+        self.trials: dict[str, Trial] = {}
+        self._live = RichLive(console=reporter.console, transient=True) if reporter.live else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def follow(self, trial: Trial) -> None:
+        """There is news of a trial."""
+        self.trials[trial.name] = trial
+        if self._live:
+            self._live.update(self._table())
+        elif trial.is_over:
+            best = self._best()
+            so_far = f"; best so far {best.name}, {_last(best, self.score)}" if best else ""
+            outcome = trial.reason or f"{_last(trial, self.score)} after {_steps(trial)} steps"
+            over = sum(its.is_over for its in self.trials.values())
+            self.reporter.note(
+                f"{over}/{self.total} {trial.name} {trial.status}: {outcome} ({settings(trial.values)}){so_far}"
+            )
+
+    def _best(self) -> Trial | None:
+        sign = 1 if self.score.higher_is_better else -1
+        finished = [trial for trial in self.trials.values() if trial.status == "finished"]
+        return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)
+
+    def _table(self) -> Table:
+        best, over = self._best(), sum(trial.is_over for trial in self.trials.values())
+        title = f"{over} of {self.total} trials are over"
+        table = Table(title=f"{title}; best: {best.name}, {_last(best, self.score)}" if best else title)
+        for column in ("trial", "status", "steps", f"validation {self.score.name}", "settings"):
+            table.add_column(column, overflow="fold")
+        for trial in list(self.trials.values())[-ROWS:]:
+            table.add_row(trial.name, trial.status, _steps(trial), _last(trial, self.score), settings(trial.values))
+        return table
+
+
+def result(
+    folder: Path,
+    mlflow_run_id: str,
+    trials: Sequence[Trial],
+    winner: Trial,
+    default: Trial,
+    seeds: Sequence[Trial],
+    compared: dict[str, Any],
+) -> dict[str, Any]:
+    """The figures that ``--json`` prints."""
+    return {
+        "study_dir": str(folder),
+        "mlflow_run_id": mlflow_run_id,
+        "trials": {
+            status: sum(trial.status == status for trial in trials) for status in ("finished", "stopped", "failed")
+        },
+        "outer_steps": sum(trial.curve[-1].step for trial in trials if trial.curve),
+        "best": str(folder / "best.yaml"),
+        "winner": {"name": winner.name, "values": winner.values, **_outcome(winner)},
+        "default": {"values": default.values, **_outcome(default)},
+        "winner_seeds": [{"name": trial.name, "status": trial.status, **_outcome(trial)} for trial in seeds],
+        "meta_test": compared["meta_test"],
+    }
+
+
+def publish(
+    folder: Path, tracker: Tracker, space: Space, score: Score, trials: Sequence[Trial], figures: dict[str, Any]
+) -> None:
+    """The table and the plots of a study, in its directory and with its MLflow run."""
+    keys = list(space.dimensions)
+    with (folder / "trials.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "status", "steps", "seconds", score.name, "ci95", *keys, "reason"])
+        for trial in trials:
+            last = trial.curve[-1] if trial.curve else None
+            outcome = [last.step, round(last.seconds, 1), last.score, last.ci95] if last else [0, 0, "", ""]
+            values = [trial.values.get(key, "") for key in keys]
+            writer.writerow([trial.name, trial.status, *outcome, *values, trial.reason])
+    for name in ("trials.csv", "result.json"):
+        tracker.log_artifact(folder / name)
+    for path in plots.draw(folder, space, score, trials):
+        tracker.log_artifact(path)
+    best = None
+    for over, trial in enumerate(trials, 1):
+        if trial.status == "finished" and (best is None or (trial.curve[-1].score > best) == score.higher_is_better):
+            best = trial.curve[-1].score
+        if best is not None:
+            tracker.log(over, {f"best/{score.name}": best})
+    winner = figures["winner"]
+    tracker.describe(f"Best: {winner['name']} ({settings(winner['values'])}), ready to train: best.yaml")
+
+
+def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:
+    """The trials from the best one down, and what the seed makes of the winner."""
+    sign = -1 if score.higher_is_better else 1
+    ranked = sorted((trial for trial in trials if trial.curve), key=lambda trial: sign * trial.curve[-1].score)
+    rows = [(trial.name, trial.status, _steps(trial), _last(trial, score), settings(trial.values)) for trial in ranked]
+    reporter.table(
+        f"Trials by meta-validation {score.name}", ("trial", "status", "steps", score.name, "settings"), rows
+    )
+    seeds = [its["score"] for its in figures["winner_seeds"] if its["score"] is not None]
+    if seeds:
+        scale, unit = (100, " %") if score.is_share else (1, "")
+        shown = ", ".join(f"{scale * value:.1f}" for value in seeds)
+        own = scale * figures["winner"]["score"]
+        reporter.note(
+            f"the winner's meta-validation {score.name} with other seeds: {shown}{unit} (its own: {own:.1f}{unit})"
+        )
+    reporter.note(f"kept in {figures['study_dir']}; train the best with `distmeta train {figures['best']}`")
+
+
+def _outcome(trial: Trial) -> dict[str, Any]:
+    last = trial.curve[-1] if trial.curve else None
+    return {"score": last and last.score, "ci95": last and last.ci95, "seconds": last and round(last.seconds, 1)}
+
+
+def _last(trial: Trial, score: Score) -> str:
+    return score.format(trial.curve[-1].score, trial.curve[-1].ci95) + score.unit if trial.curve else "–"
+
+
+def _steps(trial: Trial) -> str:
+    return str(trial.curve[-1].step) if trial.curve else "0"

@@ -1,0 +1,191 @@
+"""A study: the search, then its winner on meta-test, beside the configuration that it started from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from distmeta import runs, tracking, train
+from distmeta.backends import open_backend
+from distmeta.backends.resources import preflight
+from distmeta.compare import compare
+from distmeta.config import RunConfig
+from distmeta.errors import ConfigError, TrainingError
+from distmeta.experiment import build_experiment
+from distmeta.progress import Reporter
+from distmeta.tracking import Tracker
+from distmeta.tune import report
+from distmeta.tune.execute import Execution, Plan
+from distmeta.tune.records import Records, Trial
+from distmeta.tune.search import Proposals
+from distmeta.tune.space import Space
+from distmeta.types import Score
+
+ENDS: dict[str, Literal["FINISHED", "FAILED", "KILLED"]] = {
+    "finished": "FINISHED",
+    "stopped": "KILLED",
+    "failed": "FAILED",
+}
+
+
+def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Runs a study from the start.
+
+    Returns:
+        The figures that ``--json`` prints.
+
+    Raises:
+        UserError: before anything is written.
+        TrainingError: no trial came to an end.
+    """
+    runs.require_new(folder)
+    return _run(runs.absolute(config), folder, reporter, None)
+
+
+def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Goes on with a study that was ended: trials that are over are not run again, others from their checkpoints."""
+    config, about = runs.read(folder, [])
+    return _run(config, folder, reporter, about["mlflow_run_id"])
+
+
+def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None) -> dict[str, Any]:
+    space = Space(config)
+    space.check()
+    if not config.evaluation.validation_every:
+        found = "0, but trials are compared by their meta-validation"
+        raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
+    uri = tracking.resolve_uri(config.tracking.uri)
+    tracking.check_store(uri)
+    preflight(config.cluster)
+    score = build_experiment(space.config(space.default())).model.task.score
+    ray_of_study = config.cluster.model_copy(update={"backend": "ray"})  # trials are Ray's, wherever their workers are
+    with open_backend(ray_of_study):
+        plan = Plan.of(config)
+        reporter.note(report.describe(config, plan))
+        tracker = Tracker.start(
+            uri,
+            config.tracking.experiment,
+            folder.name,
+            config.model_dump(mode="json", by_alias=True),
+            folder,
+            run_id=run_id,
+            tags={"distmeta.kind": "study"},
+            note=reporter.note,
+        )
+        status: Any = "FAILED"
+        try:
+            if run_id is None:
+                runs.create(folder, config, None)
+                about = {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id}
+                runs.write_json(folder / runs.RUN, about)
+            study = Study(config, space, score, folder, plan, tracker, reporter)
+            trials = study.search()
+            result = study.conclude(trials)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status)
+    return result
+
+
+class Study:
+    """A study in progress."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        space: Space,
+        score: Score,
+        folder: Path,
+        plan: Plan,
+        tracker: Tracker,
+        reporter: Reporter,
+    ) -> None:
+        assert config.tune is not None
+        self.config, self.space, self.score, self.folder = config, space, score, folder
+        self.tune, self.plan, self.tracker, self.reporter = config.tune, plan, tracker, reporter
+        self.uri = tracking.resolve_uri(config.tracking.uri)
+
+    def search(self) -> list[Trial]:
+        """Runs the trials, in the end all of them."""
+        records = Records(self.folder / "trials")
+        proposals = Proposals(self.config, self.space, self.score)
+        known = {trial.name: trial for trial in records.all()}
+        for trial in known.values():
+            proposals.again(trial)
+
+        def names() -> Iterator[str]:
+            for number in range(self.tune.trials):
+                name = f"trial-{number:04}"
+                if name not in known:
+                    values = proposals.next(name)
+                    if values is None:
+                        return
+                    records.write(Trial(name, values))
+                yield name
+
+        def settle(trial: Trial) -> None:
+            if not (trial.name in known and known[trial.name].is_over):
+                proposals.tell(trial)
+                self._end(records, trial)
+
+        with report.Live(self.reporter, self.score, self.tune.trials) as live:
+            execution = Execution(records, self.config, self.tracker.run_id, self.plan, self.score, live.follow)
+            execution.run(names(), self.tune.trials, settle, early=True)
+        return records.all()
+
+    def conclude(self, trials: list[Trial]) -> dict[str, Any]:
+        """The winner on meta-test, beside the configuration as it was, and with other seeds on meta-validation."""
+        winner = best(trials, self.score)
+        if winner is None:
+            reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)
+            raise TrainingError(f"no trial came to its end. {reasons}")
+        config = self.space.config(winner.values)
+        content = config.model_dump(mode="json", exclude={"tune", "run_dir"})
+        path = self.folder / "best.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        self.tracker.log_artifact(path)
+        records = Records(self.folder / "final")
+        wanted = {"default": self.space.default()}
+        for seed in range(config.seed + 1, config.seed + 1 + self.tune.winner_seeds):
+            wanted[f"winner-seed-{seed}"] = {**winner.values, "seed": seed}
+        for name, values in wanted.items():
+            if name not in {trial.name for trial in records.all()}:
+                records.write(Trial(name, values))
+        with report.Live(self.reporter, self.score, len(wanted)) as live:
+            execution = Execution(records, self.config, self.tracker.run_id, self.plan, self.score, live.follow)
+            execution.run(iter(wanted), len(wanted), lambda trial: self._end(records, trial), early=False)
+        its = {"winner": Records(self.folder / "trials").run_dir(winner.name), "default": records.run_dir("default")}
+        default = records.read("default")
+        if default.status != "finished":
+            raise TrainingError(f"the configuration as it was did not come to its end: {default.reason}")
+        for run_dir in its.values():
+            if not any(run_dir.glob("scores-*.json")):
+                train.evaluate(run_dir, [], self.reporter)
+        compared = compare(list(its.items()), self.reporter)
+        seeds = [trial for trial in records.all() if trial.name != "default"]
+        result = report.result(self.folder, self.tracker.run_id, trials, winner, default, seeds, compared)
+        runs.write_json(self.folder / "result.json", result)
+        report.publish(self.folder, self.tracker, self.space, self.score, trials, result)
+        report.show(self.reporter, self.score, trials, result)
+        return result
+
+    def _end(self, records: Records, trial: Trial) -> None:
+        """Ends a trial's MLflow run, if its process could not."""
+        path = records.run_dir(trial.name) / runs.RUN
+        if path.exists():
+            run_id = json.loads(path.read_text(encoding="utf-8"))["mlflow_run_id"]
+            tracking.end(self.uri, run_id, ENDS[trial.status], trial.reason)
+
+
+def best(trials: list[Trial], score: Score) -> Trial | None:
+    """The trial with the best last score, of those that came to their end."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    sign = 1 if score.higher_is_better else -1
+    return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)

@@ -1,0 +1,74 @@
+"""One trial, in the process that Ray Tune has started for it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from distmeta import train
+from distmeta.config import RunConfig
+from distmeta.errors import TrainingError, UserError
+from distmeta.progress import Reporter
+from distmeta.tune.records import Point, Records, Trial
+from distmeta.tune.space import Space
+from distmeta.types import Score
+
+STEP, SCORE = "outer_step", "score"  # what is reported to Ray Tune
+
+
+class TrialReporter(Reporter):
+    """Keeps each meta-validation in the trial's record, then tells Ray Tune, which may end the trial there."""
+
+    def __init__(self, records: Records, trial: Trial, console: Console) -> None:
+        super().__init__(console)
+        self.records, self.trial = records, trial
+        self._started = time.monotonic() - (trial.curve[-1].seconds if trial.curve else 0.0)
+
+    def validation(self, step: int, figures: dict[str, float], score: Score) -> None:
+        """Meta-validation has been done."""
+        super().validation(step, figures, score)
+        value, half = (figures[f"meta_validation/{score.name}{suffix}"] for suffix in ("", "_ci95"))
+        point = Point(step, value, half, time.monotonic() - self._started)
+        self.trial.curve.append(point)
+        self.records.write(self.trial)
+        tell(point)
+
+
+def tell(point: Point) -> None:
+    """Tells Ray Tune of a meta-validation."""
+    tune.report({STEP: point.step, SCORE: point.score, "seconds": point.seconds})
+
+
+def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: str) -> None:
+    """Runs a trial, or what is left of it; one that is over just tells Ray Tune again what it had come to.
+
+    A configuration that fails ends its trial, with the reason in its record. Anything else propagates, and Ray Tune
+    tries again.
+
+    Args:
+        asked: `name` of the trial.
+        folder: where it is kept.
+        config: the study's.
+        parent: its MLflow run.
+    """
+    records = Records(folder)
+    trial = records.read(asked["name"])
+    for point in trial.curve:
+        tell(point)
+    if trial.is_over:
+        return
+    trial.status = "running"
+    records.write(trial)
+    with records.log(trial.name).open("a", encoding="utf-8") as log:
+        reporter = TrialReporter(records, trial, Console(file=log, width=120))
+        try:
+            train.search(Space(config).config(trial.values), records.run_dir(trial.name), reporter, parent)
+        except (UserError, TrainingError) as error:
+            trial.status, trial.reason = "failed", str(error)
+        else:
+            trial.status = "finished"
+    records.write(trial)
