@@ -78,7 +78,7 @@ def open_run(
                 tracker.log_artifact(run_dir / runs.CONFIG)
             yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
             status = "FINISHED"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
             status = "KILLED"
             raise
         finally:

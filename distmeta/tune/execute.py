@@ -106,6 +106,7 @@ class Execution:
                     scheduler=self._scheduler() if early else FIFOScheduler(),
                     num_samples=limit,
                     max_concurrent_trials=self.plan.at_once,
+                    reuse_actors=True,  # what a process has imported takes seconds
                 ),
                 run_config=tune.RunConfig(
                     name="study",

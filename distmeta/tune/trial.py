@@ -21,11 +21,14 @@ STEP, SCORE = "outer_step", "score"  # what is reported to Ray Tune
 
 
 class TrialReporter(Reporter):
-    """Keeps each meta-validation in the trial's record, then tells Ray Tune, which may end the trial there."""
+    """Keeps each meta-validation in the trial's record, then tells Ray Tune, which may end the trial there.
 
-    def __init__(self, records: Records, trial: Trial, console: Console) -> None:
+    Of that after the last of `steps` it is told later, when the run has ended.
+    """
+
+    def __init__(self, records: Records, trial: Trial, steps: int, console: Console) -> None:
         super().__init__(console)
-        self.records, self.trial = records, trial
+        self.records, self.trial, self.steps = records, trial, steps
         self._started = time.monotonic() - (trial.curve[-1].seconds if trial.curve else 0.0)
 
     def validation(self, step: int, figures: dict[str, float], score: Score) -> None:
@@ -35,7 +38,8 @@ class TrialReporter(Reporter):
         point = Point(step, value, half, time.monotonic() - self._started)
         self.trial.curve.append(point)
         self.records.write(self.trial)
-        tell(point)
+        if step < self.steps:
+            tell(point)
 
 
 def tell(point: Point) -> None:
@@ -63,12 +67,15 @@ def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: st
         return
     trial.status = "running"
     records.write(trial)
+    its = Space(config).config(trial.values)
     with records.log(trial.name).open("a", encoding="utf-8") as log:
-        reporter = TrialReporter(records, trial, Console(file=log, width=120))
+        reporter = TrialReporter(records, trial, its.outer.steps, Console(file=log, width=120))
         try:
-            train.search(Space(config).config(trial.values), records.run_dir(trial.name), reporter, parent)
+            train.search(its, records.run_dir(trial.name), reporter, parent)
         except (UserError, TrainingError) as error:
             trial.status, trial.reason = "failed", str(error)
         else:
             trial.status = "finished"
     records.write(trial)
+    if trial.curve:
+        tell(trial.curve[-1])
