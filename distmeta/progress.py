@@ -78,6 +78,10 @@ class Reporter:
         if not self.live:
             self.note(f"step {step}: validation {score.name} {shown}")
 
+    def has_validation(self, step: int) -> bool:
+        """Whether it needs not be told of a meta-validation again."""
+        return True
+
     def episodes(self, what: str, done: int, total: int) -> None:
         """Part of an evaluation has been done."""
         self._show(what, done, total, "", closing=True)

@@ -73,12 +73,17 @@ def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
     A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
     """
     run_dir.mkdir(parents=True)
+    rewrite(run_dir, config)
+    if tokenizer is not None:
+        (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+
+
+def rewrite(run_dir: Path, config: RunConfig) -> None:
+    """Writes the configuration of a run."""
     content = config.model_dump(mode="json")
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
     (run_dir / CONFIG).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    if tokenizer is not None:
-        (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,15 @@ def resume(
         return _train_and_test(opened, state.counters["version"], is_kept=True)
 
 
-def search(config: RunConfig, run_dir: Path, reporter: Reporter, parent: str) -> None:
+def search(
+    config: RunConfig,
+    run_dir: Path,
+    reporter: Reporter,
+    parent: str,
+    until: int | None = None,
+    start: ServerState | None = None,
+    figures: Mapping[str, float] | None = None,
+) -> None:
     """A trial of a study: meta-trains, or goes on with it, up to a last meta-validation. Meta-test is out of reach.
 
     Args:
@@ -64,22 +72,30 @@ def search(config: RunConfig, run_dir: Path, reporter: Reporter, parent: str) ->
         run_dir: is made unless it is there.
         reporter: is told of each meta-validation.
         parent: the study's MLflow run.
+        until: the outer step to go to; none: the last one.
+        start: another trial's state to go on from, with what `config` says now.
+        figures: further metrics, logged where the trial sets out and where it ends.
     """
-    begun = any((run_dir / checkpoint.FOLDER).glob("step-*"))
-    mlflow_run_id, state, identity = None, None, None
+    begun, mlflow_run_id = any((run_dir / checkpoint.FOLDER).glob("step-*")), None
+    state, identity, until = start, None, until or config.outer.steps
     if begun:
         mlflow_run_id = runs.read(run_dir, [])[1]["mlflow_run_id"]
-        state, identity = checkpoint.load(run_dir)
+        if start is None:
+            state, identity = checkpoint.load(run_dir)
+        else:
+            runs.rewrite(run_dir, runs.absolute(config))
     with open_run(runs.absolute(config), run_dir, reporter, mlflow_run_id, identity, parent) as opened:
         done = 0
         if state:
             opened.coordination.load(state)
             done = state.counters["version"]
         arrivals = _arrivals(opened, done)
-        _train(opened, arrivals, done, begun)
-        _validate(opened, config.outer.steps)
-        if arrivals:
-            arrivals.finish(config.outer.steps)
+        opened.tracker.log(done, figures or {}, again=True)
+        _train(opened, arrivals, done, begun and start is None, until)
+        _validate(opened, until)
+        opened.tracker.log(until, figures or {}, again=True)
+        if arrivals and until == config.outer.steps:
+            arrivals.finish(until)
 
 
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
@@ -94,7 +110,7 @@ def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int 
 def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:
     config, arrivals = opened.experiment.config, _arrivals(opened, done)
     try:
-        _train(opened, arrivals, done, is_kept)
+        _train(opened, arrivals, done, is_kept, config.outer.steps)
     except KeyboardInterrupt:
         _abandon(opened)
         raise
@@ -107,8 +123,8 @@ def _arrivals(opened: OpenRun, done: int) -> Arrivals | None:
     return Arrivals(opened.experiment, opened.coordination, opened.run_dir, opened.tracker, done)
 
 
-def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool) -> None:
-    """Goes on from outer step `done`, of which there is a checkpoint if `is_kept`.
+def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool, until: int) -> None:
+    """Goes on from outer step `done`, of which there is a checkpoint if `is_kept`, up to `until`.
 
     There is one of the start too: before any work it shows whether they can be written.
     """
@@ -121,23 +137,23 @@ def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool)
         opened.asked.check()
         if done and validate_every and done % validate_every == 0:
             _validate(opened, done)
-        if done >= total:  # more than it is now to take, where it goes on with another number
+        if done >= until:  # more than it is now to take, where it goes on with another number
             return
         if arrivals and done % config.stream.steps_per_task == 0:
             arrivals.arrive(done // config.stream.steps_per_task, done)
-        stop = min([total, *(done - done % n + n for n in every if n)])
+        stop = min([until, *(done - done % n + n for n in every if n)])
         for report in coordination.advance(min(stop - done, max(1, int(REPORT_SECONDS / seconds)))):
             done, seconds = report.outer_step, report.metrics["time/step_seconds"]
             opened.tracker.log(done, report.metrics)
             opened.reporter.step(report, total)
-        if done == total or (keep_every and done % keep_every == 0):
+        if done == until or (keep_every and done % keep_every == 0):
             _save(opened, coordination.state())
 
 
 def _validate(opened: OpenRun, done: int) -> None:
     """Meta-validation, unless a run that goes on from here has it already."""
     score = opened.experiment.model.task.score
-    if opened.tracker.last_step(f"meta_validation/{score.name}") >= done:
+    if opened.tracker.last_step(f"meta_validation/{score.name}") >= done and opened.reporter.has_validation(done):
         return
     validation = meta_validation(opened.experiment, opened.coordination)
     opened.tracker.log(done, validation)

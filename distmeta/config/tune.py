@@ -1,11 +1,15 @@
 """The section `tune`: a study, that is, a search for better settings."""
 
-from typing import Annotated, Any, Literal, Self
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import ConfigDict, Field
 
 from distmeta.config.base import Count, Section
+
+if TYPE_CHECKING:
+    import numpy as np
 
 KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
 
@@ -58,6 +62,17 @@ class Dimension(Section):
             return list(range(self.integers[0], self.integers[1] + 1))
         return self.choice if self.choice is not None else self.grid
 
+    def draw(self, chance: "np.random.Generator") -> Any:
+        """A value at random."""
+        if self.values is not None:
+            return self.values[int(chance.integers(len(self.values)))]
+        assert self.ends is not None
+        low, high = self.ends
+        if self.kind == "uniform":
+            return float(chance.uniform(low, high))
+        number = math.exp(chance.uniform(math.log(low), math.log(high)))
+        return round(number) if self.kind == "logint" else number
+
 
 def _field(kind: str) -> str:
     return "integers" if kind == "int" else kind
@@ -69,11 +84,12 @@ class TuneConfig(Section):
     space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by dotted key, such as inner.lr
     trials: Count = 20  # with the searcher grid: no more than this many
     searcher: Literal["tpe", "random", "grid"] = "tpe"
-    scheduler: Literal["asha", "none"] = "asha"
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
     # With seconds: of training, less is better; the best trials are those that no other beats in both.
     objectives: Literal["score", "score and seconds"] = "score"
     concurrent: Count | None = None  # trials at once; none: as many as the cluster has room for
     grace_steps: Count | None = None  # asha: outer steps before a trial may be stopped; none: to the first validation
     reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on at each rung
+    perturb_steps: Count | None = None  # pbt: outer steps of a round; none: a quarter of outer.steps
     retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process was lost
     winner_seeds: Annotated[int, Field(ge=0)] = 3  # further seeds that the winner is trained with

@@ -82,7 +82,9 @@ class Execution:
         self.records, self.config, self.parent = records, config, parent
         self.plan, self.score, self.follow = plan, score, follow
 
-    def run(self, names: Iterable[str], limit: int, settle: Callable[[Trial], None], early: bool) -> None:
+    def run(
+        self, names: Iterable[str], limit: int, settle: Callable[[Trial], None], early: bool, until: int | None = None
+    ) -> None:
         """Runs the trials of these names, which are asked for one after another; each must be in the records by then.
 
         Args:
@@ -90,12 +92,19 @@ class Execution:
             limit: of their number.
             settle: is told of each trial that is over.
             early: whether trials may be stopped early.
+            until: the outer step to which they go; none: their last.
         """
         assert self.config.tune is not None
         # Ray Tune keeps files of its own, which are not read again.
         with tempfile.TemporaryDirectory(prefix="distmeta-tune-") as storage:
             os.environ.update(QUIET)
-            trainable = partial(run_trial, folder=self.records.folder, config=self.config, parent=self.parent)
+            common: dict[str, Any] = {
+                "folder": self.records.folder,
+                "config": self.config,
+                "parent": self.parent,
+                "until": until,
+            }
+            trainable = partial(run_trial, **common)
             searcher = _Names(self, iter(names), settle)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, tune.PlacementGroupFactory(self.plan.bundles)),
@@ -121,7 +130,7 @@ class Execution:
     def _scheduler(self) -> TrialScheduler:
         tuned, every = self.config.tune, self.config.evaluation.validation_every
         assert tuned is not None
-        if tuned.scheduler == "none":
+        if tuned.scheduler != "asha":
             return FIFOScheduler()
         grace = tuned.grace_steps or every
         return AsyncHyperBandScheduler(
@@ -169,7 +178,7 @@ class _Names(_Unsaved, Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         records = self.execution.records
         trial = records.read(self.name_of[trial_id])
-        if not trial.is_over:
+        if trial.status == "running":
             trial.status = "failed" if error else "stopped"
             trial.reason = "its process was lost" if error else ""
             records.write(trial)

@@ -31,11 +31,20 @@ class Point(NamedTuple):
     seconds: float  # of training and validation, until then
 
 
+class Move(NamedTuple):
+    """A trial of a population goes on from where another is, with other values."""
+
+    step: int  # outer steps
+    origin: str  # the other trial
+    before: dict[str, Any]  # its own values until then
+
+
 @dataclass
 class Trial:
     """A trial as its file has it.
 
-    `stopped` is one that the scheduler ended early; `failed` says its reason.
+    `stopped` is one that the scheduler ended early; `failed` says its reason. In population-based training `values` are
+    the present ones.
     """
 
     name: str
@@ -43,6 +52,8 @@ class Trial:
     status: Status = "waiting"
     reason: str = ""
     curve: list[Point] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    is_moving: bool = False  # the last move has not been made yet
 
     @property
     def is_over(self) -> bool:
@@ -81,7 +92,9 @@ class Records:
         path = self._path(name)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return Trial(**{**content, "curve": [Point(*point) for point in content["curve"]]})
+            curve = [Point(*point) for point in content.pop("curve")]
+            moves = [Move(*move) for move in content.pop("moves")]
+            return Trial(**content, curve=curve, moves=moves)
         except (OSError, ValueError, LookupError, TypeError) as error:
             found = f"cannot be read ({error})"
             raise CheckpointError(str(path), found, "restore it, or remove it and the trials after it") from error

@@ -134,18 +134,10 @@ class Space:
             values: Values = {}
             for key, dimension in self.dimensions.items():
                 if self.is_active(key, values):
-                    values[key] = _pick(dimension, chance)
+                    # The ends of a range as often as a number between.
+                    ends = dimension.ends if chance.random() < 2 / 3 else None
+                    values[key] = ends[int(chance.integers(2))] if ends else dimension.draw(chance)
             yield values
-
-
-def _pick(dimension: Dimension, chance: np.random.Generator) -> Any:
-    """An end of the range as often as a number between, or any value of a list."""
-    if dimension.values is not None:
-        return dimension.values[int(chance.integers(len(dimension.values)))]
-    assert dimension.ends is not None
-    low, high = dimension.ends
-    number = chance.choice([low, high, chance.uniform(low, high)])
-    return int(number) if dimension.kind == "logint" else float(number)
 
 
 def _suggest(trial: optuna.trial.BaseTrial, key: str, dimension: Dimension) -> Any:

@@ -13,12 +13,12 @@ from distmeta import runs, tracking, train
 from distmeta.backends import open_backend
 from distmeta.backends.resources import preflight
 from distmeta.compare import compare
-from distmeta.config import RunConfig
+from distmeta.config import CheckpointConfig, RunConfig
 from distmeta.errors import ConfigError, TrainingError
 from distmeta.experiment import build_experiment
 from distmeta.progress import Reporter
 from distmeta.tracking import Tracker
-from distmeta.tune import report
+from distmeta.tune import population, report
 from distmeta.tune.execute import Execution, Plan
 from distmeta.tune.records import Records, Trial
 from distmeta.tune.search import Proposals
@@ -43,6 +43,9 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
         TrainingError: no trial came to an end.
     """
     runs.require_new(folder)
+    if config.tune and config.tune.scheduler == "pbt":
+        # Checkpoints are those between rounds; one is needed until the next round is over.
+        config = config.model_copy(update={"checkpoint": CheckpointConfig(every=0, keep=2)})
     return _run(runs.absolute(config), folder, reporter, None)
 
 
@@ -55,6 +58,8 @@ def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
 def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None) -> dict[str, Any]:
     space = Space(config)
     space.check()
+    if config.tune and config.tune.scheduler == "pbt":
+        population.rounds(config)
     if not config.evaluation.validation_every:
         found = "0, but trials are compared by their meta-validation"
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
@@ -136,9 +141,24 @@ class Study:
                 self._end(records, trial)
 
         with report.Live(self.reporter, self.score, self.tune.trials) as live:
-            execution = Execution(records, self.config, self.tracker.run_id, self.plan, self.score, live.follow)
-            execution.run(names(), self.tune.trials, settle, early=True)
+            execution = self._execution(records, live)
+            if self.tune.scheduler == "pbt":
+                self._train_population(execution, list(names()))
+            else:
+                execution.run(names(), self.tune.trials, settle, early=True)
         return records.all()
+
+    def _train_population(self, execution: Execution, names: list[str]) -> None:
+        """Runs all trials round by round; between two rounds some go on from where others are."""
+        records = execution.records
+        for until in population.rounds(self.config):
+            execution.run(iter(names), len(names), lambda trial: self._end(records, trial), early=False, until=until)
+            if until < self.config.outer.steps:
+                for trial in population.move(records.all(), until, self.score, self.space, self.config.seed):
+                    records.write(trial)
+
+    def _execution(self, records: Records, live: report.Live) -> Execution:
+        return Execution(records, self.config, self.tracker.run_id, self.plan, self.score, live.follow)
 
     def conclude(self, trials: list[Trial]) -> dict[str, Any]:
         """The winner on meta-test, beside the configuration as it was, and with other seeds on meta-validation."""
@@ -159,7 +179,7 @@ class Study:
             if name not in {trial.name for trial in records.all()}:
                 records.write(Trial(name, values))
         with report.Live(self.reporter, self.score, len(wanted)) as live:
-            execution = Execution(records, self.config, self.tracker.run_id, self.plan, self.score, live.follow)
+            execution = self._execution(records, live)
             execution.run(iter(wanted), len(wanted), lambda trial: self._end(records, trial), early=False)
         its = {"winner": Records(self.folder / "trials").run_dir(winner.name), "default": records.run_dir("default")}
         default = records.read("default")

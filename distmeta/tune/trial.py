@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
-from distmeta import train
+from distmeta import checkpoint, train
 from distmeta.config import RunConfig
 from distmeta.errors import TrainingError, UserError
 from distmeta.progress import Reporter
@@ -36,10 +36,14 @@ class TrialReporter(Reporter):
         super().validation(step, figures, score)
         value, half = (figures[f"meta_validation/{score.name}{suffix}"] for suffix in ("", "_ci95"))
         point = Point(step, value, half, time.monotonic() - self._started)
-        self.trial.curve.append(point)
+        self.trial.curve = [*(its for its in self.trial.curve if its.step < step), point]
         self.records.write(self.trial)
         if step < self.steps:
             tell(point)
+
+    def has_validation(self, step: int) -> bool:
+        """Whether it is in the record: a process may be killed before it is."""
+        return any(point.step == step for point in self.trial.curve)
 
 
 def tell(point: Point) -> None:
@@ -47,7 +51,7 @@ def tell(point: Point) -> None:
     tune.report({STEP: point.step, SCORE: point.score, "seconds": point.seconds})
 
 
-def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: str) -> None:
+def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: str, until: int | None = None) -> None:
     """Runs a trial, or what is left of it; one that is over just tells Ray Tune again what it had come to.
 
     A configuration that fails ends its trial, with the reason in its record. Anything else propagates, and Ray Tune
@@ -58,24 +62,30 @@ def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: st
         folder: where it is kept.
         config: the study's.
         parent: its MLflow run.
+        until: the outer step to go to; none: the trial's last one.
     """
     records = Records(folder)
     trial = records.read(asked["name"])
     for point in trial.curve:
         tell(point)
-    if trial.is_over:
+    if trial.is_over or (until and trial.curve and trial.curve[-1].step >= until):
         return
     trial.status = "running"
     records.write(trial)
-    its = Space(config).config(trial.values)
+    its, start, figures = Space(config).config(trial.values), None, {}
+    if trial.is_moving:
+        start, _ = checkpoint.load(records.run_dir(trial.moves[-1].origin), trial.moves[-1].step)
+    if until:
+        figures = {f"tune/{key}": value for key, value in trial.values.items() if isinstance(value, int | float)}
     with records.log(trial.name).open("a", encoding="utf-8") as log:
-        reporter = TrialReporter(records, trial, its.outer.steps, Console(file=log, width=120))
+        reporter = TrialReporter(records, trial, until or its.outer.steps, Console(file=log, width=120))
         try:
-            train.search(its, records.run_dir(trial.name), reporter, parent)
+            train.search(its, records.run_dir(trial.name), reporter, parent, until, start, figures)
         except (UserError, TrainingError) as error:
             trial.status, trial.reason = "failed", str(error)
         else:
-            trial.status = "finished"
+            trial.status = "finished" if until in (None, its.outer.steps) else "waiting"
+            trial.is_moving = False
     records.write(trial)
     if trial.curve:
         tell(trial.curve[-1])

@@ -1,0 +1,97 @@
+"""Population-based training: trials whose settings change while they run, in rounds.
+
+Jaderberg et al. Population Based Training of Neural Networks. 2017. https://arxiv.org/abs/1711.09846. After each round
+the trials of the lowest quarter go on from where one of the highest quarter is, with its settings perturbed. All trials
+wait for each other, so that it does not matter how many of them run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from distmeta.config import Dimension, RunConfig
+from distmeta.errors import ConfigError
+from distmeta.tune.records import Move, Trial
+from distmeta.tune.space import Space, Values
+from distmeta.types import Score
+
+QUARTER = 0.25
+RESAMPLED = 0.25  # probability that a value is drawn anew
+FACTORS = (0.8, 1.2)  # of a number that is not
+# What θ and its optimiser are made of.
+SHAPES = {
+    *("outer.steps", "outer.optimizer", "inner.adapt", "inner.learn_lr", "algorithm.name", "episodes.ways"),
+    *("seed", "model", "algorithm", "inner", "outer", "episodes", "data", "stream"),
+}
+
+
+def rounds(config: RunConfig) -> list[int]:
+    """The outer steps after which the trials are compared; the last is the end.
+
+    Raises:
+        ConfigError: keys that cannot change in a run, or rounds that are not whole meta-validations.
+    """
+    assert config.tune is not None
+    for key in config.tune.space:
+        if key in SHAPES or key.split(".")[0] in ("model", "data", "stream"):
+            remedy = "search it with another tune.scheduler"
+            raise ConfigError(f"tune.space.{key}", "cannot change in the middle of a run, as pbt would", remedy)
+    steps, every = config.outer.steps, config.evaluation.validation_every
+    length = config.tune.perturb_steps or max(every, steps // 4 // every * every)
+    if length % every:
+        found = f"{length}, but trials are validated every {every} outer steps"
+        raise ConfigError("tune.perturb_steps", found, "give a multiple of evaluation.validation_every")
+    return [*range(length, steps, length), steps]
+
+
+def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: int) -> list[Trial]:
+    """The trials that go on from where another is after the round that ended with `step`, with that noted in them.
+
+    The same again for the same trials, also when some of them have been told already.
+    """
+    chance = np.random.default_rng([seed, step])
+    sign = 1 if score.higher_is_better else -1
+    at = {trial.name: _score_at(trial, step) for trial in trials}
+    ranked = sorted(
+        (trial for trial in trials if at[trial.name] is not None), key=lambda its: sign * (at[its.name] or 0)
+    )
+    count = int(QUARTER * len(ranked))
+    moved = []
+    for trial in ranked[:count]:
+        origin = ranked[len(ranked) - 1 - int(chance.integers(count))]
+        values = perturbed(origin.values, space, chance)
+        if not any(its.step == step for its in trial.moves):
+            trial.moves.append(Move(step, origin.name, trial.values))
+            trial.values, trial.is_moving = values, True
+            moved.append(trial)
+    return moved
+
+
+def perturbed(values: Values, space: Space, chance: np.random.Generator) -> Values:
+    """Values near others: numbers times a factor, within their range, and some drawn anew."""
+    near: Values = {}
+    for key, dimension in space.dimensions.items():
+        if space.is_active(key, near):
+            if key not in values or chance.random() < RESAMPLED:
+                near[key] = dimension.draw(chance)
+            else:
+                near[key] = values[key] if dimension.is_list else _near(values[key], dimension, chance)
+    return near
+
+
+def _near(value: float, dimension: Dimension, chance: np.random.Generator) -> float:
+    assert dimension.ends is not None
+    low, high = dimension.ends
+    number = value * float(chance.choice(FACTORS))
+    if dimension.kind.endswith("int"):
+        number = round(number) if round(number) != value else value + int(chance.choice([-1, 1]))
+    return min(max(number, low), high)
+
+
+def _score_at(trial: Trial, step: int) -> float | None:
+    """The score at the end of a round; None of a trial that did not get there."""
+    if trial.status == "failed":
+        return None
+    return next((point.score for point in reversed(trial.curve) if point.step == step), None)
