@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ class Experiment:
             deciding |= {name: config["cluster"][name] for name in ("max_staleness", "staleness_alpha")}
         if self.config.cluster.compression != "none":
             deciding["compression"] = config["cluster"]["compression"]
-        for name in ("path", "cache", "splits"):
+        for name in ("path", "cache", "keep_features", "splits"):
             deciding["data"].pop(name)  # where the data lies does not matter: its content is hashed below
         deciding["model"].pop("path")
         deciding["algorithm"].pop("teacher", None)
@@ -163,8 +164,8 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
         assert isinstance(task, Classification), "a stream of other tasks was not refused"
         task = arrange(config, task, model)
         stream = Visit(**vars(stream), neighbours=config.stream.neighbours)
-    body_is_constant = not any(name.startswith("body.") for name in theta) and not options.dropout
-    cached = body_is_constant and len(task.rows("meta_train")) > 0
+    body_is_frozen = not any(name.startswith("body.") for name in theta)
+    cached = body_is_frozen and not options.dropout and len(task.rows("meta_train")) > 0
     training = Work(stream, learner, training=True, cache_features=cached)
     setup = RunSetup(
         task,
@@ -175,6 +176,8 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
         training,
         config.cluster,
     )
+    if config.data.keep_features and body_is_frozen:
+        setup = replace(setup, features=_features_folder(config, task.fingerprint, model))
     if isinstance(learner, Proximal):
         setup = replace(setup, outer=learner.penalise(config.outer), anchor_every=config.stream.steps_per_task)
     experiment = Experiment(config, splits, tokenizer, model, learner, setup)
@@ -182,6 +185,15 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
         teacher = load_teacher(learner.teacher, experiment, kind, partial(build_experiment, with_teacher=False))
         experiment = replace(experiment, setup=replace(setup, teacher=teacher))
     return experiment
+
+
+def _features_folder(config: RunConfig, fingerprint: str, model: FunctionalModel) -> Path:
+    """Named by all that decides what a frozen body makes of the texts."""
+    frozen = {name: value for name, value in model.frozen.items() if name.startswith("body.")}
+    weights = sha256(Layout.of(frozen).flatten(frozen))
+    options = config.model.model_dump(mode="json", exclude={"path"})
+    text = json.dumps([fingerprint, weights, options], sort_keys=True)
+    return Path(config.data.cache).expanduser() / "features" / hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_learner(config: RunConfig) -> MetaLearner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class RunSetup:
     training: Work
     cluster: ClusterConfig
     teacher: RunSetup | None = None  # meets the same episodes in meta-training
+    features: Path | None = None  # where features of a frozen body are kept for others too, in a folder for each device
     anchor_every: int = 0  # outer steps after which the proximal regulariser's anchor moves up to θ; 0: never
 
     def make_worker(self, name: str, device: str) -> Worker:
@@ -59,8 +61,12 @@ class RunSetup:
         if self.teacher is not None:
             worker = self.teacher.make_worker(f"teacher of {name}", device)
             teacher = Teacher(worker, self.teacher.training, self.teacher.meta_params)
-        packed = self.cluster.compression == "bf16"
-        return Worker(name, self.model.build(self.task, device), self.task, self.layout, device, teacher, packed)
+        packed, features = self.cluster.compression == "bf16", None
+        if self.features is not None:
+            kind = torch.cuda.get_device_name(device) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
+            features = self.features / f"{torch.__version__}-{kind.replace(' ', '-')}"  # others' may differ in a bit
+        model = self.model.build(self.task, device)
+        return Worker(name, model, self.task, self.layout, device, teacher, packed, features)
 
     def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the parameter server and its coordinator.

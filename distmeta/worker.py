@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class Worker:
         device: a torch device.
         teacher: another learner, whose outputs go with the examples in meta-training.
         packed: whether gradients leave as bfloat16.
+        features: where features of a frozen body are kept for others too.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Worker:
         device: str,
         teacher: Teacher | None = None,
         packed: bool = False,
+        features: Path | None = None,
     ) -> None:
         self.name, self.model, self.task, self.layout, self.device = name, model, task, layout, device
-        self.cache, self.teacher, self.packed = FeatureCache(model, task, device), teacher, packed
+        self.cache, self.teacher, self.packed = FeatureCache(model, task, device, features), teacher, packed
         self.body_is_frozen = not any(name.startswith("body.") for name in layout.names)
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:

@@ -76,7 +76,8 @@ class DataConfig(Section):
     split: str = "1"  # which split of the file; with shares, which of the random ones
     min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
     max_length: Annotated[int, Field(ge=4)] = 64  # tokens; longer texts are cut
-    cache: str = "~/.cache/distmeta"
+    cache: str = "~/.cache/distmeta"  # of tokenised texts
+    keep_features: bool = False  # there too, of an encoder that is frozen; trials of a study share them
 
     @pydantic.field_validator("split", mode="before")
     @classmethod

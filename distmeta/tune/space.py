@@ -27,7 +27,7 @@ MISSING = object()
 FIXED = {
     *("evaluation", "tracking", "checkpoint", "tune", "run_dir", "cluster"),
     *(f"data.{key}" for key in ("kind", "path", "subset", "text", "label", "group", "task")),
-    *(f"data.{key}" for key in ("splits", "split", "min_examples", "cache")),
+    *(f"data.{key}" for key in ("splits", "split", "min_examples", "cache", "keep_features")),
 }
 
 
@@ -49,6 +49,7 @@ class Space:
         self.base = config.model_dump(mode="json") | {"tune": None}
         # Measured on the same episodes, whatever shape a trial is trained on.
         self.base["evaluation"] |= {"ways": config.evaluation_ways, "validation_shots": config.validation_shots}
+        self.base["data"]["keep_features"] = True
         self.dimensions = _in_order(config.tune.space, self.base)
         for key, dimension in self.dimensions.items():
             if config.tune.searcher == "grid" and dimension.values is None:
