@@ -134,9 +134,10 @@ def tune(
     try:
         with _clean_stdout(), Reporter() as reporter:
             result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
-    except KeyboardInterrupt:
-        print(f"distmeta: interrupted; go on with `distmeta tune --resume {folder}`", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
+        print(f"distmeta: interrupted; {how}", file=sys.stderr)
+        raise typer.Exit(getattr(error, "code", 130)) from None
     _print(result, as_json)
 
 

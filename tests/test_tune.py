@@ -23,8 +23,8 @@ from distmeta.progress import Reporter
 from distmeta.settings import load_config
 from distmeta.tasks.classification import Classification
 from distmeta.tune import study
-from distmeta.tune.records import Records
-from distmeta.types import Stream
+from distmeta.tune.records import Point, Records, Trial
+from distmeta.types import Score, Stream
 
 SPACE = {
     "algorithm.name": {"choice": ["maml", "protonet"]},
@@ -138,6 +138,17 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("distmeta.train._validate", lambda opened, done: opened.experiment.stream("meta_test", 1))
     with pytest.raises(PermissionError, match="must not see meta-test"):
         driver.search(config, tmp_path / "other", Reporter(), parent="a study's run")
+
+
+def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:
+    def trial(name: str, seconds: float, score: float, status: Any = "finished") -> Trial:
+        return Trial(name, {}, status, curve=[Point(5, score, 0.1, seconds)])
+
+    trials = [trial("a", 9, 0.9), trial("b", 5, 0.8), trial("c", 6, 0.7), trial("d", 1, 0.5), trial("e", 1, 0.4)]
+    trials += [trial("f", 9, 0.8), trial("g", 0.5, 0.95, "stopped")]
+    accuracy, mse = (Score("x", is_share=True, higher_is_better=higher) for higher in (True, False))
+    assert [its.name for its in study.front(trials, accuracy)] == ["d", "b", "a"]
+    assert [its.name for its in study.front(trials, mse)] == ["e"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

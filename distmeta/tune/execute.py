@@ -30,6 +30,7 @@ class Plan(NamedTuple):
 
     bundles: list[dict[str, float]]
     at_once: int
+    total: dict[str, float]  # what the cluster has
 
     @classmethod
     def of(cls, config: RunConfig) -> Plan:
@@ -52,7 +53,7 @@ class Plan(NamedTuple):
                 found = f"a trial needs {amount:g} {name}, the cluster has {total.get(name, 0):g}"
                 raise ClusterError("cluster.workers", found, "give a trial fewer workers, or each of them less")
         room = min(int(total[name] / amount + 1e-9) for name, amount in needs.items() if amount)
-        return cls(bundles, min(room, config.tune.concurrent or room, config.tune.trials))
+        return cls(bundles, min(room, config.tune.concurrent or room, config.tune.trials), total)
 
 
 def _bundles(cluster: ClusterConfig, here: dict[str, float], gpus: float) -> list[dict[str, float]]:

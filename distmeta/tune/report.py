@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +34,13 @@ def describe(config: RunConfig, plan: Plan) -> str:
             if not name.startswith("node:"):
                 needs[name] = needs.get(name, 0) + amount
     its = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    has = ", ".join(f"{amount:g} {name}" for name, amount in plan.total.items() if name in needs)
     actors = len(plan.bundles) - 1
     of = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
     how = "" if config.tune.scheduler == "none" else f", {config.tune.scheduler} stops the weak early"
     return (
         f"study: {config.tune.trials} trials of up to {config.outer.steps} outer steps, "
-        f"proposed by {config.tune.searcher}{how}; each takes {its}{of}, {plan.at_once} at once"
+        f"proposed by {config.tune.searcher}{how}; each takes {its}{of}, {plan.at_once} at once on {has}"
     )
 
 
@@ -145,15 +147,14 @@ def publish(
             best = trial.curve[-1].score
         if best is not None:
             tracker.log(over, {f"best/{score.name}": best})
-    winner = figures["winner"]
-    tracker.describe(f"Best: {winner['name']} ({settings(winner['values'])}), ready to train: best.yaml")
+    rows = [("trial", "status", "steps", score.name, "settings"), ("---",) * 5, *_ranked(trials, score)]
+    best_of_all = f"Best: {figures['winner']['name']}, ready to train: best.yaml"
+    tracker.describe("\n".join([best_of_all, "", *(f"| {' | '.join(row)} |" for row in rows)]))
 
 
 def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:
     """The trials from the best one down, and what the seed makes of the winner."""
-    sign = -1 if score.higher_is_better else 1
-    ranked = sorted((trial for trial in trials if trial.curve), key=lambda trial: sign * trial.curve[-1].score)
-    rows = [(trial.name, trial.status, _steps(trial), _last(trial, score), settings(trial.values)) for trial in ranked]
+    rows = _ranked(trials, score)
     reporter.table(
         f"Trials by meta-validation {score.name}", ("trial", "status", "steps", score.name, "settings"), rows
     )
@@ -166,6 +167,20 @@ def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dic
             f"the winner's meta-validation {score.name} with other seeds: {shown}{unit} (its own: {own:.1f}{unit})"
         )
     reporter.note(f"kept in {figures['study_dir']}; train the best with `distmeta train {figures['best']}`")
+
+
+def _ranked(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
+    """A row a trial, from the best one down; those without any score at the end, with the reason."""
+    sign = -1 if score.higher_is_better else 1
+    ranked = sorted(trials, key=lambda trial: sign * trial.curve[-1].score if trial.curve else math.inf)
+    return [
+        (trial.name, trial.status, _steps(trial), _last(trial, score), settings(trial.values) + _because(trial))
+        for trial in ranked
+    ]
+
+
+def _because(trial: Trial) -> str:
+    return f" ({trial.reason})" if trial.reason else ""
 
 
 def _outcome(trial: Trial) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from distmeta.config import CheckpointConfig, RunConfig
 from distmeta.errors import ConfigError, TrainingError
 from distmeta.experiment import build_experiment
 from distmeta.progress import Reporter
+from distmeta.stop import stopper
 from distmeta.tracking import Tracker
 from distmeta.tune import population, report
 from distmeta.tune.execute import Execution, Plan
@@ -65,10 +66,11 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
     uri = tracking.resolve_uri(config.tracking.uri)
     tracking.check_store(uri)
-    preflight(config.cluster)
+    on_ray = config.cluster.model_copy(update={"backend": "ray"})  # trials are, wherever their workers may be
+    preflight(on_ray)
     score = build_experiment(space.config(space.default())).model.task.score
-    ray_of_study = config.cluster.model_copy(update={"backend": "ray"})  # trials are Ray's, wherever their workers are
-    with open_backend(ray_of_study):
+    with stopper() as asked, open_backend(on_ray):
+        asked.listen()  # Ray has set handlers of its own
         plan = Plan.of(config)
         reporter.note(report.describe(config, plan))
         tracker = Tracker.start(
@@ -191,6 +193,8 @@ class Study:
         compared = compare(list(its.items()), self.reporter)
         seeds = [trial for trial in records.all() if trial.name != "default"]
         result = report.result(self.folder, self.tracker.run_id, trials, winner, default, seeds, compared)
+        if self.tune.objectives == "score and seconds":
+            result["front"] = [trial.name for trial in front(trials, self.score)]
         runs.write_json(self.folder / "result.json", result)
         report.publish(self.folder, self.tracker, self.space, self.score, trials, result)
         report.show(self.reporter, self.score, trials, result)
@@ -209,3 +213,14 @@ def best(trials: list[Trial], score: Score) -> Trial | None:
     finished = [trial for trial in trials if trial.status == "finished"]
     sign = 1 if score.higher_is_better else -1
     return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)
+
+
+def front(trials: list[Trial], score: Score) -> list[Trial]:
+    """The trials that no other beats in score and in seconds, the quickest first."""
+    sign = 1 if score.higher_is_better else -1
+    finished = [trial for trial in trials if trial.status == "finished"]
+    best: list[Trial] = []
+    for trial in sorted(finished, key=lambda its: (its.curve[-1].seconds, -sign * its.curve[-1].score)):
+        if not best or sign * trial.curve[-1].score > sign * best[-1].curve[-1].score:
+            best.append(trial)
+    return best
