@@ -1,0 +1,90 @@
+"""Tables and plots of a study, from made-up trials."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from toy import toy_config
+
+from distmeta.progress import Reporter
+from distmeta.tune import plots, report
+from distmeta.tune.records import Point, Trial
+from distmeta.tune.space import Space
+from distmeta.types import Score
+
+ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
+MSE = Score("mse", is_share=False, higher_is_better=False)
+SPACE = {
+    "algorithm.name": {"choice": ["maml", "protonet"]},
+    "inner.lr": {"loguniform": [0.01, 1.0], "when": {"algorithm.name": "maml"}},
+    "outer.lr": {"uniform": [0.0, 1.0]},
+    "outer.weight_decay": {"uniform": [0.0, 1.0]},
+}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    return Space(toy_config(tmp_path, tune__space=SPACE))
+
+
+def made_up(score: Score, count: int = 30) -> list[Trial]:
+    """The outer rate decides; every fifth trial is stopped early, and one fails."""
+    trials = []
+    for n in range(count):
+        rate = n / count
+        value = rate if score.higher_is_better else 1 - rate
+        values: dict[str, Any] = {
+            "algorithm.name": "protonet",
+            "outer.lr": rate,
+            "outer.weight_decay": n * 7 % count / count,
+        }
+        if n % 2:
+            values |= {"algorithm.name": "maml", "inner.lr": 0.1}
+        status: Any = "stopped" if n % 5 == 4 else "finished"
+        trials.append(
+            Trial(f"trial-{n:04}", values, status, curve=[Point(2, 0.5, 0.1, 1.0), Point(6, value, 0.1, 3.0)])
+        )
+    trials[3].status, trials[3].reason, trials[3].curve = "failed", "it diverged", []
+    return trials
+
+
+@pytest.mark.parametrize("score", [ACCURACY, MSE])
+def test_what_mattered_is_the_key_that_decided(space: Space, score: Score) -> None:
+    shares = plots.importances(space, score, made_up(score))
+    assert list(shares) == ["outer.lr", "outer.weight_decay", "algorithm.name"] or shares["outer.lr"] > 0.7
+    assert sum(shares.values()) == pytest.approx(1)
+    assert "inner.lr" not in shares  # only some trials have it
+
+
+def test_few_trials_say_nothing_of_importance(space: Space) -> None:
+    assert plots.importances(space, ACCURACY, made_up(ACCURACY)[:3]) == {}
+
+
+@pytest.mark.parametrize("score", [ACCURACY, MSE])
+def test_the_plots_are_pictures(space: Space, score: Score, tmp_path: Path) -> None:
+    drawn = plots.draw(tmp_path, space, score, made_up(score))
+    pictures = [path for path in drawn if path.suffix == ".png"]
+    assert {path.stem for path in pictures} == {"convergence", "parallel_coordinates", "importances"}
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_while_it_runs_a_study_shows_its_trials_and_the_best_so_far(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=150)
+    with report.Live(Reporter(console), ACCURACY, 30) as live:
+        for trial in made_up(ACCURACY):
+            live.follow(trial)
+    said = out.getvalue()
+    if terminal:
+        assert "30 of 30 trials are over; best: trial-0028, 93.3 ± 10.0 %" in said
+    else:
+        lines = said.splitlines()
+        assert len(lines) == 30
+        assert lines[3].startswith("4/30 trial-0003 failed: it diverged (algorithm.name=maml outer.lr=0.1")
+        assert lines[4].startswith(
+            "5/30 trial-0004 stopped: 13.3 ± 10.0 % after 6 steps (algorithm.name=protonet outer.lr=0.133"
+        )
+        assert lines[4].endswith("best so far trial-0002, 6.7 ± 10.0 %")
