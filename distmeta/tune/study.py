@@ -59,11 +59,11 @@ def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
 def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None) -> dict[str, Any]:
     space = Space(config)
     space.check()
-    if config.tune and config.tune.scheduler == "pbt":
-        population.rounds(config)
     if not config.evaluation.validation_every:
         found = "0, but trials are compared by their meta-validation"
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
+    if config.tune and config.tune.scheduler == "pbt":
+        population.rounds(config)
     uri = tracking.resolve_uri(config.tracking.uri)
     tracking.check_store(uri)
     on_ray = config.cluster.model_copy(update={"backend": "ray"})  # trials are, wherever their workers may be
