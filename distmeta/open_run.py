@@ -46,7 +46,8 @@ def open_run(
     """
     uri = tracking.resolve_uri(config.tracking.uri)
     tracking.check_store(uri)
-    preflight(config.cluster)
+    if parent is None:  # a study has looked already
+        preflight(config.cluster)
     experiment = replace(build_experiment(config), has_meta_test=parent is None)
     for name, expected in (identity or {}).items():
         if experiment.identity[name] != expected:

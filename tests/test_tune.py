@@ -179,9 +179,7 @@ def test_what_could_never_run_is_refused_before_anything_is_written(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("searcher", "scheduler"), [("random", "none"), ("grid", "asha")])
-def test_other_searchers_and_schedulers(
-    searcher: str, scheduler: str, tmp_path: Path, ray_session: None
-) -> None:
+def test_other_searchers_and_schedulers(searcher: str, scheduler: str, tmp_path: Path, ray_session: None) -> None:
     """With workers of their own on Ray, one trial after another; a grid ends by itself."""
     space = {"outer.lr": {"choice": [0.001, 0.01, 0.1]}}
     overrides = {"tune__searcher": searcher, "tune__scheduler": scheduler, "tune__space": space, "tune__trials": 4}

@@ -31,8 +31,6 @@ def preflight(cluster: ClusterConfig) -> None:
         ClusterError: naming the key.
     """
     address = cluster_address(cluster)
-    if cluster.backend == "ray" and "ray" in sys.modules and sys.modules["ray"].is_initialized():
-        return  # its resources are looked at when the workers are started
     if cluster.backend == "ray" and address:
         require_token(address)
         require_answer(address)
