@@ -64,9 +64,7 @@ class RayBackend:
             ClusterError: the cluster has too little, or did not start the workers in time.
         """
         cluster = self.cluster
-        present, possible = ray.cluster_resources(), _possible_resources()
-        # Machines are started for GPUs that were asked for, not to find out whether there are any.
-        gpus = gpus_per_worker(cluster, (present if cluster.gpus_per_worker is None else possible).get("GPU", 0))
+        possible, gpus = possible_resources(), worker_gpus(cluster)
         fewest = cluster.range.min
         memory, custom = cluster.memory_per_worker or 0, cluster.resources_per_worker
         require("cluster.workers", "CPUs", fewest * cluster.cpus_per_worker, possible.get("CPU", 0))
@@ -148,7 +146,14 @@ def _private() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = usual
 
 
-def _possible_resources() -> dict[str, float]:
+def worker_gpus(cluster: ClusterConfig) -> float:
+    """The share of a GPU that a worker has on the cluster that this process is connected to."""
+    # Machines are started for GPUs that were asked for, not to find out whether there are any.
+    resources = ray.cluster_resources() if cluster.gpus_per_worker is None else possible_resources()
+    return gpus_per_worker(cluster, resources.get("GPU", 0))
+
+
+def possible_resources() -> dict[str, float]:
     """What the cluster has or could have: one that scales itself starts machines when actors ask for them."""
     limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
     present = ray.cluster_resources()

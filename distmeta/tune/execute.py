@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from distmeta.backends.resources import gpus_per_worker
+from distmeta.backends.ray import possible_resources, worker_gpus
 from distmeta.config import ClusterConfig, RunConfig
 from distmeta.errors import ClusterError
 from distmeta.tune.records import Records, Trial
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
     bundles: list[dict[str, float]]
     at_once: int
-    total: dict[str, float]  # what the cluster has
+    total: dict[str, float]  # what the cluster has or could have
 
     @classmethod
     def of(cls, config: RunConfig) -> Plan:
@@ -42,10 +42,12 @@ class Plan(NamedTuple):
             ClusterError: a trial that could never start.
         """
         assert config.tune is not None
-        cluster, nodes = config.cluster, [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        total = {name: sum(node.get(name, 0) for node in nodes) for node in nodes for name in node}
+        cluster, total = config.cluster, possible_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if total != ray.cluster_resources():  # it would start machines, of which only the sum is known
+            nodes.append(total)
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
-        bundles = _bundles(cluster, here, total.get("GPU", 0))
+        bundles = _bundles(cluster, here)
         needs = {name: sum(bundle.get(name, 0) for bundle in bundles) for bundle in bundles for name in bundle}
         for name, amount in needs.items():
             fits = all(any(node.get(name, 0) >= bundle.get(name, 0) for node in nodes) for bundle in bundles)
@@ -56,9 +58,12 @@ class Plan(NamedTuple):
         return cls(bundles, min(room, config.tune.concurrent or room, config.tune.trials), total)
 
 
-def _bundles(cluster: ClusterConfig, here: dict[str, float], gpus: float) -> list[dict[str, float]]:
-    share = gpus_per_worker(cluster, gpus)
-    worker = {"CPU": cluster.cpus_per_worker, "GPU": share, "memory": (cluster.memory_per_worker or 0) * GIB}
+def _bundles(cluster: ClusterConfig, here: dict[str, float]) -> list[dict[str, float]]:
+    worker = {
+        "CPU": cluster.cpus_per_worker,
+        "GPU": worker_gpus(cluster),
+        "memory": (cluster.memory_per_worker or 0) * GIB,
+    }
     worker = {name: float(amount) for name, amount in {**worker, **cluster.resources_per_worker}.items() if amount}
     if cluster.backend == "inprocess":
         return [{**worker, **here}]
