@@ -22,8 +22,10 @@ from distmeta.errors import ClusterError, ConfigError, TrainingError
 from distmeta.progress import Reporter
 from distmeta.settings import load_config
 from distmeta.tasks.classification import Classification
+from distmeta.tracking import Tracker
 from distmeta.tune import study
 from distmeta.tune.records import Point, Records, Trial
+from distmeta.tune.trial import run_trial
 from distmeta.types import Score, Stream
 
 SPACE = {
@@ -138,6 +140,21 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("distmeta.train._validate", lambda opened, done: opened.experiment.stream("meta_test", 1))
     with pytest.raises(PermissionError, match="must not see meta-test"):
         driver.search(config, tmp_path / "other", Reporter(), parent="a study's run")
+
+
+def test_a_trial_tracks_where_its_study_does(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though only the study's process may have been told, by its environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")  # and what a trial sets is undone
+    monkeypatch.setattr("ray.tune.report", lambda figures: None)
+    config = config_of(tmp_path)
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": None})})
+    records = Records(tmp_path / "trials")
+    records.write(Trial("trial-0000", {"outer.lr": 0.01}))
+    parent = Tracker.start(uri, "Default", "study", {}, tmp_path)
+    run_trial({"name": "trial-0000"}, records.folder, config, parent.run_id, None, {"MLFLOW_TRACKING_URI": uri})
+    assert records.read("trial-0000").status == "finished"
+    assert list(children(tmp_path, parent.run_id)) == ["trial-0000"]
+    parent.finish()
 
 
 def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:

@@ -8,6 +8,17 @@ tracker.py   one run that is being logged
 
 from distmeta.tracking.store import find_run_dir, ui_command
 from distmeta.tracking.tracker import Tracker, end, flatten, sync
-from distmeta.tracking.uri import check_store, mask, resolve_uri
+from distmeta.tracking.uri import check_store, environment, mask, resolve_uri
 
-__all__ = ["Tracker", "check_store", "end", "find_run_dir", "flatten", "mask", "resolve_uri", "sync", "ui_command"]
+__all__ = [
+    "Tracker",
+    "check_store",
+    "end",
+    "environment",
+    "find_run_dir",
+    "flatten",
+    "mask",
+    "resolve_uri",
+    "sync",
+    "ui_command",
+]

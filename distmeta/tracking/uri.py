@@ -31,6 +31,11 @@ def resolve_uri(configured: str | None) -> str:
     return f"sqlite:///{Path(path).expanduser().absolute()}"
 
 
+def environment() -> dict[str, str]:
+    """The variables of this process that say where the store is, and who may use it."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
+
+
 def mask(text: str) -> str:
     """Replaces the ``user:password@`` of every address in a text."""
     return re.sub(r"://[^/\s]*@", "://***@", text)

@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from distmeta import tracking
 from distmeta.backends.ray import possible_resources, worker_gpus
 from distmeta.config import ClusterConfig, RunConfig
 from distmeta.errors import ClusterError
@@ -109,6 +110,7 @@ class Execution:
                 "config": self.config,
                 "parent": self.parent,
                 "until": until,
+                "environment": tracking.environment(),  # a cluster's processes have one of their own
             }
             trainable = partial(run_trial, **common)
             searcher = _Names(self, iter(names), settle)

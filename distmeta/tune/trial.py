@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def tell(point: Point) -> None:
     tune.report({STEP: point.step, SCORE: point.score, "seconds": point.seconds})
 
 
-def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: str, until: int | None = None) -> None:
+def run_trial(
+    asked: dict[str, Any], folder: Path, config: RunConfig, parent: str, until: int | None, environment: dict[str, str]
+) -> None:
     """Runs a trial, or what is left of it; one that is over just tells Ray Tune again what it had come to.
 
     A configuration that fails ends its trial, with the reason in its record. Anything else propagates, and Ray Tune
@@ -63,7 +66,9 @@ def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: st
         config: the study's.
         parent: its MLflow run.
         until: the outer step to go to; none: the trial's last one.
+        environment: variables to set.
     """
+    os.environ.update(environment)
     records = Records(folder)
     trial = records.read(asked["name"])
     for point in trial.curve:
