@@ -2,23 +2,17 @@
 
 import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from mlflow import MlflowClient
-from toy import toy_config, toy_settings
+from toy import toy_config
+from tune_helpers import children, config_of
 
 from distmeta import train as driver
-from distmeta.config import RunConfig
-from distmeta.errors import ClusterError, ConfigError, TrainingError
+from distmeta.errors import ClusterError, ConfigError
 from distmeta.progress import Reporter
 from distmeta.settings import load_config
 from distmeta.tasks.classification import Classification
@@ -27,34 +21,6 @@ from distmeta.tune import study
 from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.trial import run_trial
 from distmeta.types import Score, Stream
-
-SPACE = {
-    "algorithm.name": {"choice": ["maml", "protonet"]},
-    "inner.lr": {"loguniform": [0.01, 1.0], "when": {"algorithm.name": "maml"}},
-    "inner.steps": {"int": [1, 3], "when": {"algorithm.name": "maml"}},
-    "outer.lr": {"loguniform": [1e-3, 1e-1]},
-}
-SHORT = {
-    **{"outer__steps": 6, "evaluation__validation_every": 2, "evaluation__validation_episodes": 6},
-    **{"tune__trials": 5, "tune__winner_seeds": 1, "tune__space": SPACE},
-}
-
-
-def settings(folder: Path, **overrides: Any) -> dict[str, Any]:
-    return toy_settings(folder, **{**SHORT, **overrides})
-
-
-def config_of(folder: Path, **overrides: Any) -> RunConfig:
-    return toy_config(folder, **{**SHORT, **overrides})
-
-
-def children(folder: Path, parent: str) -> dict[str, Any]:
-    """The runs that MLflow holds below a study's, by name; no two of one name."""
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    runs = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert len({run.info.run_name for run in runs}) == len(runs)
-    return {run.info.run_name: run for run in runs}
 
 
 @pytest.fixture(scope="module")
@@ -205,102 +171,3 @@ def test_other_searchers_and_schedulers(searcher: str, scheduler: str, tmp_path:
     assert sum(result["trials"].values()) == (3 if searcher == "grid" else 4)
     assert result["trials"]["failed"] == 0
     assert (result["trials"]["stopped"] == 0) >= (scheduler == "none")
-
-
-@pytest.mark.slow
-def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: Path, ray_session: None) -> None:
-    space = {"inner.lr": {"choice": [0.1, 1e30, 0.2]}}
-    overrides = {"tune__space": space, "tune__searcher": "grid", "tune__winner_seeds": 0, "tune__scheduler": "none"}
-    result = study.start(config_of(tmp_path, **overrides), tmp_path / "study", Reporter())
-    assert result["trials"] == {"finished": 2, "stopped": 0, "failed": 1}
-    (failed,) = [trial for trial in Records(tmp_path / "study" / "trials").all() if trial.status == "failed"]
-    assert failed.values == {"inner.lr": 1e30}
-    assert "its inner loop diverged" in failed.reason
-    run = children(tmp_path, result["mlflow_run_id"])[failed.name]
-    assert run.info.status == "FAILED"
-
-
-@pytest.mark.slow
-def test_a_study_without_any_trial_that_ends_says_why(tmp_path: Path, ray_session: None) -> None:
-    config = config_of(tmp_path, tune__space={"inner.lr": {"choice": [1e30]}}, tune__searcher="grid")
-    with pytest.raises(TrainingError, match=r"no trial came to its end. trial-0000: task 0 .* inner loop diverged"):
-        study.start(config, tmp_path / "study", Reporter())
-
-
-def tune(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "distmeta.cli", "tune", *words, "--json"]
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
-
-
-@pytest.mark.slow
-def test_a_study_that_is_killed_goes_on_and_runs_no_trial_again(tmp_path: Path) -> None:
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, outer__steps=60, checkpoint__every=2)))
-    process = tune(tmp_path, "toy.yaml", "run_dir=study", "tune.scheduler=none")
-    records = Records(tmp_path / "study" / "trials")
-    while sum(trial.is_over for trial in records.all()) < 2:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    before = {trial.name: trial for trial in records.all()}
-    over = [name for name, trial in before.items() if trial.is_over]
-    assert 2 <= len(over) < 5, "it was to be killed before the end"
-    out, said = tune(tmp_path, "--resume", "study").communicate(timeout=500)
-    assert out, said
-    result = json.loads(out)
-    after = {trial.name: trial for trial in records.all()}
-    assert result["trials"]["finished"] == len(after) == 5
-    for name, trial in before.items():
-        assert after[name].values == trial.values
-        assert after[name].curve[: len(trial.curve)] == trial.curve
-    assert all(after[name] == before[name] for name in over)
-    runs = children(tmp_path, result["mlflow_run_id"])
-    assert {name for name in runs if name.startswith("trial")} == set(after)
-    assert {run.info.status for run in runs.values()} == {"FINISHED"}
-
-
-def trial_processes() -> list[int]:
-    """Of Ray Tune's trials."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith((b"ray::ImplicitFunc", b"ray::partial", b"ray::run_trial")):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("retries", [0, 1])
-def test_a_trial_whose_process_is_killed_is_tried_again(tmp_path: Path, retries: int) -> None:
-    """From its last checkpoint, as often as it may be; then it has failed, and the others go on."""
-    steps = 200
-    overrides: dict[str, Any] = {
-        "outer__steps": steps,
-        "checkpoint__every": 2,
-        "tune__retries": retries,
-        "tune__trials": 2,
-    }
-    overrides |= {"tune__scheduler": "none", "tune__concurrent": 1, "tune__winner_seeds": 0}
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides)))
-    process = tune(tmp_path, "toy.yaml", "run_dir=study")
-    records = Records(tmp_path / "study" / "trials")
-    while not any(trial.curve for trial in records.all()):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    (victim,) = trial_processes()
-    os.kill(victim, signal.SIGKILL)
-    out, said = process.communicate(timeout=500)
-    assert out, said
-    first, second = records.all()
-    assert second.status == "finished"
-    if retries:
-        assert (first.status, first.curve[-1].step) == ("finished", steps)
-        assert [point.step for point in first.curve] == list(range(2, steps + 1, 2))
-    else:
-        assert first.status == "failed"
-        assert first.reason
-        run = children(tmp_path, json.loads(out)["mlflow_run_id"])[first.name]
-        assert (run.info.status, bool(run.data.tags["distmeta.reason"])) == ("FAILED", True)

@@ -1,0 +1,118 @@
+"""Studies of which trials fail, or are killed, or which are killed themselves: real processes, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tune_helpers import children, config_of, settings
+
+from distmeta.errors import TrainingError
+from distmeta.progress import Reporter
+from distmeta.tune import study
+from distmeta.tune.records import Records
+
+
+@pytest.mark.slow
+def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: Path, ray_session: None) -> None:
+    space = {"inner.lr": {"choice": [0.1, 1e30, 0.2]}}
+    overrides = {"tune__space": space, "tune__searcher": "grid", "tune__winner_seeds": 0, "tune__scheduler": "none"}
+    result = study.start(config_of(tmp_path, **overrides), tmp_path / "study", Reporter())
+    assert result["trials"] == {"finished": 2, "stopped": 0, "failed": 1}
+    (failed,) = [trial for trial in Records(tmp_path / "study" / "trials").all() if trial.status == "failed"]
+    assert failed.values == {"inner.lr": 1e30}
+    assert "its inner loop diverged" in failed.reason
+    run = children(tmp_path, result["mlflow_run_id"])[failed.name]
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_a_study_without_any_trial_that_ends_says_why(tmp_path: Path, ray_session: None) -> None:
+    config = config_of(tmp_path, tune__space={"inner.lr": {"choice": [1e30]}}, tune__searcher="grid")
+    with pytest.raises(TrainingError, match=r"no trial came to its end. trial-0000: task 0 .* inner loop diverged"):
+        study.start(config, tmp_path / "study", Reporter())
+
+
+def tune(folder: Path, *words: str) -> "subprocess.Popen[str]":
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "distmeta.cli", "tune", *words, "--json"]
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_and_runs_no_trial_again(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, outer__steps=60, checkpoint__every=2)))
+    process = tune(tmp_path, "toy.yaml", "run_dir=study", "tune.scheduler=none")
+    records = Records(tmp_path / "study" / "trials")
+    while sum(trial.is_over for trial in records.all()) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {trial.name: trial for trial in records.all()}
+    over = [name for name, trial in before.items() if trial.is_over]
+    assert 2 <= len(over) < 5, "it was to be killed before the end"
+    out, said = tune(tmp_path, "--resume", "study").communicate(timeout=500)
+    assert out, said
+    result = json.loads(out)
+    after = {trial.name: trial for trial in records.all()}
+    assert result["trials"]["finished"] == len(after) == 5
+    for name, trial in before.items():
+        assert after[name].values == trial.values
+        assert after[name].curve[: len(trial.curve)] == trial.curve
+    assert all(after[name] == before[name] for name in over)
+    runs = children(tmp_path, result["mlflow_run_id"])
+    assert {name for name in runs if name.startswith("trial")} == set(after)
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+def trial_processes() -> list[int]:
+    """Of Ray Tune's trials."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith((b"ray::ImplicitFunc", b"ray::partial", b"ray::run_trial")):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_trial_whose_process_is_killed_is_tried_again(tmp_path: Path, retries: int) -> None:
+    """From its last checkpoint, as often as it may be; then it has failed, and the others go on."""
+    steps = 200
+    overrides: dict[str, Any] = {
+        "outer__steps": steps,
+        "checkpoint__every": 2,
+        "tune__retries": retries,
+        "tune__trials": 2,
+    }
+    overrides |= {"tune__scheduler": "none", "tune__concurrent": 1, "tune__winner_seeds": 0}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides)))
+    process = tune(tmp_path, "toy.yaml", "run_dir=study")
+    records = Records(tmp_path / "study" / "trials")
+    while not any(trial.curve for trial in records.all()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    (victim,) = trial_processes()
+    os.kill(victim, signal.SIGKILL)
+    out, said = process.communicate(timeout=500)
+    assert out, said
+    first, second = records.all()
+    assert second.status == "finished"
+    if retries:
+        assert (first.status, first.curve[-1].step) == ("finished", steps)
+        assert [point.step for point in first.curve] == list(range(2, steps + 1, 2))
+    else:
+        assert first.status == "failed"
+        assert first.reason
+        run = children(tmp_path, json.loads(out)["mlflow_run_id"])[first.name]
+        assert (run.info.status, bool(run.data.tags["distmeta.reason"])) == ("FAILED", True)
