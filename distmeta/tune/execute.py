@@ -190,7 +190,8 @@ class _Names(_Unsaved, Searcher):  # type: ignore[misc]
             trial.status = "failed" if error else "stopped"
             trial.reason = "its process was lost" if error else ""
             records.write(trial)
-        self.settle(trial)
+        if trial.is_over:  # and not at the end of a round
+            self.settle(trial)
         self.execution.follow(trial)
 
     def save(self, checkpoint_path: str) -> None:
