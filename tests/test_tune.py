@@ -165,7 +165,7 @@ def test_what_could_never_run_is_refused_before_anything_is_written(
 def test_other_searchers_and_schedulers(searcher: str, scheduler: str, tmp_path: Path, ray_session: None) -> None:
     """With workers of their own on Ray, one trial after another; a grid ends by itself."""
     space = {"outer.lr": {"choice": [0.001, 0.01, 0.1]}}
-    overrides = {"tune__searcher": searcher, "tune__scheduler": scheduler, "tune__space": space}
+    overrides: dict[str, Any] = {"tune__searcher": searcher, "tune__scheduler": scheduler, "tune__space": space}
     overrides |= {"tune__trials": 9 if searcher == "grid" else 3}
     overrides |= {"cluster__backend": "ray", "cluster__workers": 1, "tune__winner_seeds": 0, "tune__concurrent": 1}
     result = study.start(config_of(tmp_path, **overrides), tmp_path / "study", Reporter())
