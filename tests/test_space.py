@@ -65,10 +65,9 @@ def test_what_is_drawn_lies_in_the_space(tmp_path: Path, searcher: str) -> None:
 def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
     keys = {**METHODS, "inner.lr": {"choice": [0.1, 0.2], "when": {"algorithm.name": "maml"}}}
     config = config_of(tmp_path, {**keys, "outer.lr": {"grid": [0.1, 0.2]}}, searcher="grid")
-    proposals = Proposals(config, Space(config), ACCURACY)
-    drawn: list[Any] = []
-    while (values := proposals.next(str(len(drawn)))) is not None:
-        drawn.append(values)
+    space = Space(config)
+    proposals = Proposals(config, space, ACCURACY)
+    drawn = [proposals.next(str(number)) for number in range(space.trials)]
     maml = itertools.product([0.1, 0.2], [1, 2, 3], [0.1, 0.2])
     expected = [{"algorithm.name": "maml", "inner.lr": a, "inner.steps": b, "outer.lr": c} for a, b, c in maml]
     expected += [{"algorithm.name": "protonet", "outer.lr": c} for c in (0.1, 0.2)]
@@ -84,7 +83,7 @@ def test_values_of_a_grid_are_drawn_equally_often_by_other_searchers(tmp_path: P
     space = {"episodes.ways": {"grid": [2, 3, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}
     config = config_of(tmp_path, space)
     proposals = Proposals(config, Space(config), ACCURACY)
-    drawn = [values for number in range(9) if (values := proposals.next(str(number)))]
+    drawn = [proposals.next(str(number)) for number in range(9)]
     assert [values["episodes.ways"] for values in drawn] == [2, 3, 4] * 3
     assert len({values["outer.lr"] for values in drawn}) == 9
 

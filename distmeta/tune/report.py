@@ -25,7 +25,7 @@ from distmeta.types import Score
 ROWS = 12  # of the live table
 
 
-def describe(config: RunConfig, plan: Plan) -> str:
+def describe(config: RunConfig, plan: Plan, trials: int) -> str:
     """A study in a line."""
     assert config.tune is not None
     needs: dict[str, float] = {}
@@ -39,7 +39,7 @@ def describe(config: RunConfig, plan: Plan) -> str:
     of = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
     how = "" if config.tune.scheduler == "none" else f", {config.tune.scheduler} stops the weak early"
     return (
-        f"study: {config.tune.trials} trials of up to {config.outer.steps} outer steps, "
+        f"study: {trials} trials of up to {config.outer.steps} outer steps, "
         f"proposed by {config.tune.searcher}{how}; each takes {its}{of}, {plan.at_once} at once on {has}"
     )
 
@@ -71,10 +71,11 @@ class Live:
 
     def follow(self, trial: Trial) -> None:
         """There is news of a trial."""
+        known = self.trials.get(trial.name)
         self.trials[trial.name] = trial
         if self._live:
             self._live.update(self._table())
-        elif trial.is_over:
+        elif trial.is_over and not (known and known.is_over):
             best = self._best()
             so_far = f"; best so far {best.name}, {_last(best, self.score)}" if best else ""
             outcome = trial.reason or f"{_last(trial, self.score)} after {_steps(trial)} steps"

@@ -48,10 +48,9 @@ class Proposals:
             grids = [key for key, dimension in space.dimensions.items() if dimension.grid is not None]
             self._fixed = itertools.cycle(space.combinations(grids))
 
-    def next(self, name: str) -> Values | None:
-        """The values of a new trial; None when a grid has no more."""
-        fixed = next(self._fixed, None)
-        return None if fixed is None else self._ask(name, fixed)
+    def next(self, name: str) -> Values:
+        """The values of a new trial."""
+        return self._ask(name, next(self._fixed))
 
     def again(self, trial: Trial) -> None:
         """Takes in a trial of an earlier process."""

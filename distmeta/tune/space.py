@@ -7,6 +7,7 @@ own default holds.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,9 @@ class Space:
             if config.tune.searcher == "grid" and dimension.values is None:
                 found = f"{dimension.kind} has no end of values, and tune.searcher is grid"
                 raise ConfigError(f"tune.space.{key}", found, "give it as a list, as choice or grid")
+        self.trials = config.tune.trials  # of the study
+        if config.tune.searcher == "grid":
+            self.trials = sum(1 for _ in itertools.islice(self.combinations(), self.trials))
 
     def default(self) -> Values:
         """The values that the configuration has itself."""

@@ -72,7 +72,7 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
     with stopper() as asked, open_backend(on_ray):
         asked.listen()  # Ray has set handlers of its own
         plan = Plan.of(config)
-        reporter.note(report.describe(config, plan))
+        reporter.note(report.describe(config, plan, space.trials))
         tracker = Tracker.start(
             uri,
             config.tracking.experiment,
@@ -128,13 +128,10 @@ class Study:
             proposals.again(trial)
 
         def names() -> Iterator[str]:
-            for number in range(self.tune.trials):
+            for number in range(self.space.trials):
                 name = f"trial-{number:04}"
                 if name not in known:
-                    values = proposals.next(name)
-                    if values is None:
-                        return
-                    records.write(Trial(name, values))
+                    records.write(Trial(name, proposals.next(name)))
                 yield name
 
         def settle(trial: Trial) -> None:
@@ -142,12 +139,12 @@ class Study:
                 proposals.tell(trial)
                 self._end(records, trial)
 
-        with report.Live(self.reporter, self.score, self.tune.trials) as live:
+        with report.Live(self.reporter, self.score, self.space.trials) as live:
             execution = self._execution(records, live)
             if self.tune.scheduler == "pbt":
                 self._train_population(execution, list(names()))
             else:
-                execution.run(names(), self.tune.trials, settle, early=True)
+                execution.run(names(), self.space.trials, settle, early=True)
         return records.all()
 
     def _train_population(self, execution: Execution, names: list[str]) -> None:
