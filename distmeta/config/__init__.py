@@ -236,6 +236,12 @@ class RunConfig(Section):
         return self.evaluation.ways or self.episodes.ways
 
     @property
+    def quarter(self) -> int:
+        """Outer steps: a quarter of a run, in whole meta-validations; at least one of them."""
+        every = self.evaluation.validation_every
+        return max(every, self.outer.steps // 4 // every * every)
+
+    @property
     def validation_shots(self) -> int:
         """Shots of meta-validation episodes."""
         return self.evaluation.validation_shots or self.episodes.shots

@@ -136,11 +136,11 @@ class Execution:
             tuner.fit()
 
     def _scheduler(self) -> TrialScheduler:
-        tuned, every = self.config.tune, self.config.evaluation.validation_every
+        tuned = self.config.tune
         assert tuned is not None
         if tuned.scheduler != "asha":
             return FIFOScheduler()
-        grace = tuned.grace_steps or every
+        grace = tuned.grace_steps or self.config.quarter
         return AsyncHyperBandScheduler(
             time_attr=STEP,
             max_t=max(self.config.outer.steps, grace),

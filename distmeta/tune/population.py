@@ -39,7 +39,7 @@ def rounds(config: RunConfig) -> list[int]:
             remedy = "search it with another tune.scheduler"
             raise ConfigError(f"tune.space.{key}", "cannot change in the middle of a run, as pbt would", remedy)
     steps, every = config.outer.steps, config.evaluation.validation_every
-    length = config.tune.perturb_steps or max(every, steps // 4 // every * every)
+    length = config.tune.perturb_steps or config.quarter
     if length % every:
         found = f"{length}, but trials are validated every {every} outer steps"
         raise ConfigError("tune.perturb_steps", found, "give a multiple of evaluation.validation_every")
