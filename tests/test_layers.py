@@ -47,7 +47,10 @@ MAY_IMPORT = {
     "train": {"arrivals", "checkpoint", "evaluate", "figures", "open_run", "progress", "runs", "server"},
     "check": {"backends", "experiment", "progress", "tracking"},
     "compare": {"evaluate", "progress"},
-    "tune": {"backends", "checkpoint", "compare", "experiment", "progress", "runs", "stop", "tracking", "train"},
+    "tune": {
+        *("backends", "checkpoint", "compare", "evaluate", "experiment", "progress", "runs", "stop", "tracking"),
+        "train",
+    },
     "cli": {"check", "compare", "progress", "runs", "submit", "tracking", "train", "tune"},
 }
 HOMES = {

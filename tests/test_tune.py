@@ -88,6 +88,11 @@ def test_mlflow_shows_a_study_with_its_trials_below_it(finished: tuple[Path, dic
     parent = client.get_run(result["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["best/accuracy"] == result["winner"]["score"]
+    best, default = result["meta_test"][0]["runs"]
+    summary = f"3-way 1-shot: {100 * best['accuracy']:.1f} ± {100 * best['ci95']:.1f} %, less that of"
+    description = parent.data.tags["mlflow.note.content"]
+    assert summary in description
+    assert f"{100 * default['difference']:+.1f}" in description
 
 
 def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from rich.live import Live as RichLive
 from rich.table import Table
 
 from distmeta.config import RunConfig
+from distmeta.evaluate import shape_name
 from distmeta.progress import Reporter
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
@@ -149,8 +150,8 @@ def publish(
         if best is not None:
             tracker.log(over, {f"best/{score.name}": best})
     rows = [("trial", "status", "steps", score.name, "settings"), ("---",) * 5, *_ranked(trials, score)]
-    best_of_all = f"Best: {figures['winner']['name']}, ready to train: best.yaml"
-    tracker.describe("\n".join([best_of_all, "", *(f"| {' | '.join(row)} |" for row in rows)]))
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    tracker.describe("\n".join([*_summary(score, figures), "", "By meta-validation:", "", *table]))
 
 
 def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:
@@ -168,6 +169,24 @@ def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dic
             f"the winner's meta-validation {score.name} with other seeds: {shown}{unit} (its own: {own:.1f}{unit})"
         )
     reporter.note(f"kept in {figures['study_dir']}; train the best with `distmeta train {figures['best']}`")
+
+
+def _summary(score: Score, figures: dict[str, Any]) -> list[str]:
+    """Which is the best, and what it is worth on meta-test."""
+    lines = [f"Best: {figures['winner']['name']}, ready to train: best.yaml. On meta-test its {score.name}", ""]
+    for row in figures["meta_test"]:
+        best, default = row["runs"]
+        its, ahead = (
+            score.format(run[name], run[half], sign) + score.unit
+            for run, name, half, sign in (
+                (best, score.name, "ci95", ""),
+                (default, "difference", "difference_ci95", "+"),
+            )
+        )
+        lines.append(
+            f"- {shape_name(row['ways'], row['shots'])}: {its}, less that of the settings as they were: {ahead}"
+        )
+    return lines
 
 
 def _ranked(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
