@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,17 @@ def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
     A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
     """
     run_dir.mkdir(parents=True)
-    rewrite(run_dir, config)
+    write_config(run_dir / CONFIG, config)
     if tokenizer is not None:
         (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 
 
-def rewrite(run_dir: Path, config: RunConfig) -> None:
-    """Writes the configuration of a run."""
-    content = config.model_dump(mode="json")
+def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -> None:
+    """Writes settings as YAML, without the password in MLflow's address, and without some sections."""
+    content = config.model_dump(mode="json", exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
-    (run_dir / CONFIG).write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def search(
         if start is None:
             state, identity = checkpoint.load(run_dir)
         else:
-            runs.rewrite(run_dir, runs.absolute(config))
+            runs.write_config(run_dir / runs.CONFIG, runs.absolute(config))
     with open_run(runs.absolute(config), run_dir, reporter, mlflow_run_id, identity, parent) as opened:
         done = 0
         if state:

@@ -11,13 +11,16 @@ from mlflow import MlflowClient
 from toy import toy_config
 from tune_helpers import children, config_of
 
+from distmeta import runs
 from distmeta import train as driver
+from distmeta.backends.ray import possible_resources
+from distmeta.config import TrackingConfig
 from distmeta.errors import ClusterError, ConfigError
 from distmeta.progress import Reporter
 from distmeta.settings import load_config
 from distmeta.tasks.classification import Classification
 from distmeta.tracking import Tracker
-from distmeta.tune import study
+from distmeta.tune import execute, study
 from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.trial import run_trial
 from distmeta.types import Score, Stream
@@ -126,6 +129,28 @@ def test_a_trial_tracks_where_its_study_does(tmp_path: Path, uri: str, monkeypat
     assert records.read("trial-0000").status == "finished"
     assert list(children(tmp_path, parent.run_id)) == ["trial-0000"]
     parent.finish()
+
+
+def test_settings_that_are_written_down_hold_no_password(tmp_path: Path) -> None:
+    """Neither a run's own nor a study's best."""
+    config = config_of(tmp_path)
+    config = config.model_copy(update={"tracking": TrackingConfig(uri="http://me:secret@host:5000")})
+    runs.write_config(tmp_path / "best.yaml", config, leave_out=("tune", "run_dir"))
+    assert "secret" not in (tmp_path / "best.yaml").read_text()
+    best = load_config(str(tmp_path / "best.yaml"))
+    assert (best.tracking.uri, best.tune) == ("http://host:5000", None)
+
+
+def test_a_plan_counts_machines_that_a_cluster_would_start(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, cluster__workers=1, cluster__cpus_per_worker=1000, cluster__backend="ray")
+    present = possible_resources()
+    monkeypatch.setattr("distmeta.tune.execute.possible_resources", lambda: {**present, "CPU": 2000.0})
+    assert execute.Plan.of(config).at_once == 2
+    monkeypatch.setattr("distmeta.tune.execute.possible_resources", lambda: {**present, "CPU": 999.0})
+    with pytest.raises(ClusterError, match="a trial needs 1000 CPU, the cluster has 999"):
+        execute.Plan.of(config)
 
 
 def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:

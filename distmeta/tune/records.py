@@ -13,11 +13,13 @@ STUDY/config.yaml               the settings that trials share, and `tune`
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from distmeta.errors import CheckpointError
+from distmeta.types import Score
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
 
@@ -105,3 +107,10 @@ class Records:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+def best(trials: Iterable[Trial], score: Score) -> Trial | None:
+    """The trial with the best last score, of those that came to their end."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    sign = 1 if score.higher_is_better else -1
+    return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)

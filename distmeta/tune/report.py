@@ -19,7 +19,7 @@ from distmeta.progress import Reporter
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
 from distmeta.tune.execute import Plan
-from distmeta.tune.records import Trial
+from distmeta.tune.records import Trial, best
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
@@ -77,23 +77,18 @@ class Live:
         if self._live:
             self._live.update(self._table())
         elif trial.is_over and not (known and known.is_over):
-            best = self._best()
-            so_far = f"; best so far {best.name}, {_last(best, self.score)}" if best else ""
+            leader = best(self.trials.values(), self.score)
+            so_far = f"; best so far {leader.name}, {_last(leader, self.score)}" if leader else ""
             outcome = trial.reason or f"{_last(trial, self.score)} after {_steps(trial)} steps"
             over = sum(its.is_over for its in self.trials.values())
             self.reporter.note(
                 f"{over}/{self.total} {trial.name} {trial.status}: {outcome} ({settings(trial.values)}){so_far}"
             )
 
-    def _best(self) -> Trial | None:
-        sign = 1 if self.score.higher_is_better else -1
-        finished = [trial for trial in self.trials.values() if trial.status == "finished"]
-        return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)
-
     def _table(self) -> Table:
-        best, over = self._best(), sum(trial.is_over for trial in self.trials.values())
+        leader, over = best(self.trials.values(), self.score), sum(trial.is_over for trial in self.trials.values())
         title = f"{over} of {self.total} trials are over"
-        table = Table(title=f"{title}; best: {best.name}, {_last(best, self.score)}" if best else title)
+        table = Table(title=f"{title}; best: {leader.name}, {_last(leader, self.score)}" if leader else title)
         for column in ("trial", "status", "steps", f"validation {self.score.name}", "settings"):
             table.add_column(column, overflow="fold")
         for trial in list(self.trials.values())[-ROWS:]:
@@ -143,12 +138,9 @@ def publish(
         tracker.log_artifact(folder / name)
     for path in plots.draw(folder, space, score, trials):
         tracker.log_artifact(path)
-    best = None
-    for over, trial in enumerate(trials, 1):
-        if trial.status == "finished" and (best is None or (trial.curve[-1].score > best) == score.higher_is_better):
-            best = trial.curve[-1].score
-        if best is not None:
-            tracker.log(over, {f"best/{score.name}": best})
+    for over in range(1, len(trials) + 1):
+        if leader := best(trials[:over], score):
+            tracker.log(over, {f"best/{score.name}": leader.curve[-1].score})
     rows = [("trial", "status", "steps", score.name, "settings"), ("---",) * 5, *_ranked(trials, score)]
     table = [f"| {' | '.join(row)} |" for row in rows]
     tracker.describe("\n".join([*_summary(score, figures), "", "By meta-validation:", "", *table]))
@@ -175,11 +167,11 @@ def _summary(score: Score, figures: dict[str, Any]) -> list[str]:
     """Which is the best, and what it is worth on meta-test."""
     lines = [f"Best: {figures['winner']['name']}, ready to train: best.yaml. On meta-test its {score.name}", ""]
     for row in figures["meta_test"]:
-        best, default = row["runs"]
+        winner, default = row["runs"]
         its, ahead = (
             score.format(run[name], run[half], sign) + score.unit
             for run, name, half, sign in (
-                (best, score.name, "ci95", ""),
+                (winner, score.name, "ci95", ""),
                 (default, "difference", "difference_ci95", "+"),
             )
         )

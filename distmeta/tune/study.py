@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from distmeta import runs, tracking, train
 from distmeta.backends import open_backend
 from distmeta.backends.resources import preflight
@@ -21,7 +19,7 @@ from distmeta.stop import stopper
 from distmeta.tracking import Tracker
 from distmeta.tune import population, report
 from distmeta.tune.execute import Execution, Plan
-from distmeta.tune.records import Records, Trial
+from distmeta.tune.records import Records, Trial, best
 from distmeta.tune.search import Proposals
 from distmeta.tune.space import Space
 from distmeta.types import Score
@@ -166,9 +164,8 @@ class Study:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)
             raise TrainingError(f"no trial came to its end. {reasons}")
         config = self.space.config(winner.values)
-        content = config.model_dump(mode="json", exclude={"tune", "run_dir"})
         path = self.folder / "best.yaml"
-        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        runs.write_config(path, config, leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
         records = Records(self.folder / "final")
         wanted = {"default": self.space.default()}
@@ -205,19 +202,12 @@ class Study:
             tracking.end(self.uri, run_id, ENDS[trial.status], trial.reason)
 
 
-def best(trials: list[Trial], score: Score) -> Trial | None:
-    """The trial with the best last score, of those that came to their end."""
-    finished = [trial for trial in trials if trial.status == "finished"]
-    sign = 1 if score.higher_is_better else -1
-    return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)
-
-
 def front(trials: list[Trial], score: Score) -> list[Trial]:
     """The trials that no other beats in score and in seconds, the quickest first."""
     sign = 1 if score.higher_is_better else -1
     finished = [trial for trial in trials if trial.status == "finished"]
-    best: list[Trial] = []
+    ahead: list[Trial] = []
     for trial in sorted(finished, key=lambda its: (its.curve[-1].seconds, -sign * its.curve[-1].score)):
-        if not best or sign * trial.curve[-1].score > sign * best[-1].curve[-1].score:
-            best.append(trial)
-    return best
+        if not ahead or sign * trial.curve[-1].score > sign * ahead[-1].curve[-1].score:
+            ahead.append(trial)
+    return ahead
