@@ -118,7 +118,7 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_trial_tracks_where_its_study_does(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though only the study's process may have been told, by its environment."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")  # and what a trial sets is undone
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")  # and what a trial sets is undone
     monkeypatch.setattr("ray.tune.report", lambda figures: None)
     config = config_of(tmp_path)
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": None})})
