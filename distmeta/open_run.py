@@ -44,8 +44,7 @@ def open_run(
 
     A run with a parent is a trial: it has no meta-test.
     """
-    uri = tracking.resolve_uri(config.tracking.uri)
-    tracking.check_store(uri)
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     if parent is None:  # a study has looked already
         preflight(config.cluster)
     experiment = replace(build_experiment(config), has_meta_test=parent is None)
@@ -60,30 +59,46 @@ def open_run(
     with stopper() as asked, open_backend(config.cluster) as backend:
         asked.listen()  # Ray has set handlers of its own
         coordination = backend.start(experiment.setup, reporter.note)
-        tracker = Tracker.start(
-            uri,
-            config.tracking.experiment,
-            run_dir.name,
-            config.model_dump(mode="json"),
-            run_dir,
-            run_id=mlflow_run_id,
-            tags={"mlflow.parentRunId": parent} if parent else None,
-            note=reporter.note,
-        )
-        status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
-        try:
-            if mlflow_run_id is None:
-                tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
-                runs.create(run_dir, config, tokenizer)
-                runs.write_json(run_dir / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
-                tracker.log_artifact(run_dir / runs.CONFIG)
+        tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
+        tags = {"mlflow.parentRunId": parent} if parent else {}
+        with tracked(config, run_dir, reporter, mlflow_run_id, tags, tokenizer) as tracker:
             yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
-            status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
-            status = "KILLED"
-            raise
-        finally:
-            tracker.finish(status)
+
+
+@contextmanager
+def tracked(
+    config: RunConfig,
+    folder: Path,
+    reporter: Reporter,
+    mlflow_run_id: str | None,
+    tags: dict[str, str],
+    tokenizer: str | None = None,
+) -> Iterator[Tracker]:
+    """The MLflow run of a run or a study, and its directory, which is made where it is new; ended whatever happens."""
+    uri = tracking.resolve_uri(config.tracking.uri)
+    tracker = Tracker.start(
+        uri,
+        config.tracking.experiment,
+        folder.name,
+        config.model_dump(mode="json", by_alias=True),
+        folder,
+        run_id=mlflow_run_id,
+        tags=tags,
+        note=reporter.note,
+    )
+    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    try:
+        if mlflow_run_id is None:
+            runs.create(folder, config, tokenizer)
+            runs.write_json(folder / runs.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id})
+            tracker.log_artifact(folder / runs.CONFIG)
+        yield tracker
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
 
 
 def describe(experiment: Experiment) -> str:

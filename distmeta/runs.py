@@ -80,7 +80,7 @@ def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
 
 def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -> None:
     """Writes settings as YAML, without the password in MLflow's address, and without some sections."""
-    content = config.model_dump(mode="json", exclude=set(leave_out))
+    content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -167,6 +167,11 @@ class Score(NamedTuple):
         return f"{100 * mean:{sign}.1f} ± {100 * half:.1f}" if self.is_share else f"{mean:{sign}.2f} ± {half:.2f}"
 
     @property
+    def sign(self) -> int:
+        """What it is multiplied by where more is to be better."""
+        return 1 if self.higher_is_better else -1
+
+    @property
     def unit(self) -> str:
         """What stands after a formatted score."""
         return " %" if self.is_share else ""

@@ -1,6 +1,7 @@
 """What a study's trials may be, and what is refused before any of them starts."""
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,43 @@ def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
     maml = itertools.product([0.1, 0.2], [1, 2, 3], [0.1, 0.2])
     expected = [{"algorithm.name": "maml", "inner.lr": a, "inner.steps": b, "outer.lr": c} for a, b, c in maml]
     expected += [{"algorithm.name": "protonet", "outer.lr": c} for c in (0.1, 0.2)]
-    assert drawn == expected
+    assert sorted(drawn, key=json.dumps) == sorted(expected, key=json.dumps)
+    assert drawn != expected, "neighbours are alike, and stopping early compares a trial with those before it"
+    again = Proposals(config, space, ACCURACY)
+    assert [again.next(str(number)) for number in range(space.trials)] == drawn
+
+
+START: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "inside": (METHODS, {"algorithm.name": "maml", "inner.lr": 0.1, "inner.steps": 2, "outer.lr": 0.01}),
+    "key that does not count": (
+        {**METHODS, "outer.momentum": {"uniform": [0, 0.9], "when": {"algorithm.name": "protonet"}}},
+        {"algorithm.name": "maml", "inner.lr": 0.1, "inner.steps": 2, "outer.lr": 0.01},
+    ),
+    "grid": (
+        {"episodes.ways": {"grid": [2, 3, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}},
+        {"episodes.ways": 3, "outer.lr": 0.01},
+    ),
+    "out of a grid": ({"episodes.ways": {"grid": [2, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}, None),
+    "out of a range": ({**METHODS, "outer.lr": {"uniform": [0.02, 0.1]}}, None),
+    "out of a list": ({**METHODS, "inner.steps": {"choice": [1, 3]}}, None),
+    "not in the file": ({"inner.lr": {"uniform": [0, 1]}, "algorithm.first_order": {"choice": [False, True]}}, None),
+}
+
+
+@pytest.mark.parametrize("case", START)
+@pytest.mark.parametrize("searcher", ["tpe", "random"])
+def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path, case: str, searcher: str) -> None:
+    """Where they lie in the space; those of a grid's values in turn come after it."""
+    keys, expected = START[case]
+    config = config_of(tmp_path, keys, searcher=searcher)
+    space = Space(config)
+    assert space.start() == expected
+    proposals = Proposals(config, space, ACCURACY)
+    first, second = proposals.next("0"), proposals.next("1")
+    assert first != second
+    if expected:
+        assert first == expected
+        assert space.config({**space.default(), **first}) == space.config(space.default())
 
 
 def test_a_grid_over_numbers_without_end_is_refused(tmp_path: Path) -> None:
@@ -84,21 +121,22 @@ def test_values_of_a_grid_are_drawn_equally_often_by_other_searchers(tmp_path: P
     config = config_of(tmp_path, space)
     proposals = Proposals(config, Space(config), ACCURACY)
     drawn = [proposals.next(str(number)) for number in range(9)]
-    assert [values["episodes.ways"] for values in drawn] == [2, 3, 4] * 3
+    assert [values["episodes.ways"] for values in drawn] == [3, 4, 2] * 3  # the file says 3
     assert len({values["outer.lr"] for values in drawn}) == 9
 
 
 def test_tpe_learns_where_the_scores_are_high(tmp_path: Path) -> None:
-    config = config_of(tmp_path, {"outer.lr": {"loguniform": [1e-6, 1.0]}})
-    proposals = Proposals(config, Space(config), ACCURACY)
-    drawn = []
-    for number in range(40):
-        values = proposals.next(str(number))
-        assert values is not None
-        drawn.append(values["outer.lr"])
-        score = -abs(math.log10(values["outer.lr"]) + 2.5)
-        proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, score, 0.1, 1.0)]))
-    assert sum(1e-3 < lr < 1e-2 for lr in drawn[20:]) > 10  # a sixth of the range
+    """It tries rates near the best one far more often than it would by chance."""
+    near = {"tpe": 0, "random": 0}
+    for searcher, seed in itertools.product(near, range(3)):
+        config = config_of(tmp_path, {"outer.lr": {"loguniform": [1e-6, 1.0]}}, searcher=searcher)
+        proposals = Proposals(config.model_copy(update={"seed": seed}), Space(config), ACCURACY)
+        for number in range(40):
+            values = proposals.next(str(number))
+            distance = abs(math.log10(values["outer.lr"]) + 2.5)
+            near[searcher] += number >= 20 and distance < 0.5
+            proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, -distance, 0.1, 1.0)]))
+    assert near["tpe"] > 1.5 * near["random"] > 0, near
 
 
 @pytest.mark.parametrize("status", ["finished", "stopped", "failed", "running"])

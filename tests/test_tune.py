@@ -52,6 +52,9 @@ def test_the_winner_is_compared_with_the_settings_as_they_were(finished: tuple[P
         assert row["runs"][1]["difference_ci95"] > 0
     default = load_config(folder / "study" / "final" / "default" / "config.yaml")
     assert (default.inner.lr, default.inner.steps, default.outer.lr) == (0.1, 2, 0.01)  # of the toy
+    first = Records(folder / "study" / "trials").read("trial-0000")
+    assert first.values == {"algorithm.name": "maml", "inner.lr": 0.1, "inner.steps": 2, "outer.lr": 0.01}
+    assert result["winner"]["is_default"] == (result["winner"]["name"] == first.name)
     (seed,) = result["winner_seeds"]
     assert seed["status"] == "finished"
     assert load_config(folder / "study" / "final" / seed["name"] / "config.yaml").seed == 1
@@ -160,8 +163,8 @@ def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:
     trials = [trial("a", 9, 0.9), trial("b", 5, 0.8), trial("c", 6, 0.7), trial("d", 1, 0.5), trial("e", 1, 0.4)]
     trials += [trial("f", 9, 0.8), trial("g", 0.5, 0.95, "stopped")]
     accuracy, mse = (Score("x", is_share=True, higher_is_better=higher) for higher in (True, False))
-    assert [its.name for its in study.front(trials, accuracy)] == ["d", "b", "a"]
-    assert [its.name for its in study.front(trials, mse)] == ["e"]
+    assert study.front(trials, accuracy) == ["d", "b", "a"]
+    assert study.front(trials, mse) == ["e"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

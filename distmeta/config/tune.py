@@ -62,6 +62,14 @@ class Dimension(Section):
             return list(range(self.integers[0], self.integers[1] + 1))
         return self.choice if self.choice is not None else self.grid
 
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of the values."""
+        if self.values is not None:
+            return value in self.values
+        assert self.ends is not None
+        is_number = isinstance(value, int if self.kind == "logint" else int | float)
+        return is_number and self.ends[0] <= value <= self.ends[1]
+
     def draw(self, chance: "np.random.Generator") -> Any:
         """A value at random."""
         if self.values is not None:

@@ -115,9 +115,7 @@ def _parallel(path: Path, space: Space, score: Score, trials: Sequence[Trial]) -
     scale = 100 if score.is_share else 1
     scores = [scale * trial.curve[-1].score for trial in trials]
     norm, colours = Normalize(min(scores, default=0), max(scores, default=1)), colormaps["viridis"]
-    for trial, value in sorted(
-        zip(trials, scores, strict=True), key=lambda pair: pair[1] * (1 if score.higher_is_better else -1)
-    ):
+    for trial, value in sorted(zip(trials, scores, strict=True), key=lambda pair: score.sign * pair[1]):
         heights = [
             _height(space, key, trial.values[key]) if key in trial.values else np.nan for key in space.dimensions
         ]

@@ -52,10 +52,9 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: i
     The same again for the same trials, also when some of them have been told already.
     """
     chance = np.random.default_rng([seed, step])
-    sign = 1 if score.higher_is_better else -1
     at = {trial.name: _score_at(trial, step) for trial in trials}
     ranked = sorted(
-        (trial for trial in trials if at[trial.name] is not None), key=lambda its: sign * (at[its.name] or 0)
+        (trial for trial in trials if at[trial.name] is not None), key=lambda its: score.sign * (at[its.name] or 0)
     )
     count = int(QUARTER * len(ranked))
     moved = []

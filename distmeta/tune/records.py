@@ -112,5 +112,4 @@ class Records:
 def best(trials: Iterable[Trial], score: Score) -> Trial | None:
     """The trial with the best last score, of those that came to their end."""
     finished = [trial for trial in trials if trial.status == "finished"]
-    sign = 1 if score.higher_is_better else -1
-    return max(finished, key=lambda trial: sign * trial.curve[-1].score, default=None)
+    return max(finished, key=lambda trial: score.sign * trial.curve[-1].score, default=None)

@@ -106,6 +106,7 @@ def result(
     compared: dict[str, Any],
 ) -> dict[str, Any]:
     """The figures that ``--json`` prints."""
+    is_default = winner.values.items() <= default.values.items()
     return {
         "study_dir": str(folder),
         "mlflow_run_id": mlflow_run_id,
@@ -114,7 +115,7 @@ def result(
         },
         "outer_steps": sum(trial.curve[-1].step for trial in trials if trial.curve),
         "best": str(folder / "best.yaml"),
-        "winner": {"name": winner.name, "values": winner.values, **_outcome(winner)},
+        "winner": {"name": winner.name, "values": winner.values, "is_default": is_default, **_outcome(winner)},
         "default": {"values": default.values, **_outcome(default)},
         "winner_seeds": [{"name": trial.name, "status": trial.status, **_outcome(trial)} for trial in seeds],
         "meta_test": compared["meta_test"],
@@ -152,6 +153,8 @@ def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dic
     reporter.table(
         f"Trials by meta-validation {score.name}", ("trial", "status", "steps", score.name, "settings"), rows
     )
+    if figures["winner"]["is_default"]:
+        reporter.note("no trial was better than the settings of the file")
     seeds = [its["score"] for its in figures["winner_seeds"] if its["score"] is not None]
     if seeds:
         scale, unit = (100, " %") if score.is_share else (1, "")
@@ -183,8 +186,7 @@ def _summary(score: Score, figures: dict[str, Any]) -> list[str]:
 
 def _ranked(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
     """A row a trial, from the best one down; those without any score at the end, with the reason."""
-    sign = -1 if score.higher_is_better else 1
-    ranked = sorted(trials, key=lambda trial: sign * trial.curve[-1].score if trial.curve else math.inf)
+    ranked = sorted(trials, key=lambda trial: -score.sign * trial.curve[-1].score if trial.curve else math.inf)
     return [
         (trial.name, trial.status, _steps(trial), _last(trial, score), settings(trial.values) + _because(trial))
         for trial in ranked

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 
+import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -21,6 +22,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 class Proposals:
     """Settings for trial after trial, learned from those that are over.
+
+    The first are those of the file, where they lie in the space: what is found is then no worse than what there was, as
+    far as meta-validation can tell.
 
     `tpe` is the tree-structured Parzen estimator of Bergstra et al. Algorithms for Hyper-Parameter Optimization. NIPS
     2011. https://papers.nips.cc/paper/4443, in Optuna's form, which assumes a low score of trials that are still
@@ -43,10 +47,7 @@ class Proposals:
         directions = [better, StudyDirection.MINIMIZE] if self.with_seconds else [better]
         self.study = optuna.create_study(directions=directions, sampler=sampler)
         self._asked: dict[str, optuna.trial.Trial] = {}
-        self._fixed: Iterator[Values] = space.combinations()
-        if config.tune.searcher != "grid":
-            grids = [key for key, dimension in space.dimensions.items() if dimension.grid is not None]
-            self._fixed = itertools.cycle(space.combinations(grids))
+        self._fixed = self._grid(config.seed) if config.tune.searcher == "grid" else self._starts()
 
     def next(self, name: str) -> Values:
         """The values of a new trial."""
@@ -75,6 +76,20 @@ class Proposals:
             self.study.tell(asked, state=TrialState.PRUNED)
         else:
             self.study.tell(asked, state=TrialState.FAIL)
+
+    def _grid(self, seed: int) -> Iterator[Values]:
+        """Shuffled: neighbours are alike, and stopping early compares a trial with those before it."""
+        every = list(itertools.islice(self.space.combinations(), self.space.trials))
+        return (every[place] for place in np.random.default_rng(seed).permutation(len(every)))
+
+    def _starts(self) -> Iterator[Values]:
+        """What is not left to Optuna: first all the settings of the file, then the values of grids in turn."""
+        grids = [key for key, dimension in self.space.dimensions.items() if dimension.grid is not None]
+        turns = itertools.cycle(self.space.combinations(grids))
+        if start := self.space.start():
+            next(turn for turn in turns if turn.items() <= start.items())
+            yield start
+        yield from turns
 
     def _ask(self, name: str, fixed: Values) -> Values:
         listed = [key for key in fixed if self.space.dimensions[key].is_list]

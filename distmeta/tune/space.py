@@ -65,6 +65,16 @@ class Space:
         values = {key: _get(self.base, key) for key in self.dimensions}
         return {key: value for key, value in values.items() if value is not MISSING}
 
+    def start(self) -> Values | None:
+        """The configuration's own values as a trial of the space; None where it is outside."""
+        given, values = self.default(), dict[str, Any]()
+        for key, dimension in self.dimensions.items():
+            if self.is_active(key, values):
+                if key not in given or not dimension.holds(given[key]):
+                    return None
+                values[key] = given[key]
+        return values
+
     def draw(self, trial: optuna.trial.BaseTrial) -> Values:
         """A trial's values."""
         values: Values = {}

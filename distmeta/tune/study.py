@@ -14,6 +14,7 @@ from distmeta.compare import compare
 from distmeta.config import CheckpointConfig, RunConfig
 from distmeta.errors import ConfigError, TrainingError
 from distmeta.experiment import build_experiment
+from distmeta.open_run import tracked
 from distmeta.progress import Reporter
 from distmeta.stop import stopper
 from distmeta.tracking import Tracker
@@ -62,8 +63,7 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
     if config.tune and config.tune.scheduler == "pbt":
         population.rounds(config)
-    uri = tracking.resolve_uri(config.tracking.uri)
-    tracking.check_store(uri)
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     on_ray = config.cluster.model_copy(update={"backend": "ray"})  # trials are, wherever their workers may be
     preflight(on_ray)
     score = build_experiment(space.config(space.default())).model.task.score
@@ -71,32 +71,9 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
         asked.listen()  # Ray has set handlers of its own
         plan = Plan.of(config)
         reporter.note(report.describe(config, plan, space.trials))
-        tracker = Tracker.start(
-            uri,
-            config.tracking.experiment,
-            folder.name,
-            config.model_dump(mode="json", by_alias=True),
-            folder,
-            run_id=run_id,
-            tags={"distmeta.kind": "study"},
-            note=reporter.note,
-        )
-        status: Any = "FAILED"
-        try:
-            if run_id is None:
-                runs.create(folder, config, None)
-                about = {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id}
-                runs.write_json(folder / runs.RUN, about)
+        with tracked(config, folder, reporter, run_id, {"distmeta.kind": "study"}) as tracker:
             study = Study(config, space, score, folder, plan, tracker, reporter)
-            trials = study.search()
-            result = study.conclude(trials)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            tracker.finish(status)
-    return result
+            return study.conclude(study.search())
 
 
 class Study:
@@ -188,7 +165,7 @@ class Study:
         seeds = [trial for trial in records.all() if trial.name != "default"]
         result = report.result(self.folder, self.tracker.run_id, trials, winner, default, seeds, compared)
         if self.tune.objectives == "score and seconds":
-            result["front"] = [trial.name for trial in front(trials, self.score)]
+            result["front"] = front(trials, self.score)
         runs.write_json(self.folder / "result.json", result)
         report.publish(self.folder, self.tracker, self.space, self.score, trials, result)
         report.show(self.reporter, self.score, trials, result)
@@ -202,12 +179,12 @@ class Study:
             tracking.end(self.uri, run_id, ENDS[trial.status], trial.reason)
 
 
-def front(trials: list[Trial], score: Score) -> list[Trial]:
-    """The trials that no other beats in score and in seconds, the quickest first."""
-    sign = 1 if score.higher_is_better else -1
-    finished = [trial for trial in trials if trial.status == "finished"]
-    ahead: list[Trial] = []
-    for trial in sorted(finished, key=lambda its: (its.curve[-1].seconds, -sign * its.curve[-1].score)):
-        if not ahead or sign * trial.curve[-1].score > sign * ahead[-1].curve[-1].score:
-            ahead.append(trial)
+def front(trials: list[Trial], score: Score) -> list[str]:
+    """The names of the trials that no other beats in score and in seconds, the quickest first."""
+    lasts = {trial.name: trial.curve[-1] for trial in trials if trial.status == "finished"}
+    worth = {name: score.sign * last.score for name, last in lasts.items()}
+    ahead: list[str] = []
+    for name in sorted(lasts, key=lambda name: (lasts[name].seconds, -worth[name])):
+        if not ahead or worth[name] > worth[ahead[-1]]:
+            ahead.append(name)
     return ahead
