@@ -88,6 +88,10 @@ START: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
         {"episodes.ways": {"grid": [2, 3, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}},
         {"episodes.ways": 3, "outer.lr": 0.01},
     ),
+    "0 for 0.0": (
+        {"outer.weight_decay": {"choice": [0.1, 0]}, "outer.lr": {"uniform": [0.001, 0.1]}},
+        {"outer.weight_decay": 0.0, "outer.lr": 0.01},
+    ),
     "out of a grid": ({"episodes.ways": {"grid": [2, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}, None),
     "out of a range": ({**METHODS, "outer.lr": {"uniform": [0.02, 0.1]}}, None),
     "out of a list": ({**METHODS, "inner.steps": {"choice": [1, 3]}}, None),

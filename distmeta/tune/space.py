@@ -72,7 +72,9 @@ class Space:
             if self.is_active(key, values):
                 if key not in given or not dimension.holds(given[key]):
                     return None
-                values[key] = given[key]
+                # As a list has it, which may say 0 for 0.0.
+                choices = dimension.values or [given[key]]
+                values[key] = choices[choices.index(given[key])]
         return values
 
     def draw(self, trial: optuna.trial.BaseTrial) -> Values:
