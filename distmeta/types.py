@@ -164,7 +164,11 @@ class Score(NamedTuple):
 
     def format(self, mean: float, half: float, sign: str = "") -> str:
         """A mean and its interval, as people read them: a share in %."""
-        return f"{100 * mean:{sign}.1f} ± {100 * half:.1f}" if self.is_share else f"{mean:{sign}.2f} ± {half:.2f}"
+        return f"{self.show(mean, sign)} ± {self.show(half)}"
+
+    def show(self, value: float, sign: str = "") -> str:
+        """A value, as people read it: a share in %."""
+        return f"{100 * value:{sign}.1f}" if self.is_share else f"{value:{sign}.2f}"
 
     @property
     def sign(self) -> int:

@@ -89,3 +89,29 @@ def test_while_it_runs_a_study_shows_its_trials_and_the_best_so_far(terminal: bo
             "5/30 trial-0004 stopped: 13.3 ± 10.0 % after 6 steps (algorithm.name=protonet outer.lr=0.133"
         )
         assert lines[4].endswith("best so far trial-0002, 6.7 ± 10.0 %")
+
+
+@pytest.mark.parametrize(
+    ("score", "difference", "half", "verdict"),
+    [
+        (ACCURACY, 0.03, 0.02, "+3.0 ± 2.0 % (better)"),
+        (ACCURACY, -0.03, 0.02, "-3.0 ± 2.0 % (worse)"),
+        (ACCURACY, 0.03, 0.03, "+3.0 ± 3.0 % (no clear difference)"),
+        (MSE, -0.03, 0.02, "-0.03 ± 0.02 (better)"),
+        (MSE, 0.03, 0.02, "+0.03 ± 0.02 (worse)"),
+    ],
+)
+def test_a_study_says_what_its_best_is_worth(score: Score, difference: float, half: float, verdict: str) -> None:
+    """Beside the settings of the file, and beside itself with other seeds."""
+    trials = made_up(score)
+    runs = [{score.name: 0.5, "ci95": 0.01}, {"difference": difference, "difference_ci95": half}]
+    compared = {"meta_test": [{"ways": 5, "shots": 1, "runs": runs}]}
+    seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
+    for default, is_default in ((trials[2], False), (trials[1], True)):
+        figures = report.result(Path("study"), "id", trials, trials[1], default, [seed], compared)
+        out = io.StringIO()
+        report.show(Reporter(Console(file=out, width=300)), score, trials, figures)
+        said = out.getvalue()
+        assert verdict in said
+        assert ("no trial was better than the settings of the file" in said) == is_default
+        assert f"with other seeds {score.show(0.25)}{score.unit}; of the settings of the file" in said

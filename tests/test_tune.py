@@ -95,7 +95,9 @@ def test_mlflow_shows_a_study_with_its_trials_below_it(finished: tuple[Path, dic
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["best/accuracy"] == result["winner"]["score"]
     best, default = result["meta_test"][0]["runs"]
-    summary = f"3-way 1-shot: {100 * best['accuracy']:.1f} ± {100 * best['ci95']:.1f} %, less that of"
+    summary = (
+        f"3-way 1-shot accuracy of the best: {100 * best['accuracy']:.1f} ± {100 * best['ci95']:.1f} %, less that of"
+    )
     description = parent.data.tags["mlflow.note.content"]
     assert summary in description
     assert f"{100 * default['difference']:+.1f}" in description

@@ -144,7 +144,12 @@ def publish(
             tracker.log(over, {f"best/{score.name}": leader.curve[-1].score})
     rows = [("trial", "status", "steps", score.name, "settings"), ("---",) * 5, *_ranked(trials, score)]
     table = [f"| {' | '.join(row)} |" for row in rows]
-    tracker.describe("\n".join([*_summary(score, figures), "", "By meta-validation:", "", *table]))
+    its = [
+        f"Best: {figures['winner']['name']}, ready to train: best.yaml.",
+        "",
+        *(f"- {line}" for line in _worth(score, figures)),
+    ]
+    tracker.describe("\n".join([*its, "", "By meta-validation:", "", *table]))
 
 
 def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:
@@ -153,35 +158,37 @@ def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dic
     reporter.table(
         f"Trials by meta-validation {score.name}", ("trial", "status", "steps", score.name, "settings"), rows
     )
-    if figures["winner"]["is_default"]:
-        reporter.note("no trial was better than the settings of the file")
-    seeds = [its["score"] for its in figures["winner_seeds"] if its["score"] is not None]
-    if seeds:
-        scale, unit = (100, " %") if score.is_share else (1, "")
-        shown = ", ".join(f"{scale * value:.1f}" for value in seeds)
-        own = scale * figures["winner"]["score"]
-        reporter.note(
-            f"the winner's meta-validation {score.name} with other seeds: {shown}{unit} (its own: {own:.1f}{unit})"
-        )
+    for line in _worth(score, figures):
+        reporter.note(line)
     reporter.note(f"kept in {figures['study_dir']}; train the best with `distmeta train {figures['best']}`")
 
 
-def _summary(score: Score, figures: dict[str, Any]) -> list[str]:
-    """Which is the best, and what it is worth on meta-test."""
-    lines = [f"Best: {figures['winner']['name']}, ready to train: best.yaml. On meta-test its {score.name}", ""]
-    for row in figures["meta_test"]:
-        winner, default = row["runs"]
-        its, ahead = (
-            score.format(run[name], run[half], sign) + score.unit
-            for run, name, half, sign in (
-                (winner, score.name, "ci95", ""),
-                (default, "difference", "difference_ci95", "+"),
-            )
-        )
+def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
+    """What the best trial is worth: on meta-test, beside the settings of the file, and with other seeds."""
+    winner, default = figures["winner"], figures["default"]
+    lines = ["no trial was better than the settings of the file"] if winner["is_default"] else []
+    lines += [_ahead(score, row) for row in figures["meta_test"]]
+    seeds = [score.show(its["score"]) for its in figures["winner_seeds"] if its["score"] is not None]
+    if seeds:
+        own, its = (score.show(run["score"]) + score.unit for run in (winner, default))
         lines.append(
-            f"- {shape_name(row['ways'], row['shots'])}: {its}, less that of the settings as they were: {ahead}"
+            f"meta-validation {score.name} of the best: {own}, with other seeds {', '.join(seeds)}{score.unit}; "
+            f"of the settings of the file: {its}"
         )
     return lines
+
+
+def _ahead(score: Score, row: dict[str, Any]) -> str:
+    winner, default = row["runs"]
+    difference, half = default["difference"], default["difference_ci95"]
+    verdict = "better" if score.sign * difference > 0 else "worse"
+    if abs(difference) <= half:
+        verdict = "no clear difference"
+    return (
+        f"meta-test {shape_name(row['ways'], row['shots'])} {score.name} of the best: "
+        f"{score.format(winner[score.name], winner['ci95'])}{score.unit}, less that of the settings of the file: "
+        f"{score.format(difference, half, '+')}{score.unit} ({verdict})"
+    )
 
 
 def _ranked(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
