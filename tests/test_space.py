@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from distmeta.config import RunConfig
 from distmeta.errors import ConfigError
 from distmeta.experiment import make_learner
 from distmeta.tune.records import Point, Trial
-from distmeta.tune.search import Proposals
-from distmeta.tune.space import Space
+from distmeta.tune.search import propose
+from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
 ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
@@ -28,6 +30,15 @@ METHODS = {
 
 def config_of(folder: Path, space: dict[str, Any], **tune: Any) -> RunConfig:
     return toy_config(folder, tune__space=space, **{f"tune__{key}": value for key, value in tune.items()})
+
+
+def drawn_of(config: RunConfig, count: int, score: Callable[[Values], float] = lambda values: 0.5) -> list[Values]:
+    """The settings of so many trials, each of which comes to its end before the next is proposed."""
+    space, trials = Space(config), list[Trial]()
+    for number in range(count):
+        values = propose(config, space, ACCURACY, trials)
+        trials.append(Trial(str(number), values, "finished", curve=[Point(5, score(values), 0.1, 1.0)]))
+    return [trial.values for trial in trials]
 
 
 def test_a_key_that_does_not_count_is_left_out_of_the_configuration(tmp_path: Path) -> None:
@@ -44,11 +55,8 @@ def test_a_key_that_does_not_count_is_left_out_of_the_configuration(tmp_path: Pa
 def test_what_is_drawn_lies_in_the_space(tmp_path: Path, searcher: str) -> None:
     config = config_of(tmp_path, {**METHODS, "outer.steps": {"logint": [1, 1000]}}, searcher=searcher)
     space = Space(config)
-    proposals = Proposals(config, space, ACCURACY)
-    seen = []
-    for number in range(40):
-        values = proposals.next(str(number))
-        assert values is not None
+    seen = drawn_of(config, 40, lambda values: float(values["outer.lr"]))
+    for values in seen:
         assert 0.001 <= values["outer.lr"] <= 0.1
         assert 1 <= values["outer.steps"] <= 1000
         with_steps = values["algorithm.name"] == "maml"
@@ -57,8 +65,6 @@ def test_what_is_drawn_lies_in_the_space(tmp_path: Path, searcher: str) -> None:
             assert 0.01 <= values["inner.lr"] <= 1
             assert values["inner.steps"] in (1, 2, 3)
         space.config(values)
-        seen.append(values)
-        proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, values["outer.lr"], 0.1, 1.0)]))
     assert {values["algorithm.name"] for values in seen} == {"maml", "protonet"}
     assert sum(values["outer.steps"] < 32 for values in seen) > 8  # half of them, on a logarithmic scale
 
@@ -67,15 +73,12 @@ def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
     keys = {**METHODS, "inner.lr": {"choice": [0.1, 0.2], "when": {"algorithm.name": "maml"}}}
     config = config_of(tmp_path, {**keys, "outer.lr": {"grid": [0.1, 0.2]}}, searcher="grid")
     space = Space(config)
-    proposals = Proposals(config, space, ACCURACY)
-    drawn = [proposals.next(str(number)) for number in range(space.trials)]
+    drawn = drawn_of(config, space.trials)
     maml = itertools.product([0.1, 0.2], [1, 2, 3], [0.1, 0.2])
     expected = [{"algorithm.name": "maml", "inner.lr": a, "inner.steps": b, "outer.lr": c} for a, b, c in maml]
     expected += [{"algorithm.name": "protonet", "outer.lr": c} for c in (0.1, 0.2)]
     assert sorted(drawn, key=json.dumps) == sorted(expected, key=json.dumps)
-    assert drawn != expected, "neighbours are alike, and stopping early compares a trial with those before it"
-    again = Proposals(config, space, ACCURACY)
-    assert [again.next(str(number)) for number in range(space.trials)] == drawn
+    assert drawn != expected, "neighbours are alike, and an early trial is compared with those before it"
 
 
 START: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
@@ -107,8 +110,7 @@ def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path, case: str,
     config = config_of(tmp_path, keys, searcher=searcher)
     space = Space(config)
     assert space.start() == expected
-    proposals = Proposals(config, space, ACCURACY)
-    first, second = proposals.next("0"), proposals.next("1")
+    first, second = drawn_of(config, 2)
     assert first != second
     if expected:
         assert first == expected
@@ -123,8 +125,7 @@ def test_a_grid_over_numbers_without_end_is_refused(tmp_path: Path) -> None:
 def test_values_of_a_grid_are_drawn_equally_often_by_other_searchers(tmp_path: Path) -> None:
     space = {"episodes.ways": {"grid": [2, 3, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}
     config = config_of(tmp_path, space)
-    proposals = Proposals(config, Space(config), ACCURACY)
-    drawn = [proposals.next(str(number)) for number in range(9)]
+    drawn = drawn_of(config, 9)
     assert [values["episodes.ways"] for values in drawn] == [3, 4, 2] * 3  # the file says 3
     assert len({values["outer.lr"] for values in drawn}) == 9
 
@@ -132,37 +133,52 @@ def test_values_of_a_grid_are_drawn_equally_often_by_other_searchers(tmp_path: P
 def test_tpe_learns_where_the_scores_are_high(tmp_path: Path) -> None:
     """It tries rates near the best one far more often than it would by chance."""
     near = {"tpe": 0, "random": 0}
+
+    def distance(values: Values) -> float:
+        return abs(math.log10(values["outer.lr"]) + 2.5)
+
     for searcher, seed in itertools.product(near, range(3)):
         config = config_of(tmp_path, {"outer.lr": {"loguniform": [1e-6, 1.0]}}, searcher=searcher)
-        proposals = Proposals(config.model_copy(update={"seed": seed}), Space(config), ACCURACY)
-        for number in range(40):
-            values = proposals.next(str(number))
-            distance = abs(math.log10(values["outer.lr"]) + 2.5)
-            near[searcher] += number >= 20 and distance < 0.5
-            proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, -distance, 0.1, 1.0)]))
+        drawn = drawn_of(config.model_copy(update={"seed": seed}), 40, lambda values: -distance(values))
+        near[searcher] += sum(distance(values) < 0.5 for values in drawn[20:])
     assert near["tpe"] > 1.5 * near["random"] > 0, near
 
 
-@pytest.mark.parametrize("status", ["finished", "stopped", "failed", "running"])
+@pytest.mark.parametrize("pausing", [False, True])
+def test_tpe_learns_from_trials_that_pause_or_were_stopped(tmp_path: Path, pausing: bool) -> None:
+    """As well as from such as came to their end; but not from the curve of one that runs."""
+    config = config_of(tmp_path, {"outer.lr": {"loguniform": [1e-6, 1.0]}})
+    space = Space(config)
+
+    def near(status: Any, until: int | None) -> int:
+        trials = list[Trial]()
+        for number in range(40):
+            values = propose(config, space, ACCURACY, trials)
+            point = Point(5, -abs(math.log10(values["outer.lr"]) + 2.5), 0.1, 1.0)
+            trials.append(Trial(str(number), values, status, curve=[point], until=until))
+        return sum(trial.curve[0].score > -0.5 for trial in trials[20:])
+
+    told = near("waiting", 5) if pausing else near("stopped", None)
+    assert told > 1.5 * near("running", 10)
+
+
+@pytest.mark.parametrize("searcher", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("status", ["finished", "stopped", "failed", "running", "waiting"])
 @pytest.mark.parametrize("objectives", ["score", "score and seconds"])
-def test_a_study_that_goes_on_proposes_what_it_would_have(tmp_path: Path, status: Any, objectives: str) -> None:
-    """From the records of its trials alone."""
-    config = config_of(tmp_path, METHODS, objectives=objectives)
-    through, resumed = (Proposals(config, Space(config), ACCURACY) for _ in range(2))
+def test_the_same_trials_lead_to_the_same_proposal(tmp_path: Path, status: Any, objectives: str, searcher: str) -> None:
+    """So a study that was ended goes on as it would have, from the records of its trials alone."""
+    keys = {**METHODS, "inner.lr": {"choice": [0.1, 0.2], "when": {"algorithm.name": "maml"}}}
+    keys["outer.lr"] = {"choice": [0.001, 0.01, 0.1]}
+    config = config_of(tmp_path, keys, objectives=objectives, searcher=searcher)
+    trials = list[Trial]()
     for number in range(12):
-        values = through.next(str(number))
-        assert values is not None
+        values = propose(config, Space(config), ACCURACY, trials)
+        assert values == propose(config, Space(config), ACCURACY, deepcopy(trials))
         curve = [Point(3, number / 20, 0.1, 1.0), Point(5, number / 10, 0.1, 2.0)]
-        trial = Trial(str(number), values, status, curve=curve)
-        if trial.is_over:
-            through.tell(trial)
-        resumed.again(trial)
-    assert [trial.state for trial in through.study.trials] == [trial.state for trial in resumed.study.trials]
-    assert [trial.values for trial in through.study.trials] == [trial.values for trial in resumed.study.trials]
-    assert [trial.params for trial in through.study.trials] == [trial.params for trial in resumed.study.trials]
-    following = resumed.next("12")
-    assert following is not None
-    resumed.space.config(following)
+        trials.append(Trial(str(number), values, status, curve=curve, until=5))
+    assert len({json.dumps(trial.values) for trial in trials}) > 6
+    other = config.model_copy(update={"seed": 1})
+    assert any(trials[n].values != propose(other, Space(other), ACCURACY, trials[:n]) for n in range(1, 12))
 
 
 REFUSED: dict[str, tuple[Any, str]] = {

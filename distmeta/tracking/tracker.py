@@ -203,14 +203,15 @@ def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
 
 
 def end(uri: str, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
-    """Ends a run whose own process could not, unless it has ended.
+    """Ends a run as its own process could not, or did not know that it would: one that paused goes on no more.
 
     Raises:
         TrackingError: MLflow refuses it.
     """
     with user_errors(uri):
         client = connect(uri)
-        if client.get_run(run_id).info.status == "RUNNING":
+        info = client.get_run(run_id).info
+        if info.status != status:
             if reason:
                 client.set_tag(run_id, "distmeta.reason", reason)
-            client.set_terminated(run_id, status)
+            client.set_terminated(run_id, status, info.end_time)

@@ -1,17 +1,16 @@
-"""Trials on Ray Tune: what each is given of the cluster, which comes next, and which is stopped early."""
+"""Trials on Ray Tune: what each is given of the cluster, and how it ends."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from distmeta import tracking
@@ -19,8 +18,7 @@ from distmeta.backends.ray import possible_resources, worker_gpus
 from distmeta.config import ClusterConfig, RunConfig
 from distmeta.errors import ClusterError
 from distmeta.tune.records import Records, Trial
-from distmeta.tune.trial import SCORE, STEP, run_trial
-from distmeta.types import Score
+from distmeta.tune.trial import run_trial
 
 GIB = 2**30
 Follow = Callable[[Trial], None]
@@ -79,27 +77,20 @@ class Execution:
         config: the study's.
         parent: its MLflow run.
         plan: of a trial.
-        score: which scores are better.
         follow: is told of a trial whenever there is news of it.
     """
 
-    def __init__(
-        self, records: Records, config: RunConfig, parent: str, plan: Plan, score: Score, follow: Follow
-    ) -> None:
+    def __init__(self, records: Records, config: RunConfig, parent: str, plan: Plan, follow: Follow) -> None:
         self.records, self.config, self.parent = records, config, parent
-        self.plan, self.score, self.follow = plan, score, follow
+        self.plan, self.follow = plan, follow
 
-    def run(
-        self, names: Iterable[str], limit: int, settle: Callable[[Trial], None], early: bool, until: int | None = None
-    ) -> None:
-        """Runs the trials of these names, which are asked for one after another; each must be in the records by then.
+    def run(self, names: Iterable[str | None], ended: Follow) -> None:
+        """Runs trials as far as they go for now (see `Trial.until`).
 
         Args:
-            names: of the trials.
-            limit: of their number.
-            settle: is told of each trial that is over.
-            early: whether trials may be stopped early.
-            until: the outer step to which they go; none: their last.
+            names: of the trials, asked for one after another; each must be in the records by then. None where the next
+                cannot be told yet: it is asked for again.
+            ended: is told of each trial whose process is done with it.
         """
         assert self.config.tune is not None
         # Ray Tune keeps files of its own, which are not read again.
@@ -109,19 +100,15 @@ class Execution:
                 "folder": self.records.folder,
                 "config": self.config,
                 "parent": self.parent,
-                "until": until,
                 "environment": tracking.environment(),  # a cluster's processes have one of their own
             }
             trainable = partial(run_trial, **common)
-            searcher = _Names(self, iter(names), settle)
+            searcher = _Names(self, iter(names), ended)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, tune.PlacementGroupFactory(self.plan.bundles)),
                 tune_config=tune.TuneConfig(
-                    metric=SCORE,
-                    mode="max" if self.score.higher_is_better else "min",
                     search_alg=searcher,
-                    scheduler=self._scheduler() if early else FIFOScheduler(),
-                    num_samples=limit,
+                    num_samples=-1,
                     max_concurrent_trials=self.plan.at_once,
                     reuse_actors=True,  # what a process has imported takes seconds
                 ),
@@ -134,20 +121,6 @@ class Execution:
                 ),
             )
             tuner.fit()
-
-    def _scheduler(self) -> TrialScheduler:
-        tuned = self.config.tune
-        assert tuned is not None
-        if tuned.scheduler != "asha":
-            return FIFOScheduler()
-        grace = tuned.grace_steps or self.config.quarter
-        return AsyncHyperBandScheduler(
-            time_attr=STEP,
-            max_t=max(self.config.outer.steps, grace),
-            grace_period=grace,
-            reduction_factor=tuned.reduction_factor,
-            stop_last_trials=False,  # a trial that has come to its end ends by itself
-        )
 
 
 QUIET = {
@@ -166,32 +139,30 @@ class _Unsaved:
 
 
 class _Names(_Unsaved, Searcher):  # type: ignore[misc]
-    """Hands out trials by name, and settles what becomes of them."""
+    """Hands out trials by name, and notes what becomes of them."""
 
-    def __init__(self, execution: Execution, names: Any, settle: Callable[[Trial], None]) -> None:
+    def __init__(self, execution: Execution, names: Iterator[str | None], ended: Follow) -> None:
         super().__init__()
-        self.execution, self.names, self.settle = execution, names, settle
+        self.execution, self.names, self.ended = execution, names, ended
         self.name_of: dict[str, str] = {}  # by Ray Tune's id
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        name = next(self.names, None)
-        if name is None:
-            return Searcher.FINISHED
+        name = next(self.names, Searcher.FINISHED)
+        if name is None or name == Searcher.FINISHED:
+            return name
         self.name_of[trial_id] = name
         return {"name": name}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         records = self.execution.records
         trial = records.read(self.name_of[trial_id])
-        if trial.status == "running":
-            trial.status = "failed" if error else "stopped"
-            trial.reason = "its process was lost" if error else ""
+        if error and not trial.is_over:
+            trial.status, trial.reason = "failed", trial.reason or "its process was lost"
             records.write(trial)
-        if trial.is_over:  # and not at the end of a round
-            self.settle(trial)
+        self.ended(trial)
         self.execution.follow(trial)
 
     def save(self, checkpoint_path: str) -> None:

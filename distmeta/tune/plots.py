@@ -32,25 +32,30 @@ def importances(space: Space, score: Score, trials: Sequence[Trial]) -> dict[str
     """How much of the difference between good and other trials each key explains; shares of 1, largest first.
 
     PED-ANOVA of Watanabe et al. PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces.
-    IJCAI 2023. https://arxiv.org/abs/2304.10255, over the trials that came to their end. Empty where they are too few,
-    and without keys that only some of them have.
+    IJCAI 2023. https://arxiv.org/abs/2304.10255, over the scores after the last outer step that at least half of the
+    trials came to. Empty where they are too few, and without keys that only some of them have.
     """
     import optuna
 
-    finished = [trial for trial in trials if trial.status == "finished"]
-    if len(finished) < ENOUGH:
+    told = [trial for trial in trials if trial.curve and trial.status != "failed"]
+    enough = max(ENOUGH, -(-len(told) // 2))
+    steps = {point.step for trial in told for point in trial.curve}
+    at = {step: [trial for trial in told if trial.score_at(step) is not None] for step in steps}
+    step = max((step for step, there in at.items() if len(there) >= enough), default=None)
+    if step is None:
         return {}
-    keys = [key for key in space.dimensions if all(key in trial.values for trial in finished)]
+    there = at[step]
+    keys = [key for key in space.dimensions if all(key in trial.values for trial in there)]
     study = optuna.create_study(direction="maximize" if score.higher_is_better else "minimize")
-    for trial in finished:
+    for trial in there:
         fixed = {
             key: json.dumps(value) if space.dimensions[key].is_list else value for key, value in trial.values.items()
         }
         study.enqueue_trial(fixed)
         asked = study.ask()
         space.draw(asked)
-        study.tell(asked, trial.curve[-1].score)
-    keys = [key for key in keys if len({json.dumps(trial.values[key]) for trial in finished}) > 1]
+        study.tell(asked, trial.score_at(step))
+    keys = [key for key in keys if len({json.dumps(trial.values[key]) for trial in there}) > 1]
     if not keys:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()

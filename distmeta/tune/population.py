@@ -52,7 +52,7 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: i
     The same again for the same trials, also when some of them have been told already.
     """
     chance = np.random.default_rng([seed, step])
-    at = {trial.name: _score_at(trial, step) for trial in trials}
+    at = {trial.name: None if trial.status == "failed" else trial.score_at(step) for trial in trials}
     ranked = sorted(
         (trial for trial in trials if at[trial.name] is not None), key=lambda its: score.sign * (at[its.name] or 0)
     )
@@ -87,10 +87,3 @@ def _near(value: float, dimension: Dimension, chance: np.random.Generator) -> fl
     if dimension.kind.endswith("int"):
         number = round(number) if round(number) != value else value + int(chance.choice([-1, 1]))
     return min(max(number, low), high)
-
-
-def _score_at(trial: Trial, step: int) -> float | None:
-    """The score at the end of a round; None of a trial that did not get there."""
-    if trial.status == "failed":
-        return None
-    return next((point.score for point in reversed(trial.curve) if point.step == step), None)

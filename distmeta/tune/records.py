@@ -45,8 +45,8 @@ class Move(NamedTuple):
 class Trial:
     """A trial as its file has it.
 
-    `stopped` is one that the scheduler ended early; `failed` says its reason. In population-based training `values` are
-    the present ones.
+    `waiting` is one that has not begun or pauses; `stopped` is one that went on no more; `failed` says its reason. In
+    population-based training `values` are the present ones.
     """
 
     name: str
@@ -56,11 +56,25 @@ class Trial:
     curve: list[Point] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     is_moving: bool = False  # the last move has not been made yet
+    until: int | None = None  # the outer step to which it goes for now; none: its last
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more is to come."""
         return self.status in ("finished", "stopped", "failed")
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to come for now."""
+        return self.is_over or (self.status == "waiting" and bool(self.curve) and self.curve[-1].step == self.until)
+
+    def pauses_at(self, step: int) -> bool:
+        """Whether it has come to `step` and waits there to go on."""
+        return self.until == step and self.is_idle and not self.is_over
+
+    def score_at(self, step: int) -> float | None:
+        """The score after `step`, unless it was not measured."""
+        return next((point.score for point in reversed(self.curve) if point.step == step), None)
 
 
 class Records:

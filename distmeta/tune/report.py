@@ -38,7 +38,11 @@ def describe(config: RunConfig, plan: Plan, trials: int) -> str:
     has = ", ".join(f"{amount:g} {name}" for name, amount in plan.total.items() if name in needs)
     actors = len(plan.bundles) - 1
     of = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
-    how = "" if config.tune.scheduler == "none" else f", {config.tune.scheduler} stops the weak early"
+    how = {
+        "none": "",
+        "asha": f", of which one in {config.tune.reduction_factor} goes on at each rung",
+        "pbt": ", of which the weak go on from where the strong are",
+    }[config.tune.scheduler]
     return (
         f"study: {trials} trials of up to {config.outer.steps} outer steps, "
         f"proposed by {config.tune.searcher}{how}; each takes {its}{of}, {plan.at_once} at once on {has}"
@@ -52,7 +56,7 @@ def settings(values: Values) -> str:
 
 
 class Live:
-    """The trials as they are: on a terminal a table that changes, elsewhere a line for each that is over."""
+    """The trials as they are: on a terminal a table that changes, elsewhere a line for each that pauses or is over."""
 
     def __init__(self, reporter: Reporter, score: Score, total: int) -> None:
         self.reporter, self.score, self.total = reporter, score, total
@@ -76,18 +80,18 @@ class Live:
         self.trials[trial.name] = trial
         if self._live:
             self._live.update(self._table())
-        elif trial.is_over and not (known and known.is_over):
+        elif trial.is_idle and not (known and known.is_idle and known.until == trial.until):
             leader = best(self.trials.values(), self.score)
             so_far = f"; best so far {leader.name}, {_last(leader, self.score)}" if leader else ""
             outcome = trial.reason or f"{_last(trial, self.score)} after {_steps(trial)} steps"
-            over = sum(its.is_over for its in self.trials.values())
             self.reporter.note(
-                f"{over}/{self.total} {trial.name} {trial.status}: {outcome} ({settings(trial.values)}){so_far}"
+                f"{len(self.trials)}/{self.total} {trial.name} {trial.status}: {outcome} "
+                f"({settings(trial.values)}){so_far}"
             )
 
     def _table(self) -> Table:
         leader, over = best(self.trials.values(), self.score), sum(trial.is_over for trial in self.trials.values())
-        title = f"{over} of {self.total} trials are over"
+        title = f"{len(self.trials)} of {self.total} trials have begun, {over} are over"
         table = Table(title=f"{title}; best: {leader.name}, {_last(leader, self.score)}" if leader else title)
         for column in ("trial", "status", "steps", f"validation {self.score.name}", "settings"):
             table.add_column(column, overflow="fold")

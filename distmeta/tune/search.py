@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import optuna
@@ -20,79 +20,68 @@ STARTUP = 8  # trials at random before TPE learns from them
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Proposals:
-    """Settings for trial after trial, learned from those that are over.
+def propose(config: RunConfig, space: Space, score: Score, trials: Sequence[Trial]) -> Values:
+    """The settings of the trial after these: the same again for the same trials.
 
-    The first are those of the file, where they lie in the space: what is found is then no worse than what there was, as
-    far as meta-validation can tell.
-
-    `tpe` is the tree-structured Parzen estimator of Bergstra et al. Algorithms for Hyper-Parameter Optimization. NIPS
-    2011. https://papers.nips.cc/paper/4443, in Optuna's form, which assumes a low score of trials that are still
-    running.
+    The first has those of the file, where they lie in the space: what is found is then no worse than what there was, as
+    far as meta-validation can tell. `tpe` is the tree-structured Parzen estimator of Bergstra et al. Algorithms for
+    Hyper-Parameter Optimization. NIPS 2011. https://papers.nips.cc/paper/4443, in Optuna's form, which assumes a low
+    score of trials that are still running.
 
     Args:
         config: with `tune`.
         space: of its keys.
         score: which scores are better.
+        trials: all earlier ones.
     """
+    assert config.tune is not None
+    if config.tune.searcher == "grid":
+        # Shuffled: neighbours are alike, and an early trial is compared with those before it.
+        every = list(itertools.islice(space.combinations(), space.trials))
+        return every[int(np.random.default_rng(config.seed).permutation(len(every))[len(trials)])]
+    seed = int(np.random.SeedSequence([config.seed, len(trials)]).generate_state(1)[0])
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+    if config.tune.searcher == "tpe":
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=STARTUP)
+    with_seconds = config.tune.objectives == "score and seconds"
+    better = StudyDirection.MAXIMIZE if score.higher_is_better else StudyDirection.MINIMIZE
+    directions = [better, StudyDirection.MINIMIZE] if with_seconds else [better]
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    for trial in trials:
+        asked, _ = _ask(study, space, trial.values)
+        _tell(study, asked, trial, with_seconds)
+    return _ask(study, space, next(itertools.islice(_fixed(space), len(trials), None)))[1]
 
-    def __init__(self, config: RunConfig, space: Space, score: Score) -> None:
-        assert config.tune is not None
-        self.space, self.score = space, score
-        self.with_seconds = config.tune.objectives == "score and seconds"
-        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=config.seed)
-        if config.tune.searcher == "tpe":
-            sampler = optuna.samplers.TPESampler(seed=config.seed, constant_liar=True, n_startup_trials=STARTUP)
-        better = StudyDirection.MAXIMIZE if score.higher_is_better else StudyDirection.MINIMIZE
-        directions = [better, StudyDirection.MINIMIZE] if self.with_seconds else [better]
-        self.study = optuna.create_study(directions=directions, sampler=sampler)
-        self._asked: dict[str, optuna.trial.Trial] = {}
-        self._fixed = self._grid(config.seed) if config.tune.searcher == "grid" else self._starts()
 
-    def next(self, name: str) -> Values:
-        """The values of a new trial."""
-        return self._ask(name, next(self._fixed))
+def _fixed(space: Space) -> Iterator[Values]:
+    """What is not left to Optuna: first all the settings of the file, then the values of grids in turn."""
+    grids = [key for key, dimension in space.dimensions.items() if dimension.grid is not None]
+    turns = itertools.cycle(space.combinations(grids))
+    if start := space.start():
+        next(turn for turn in turns if turn.items() <= start.items())
+        yield start
+    yield from turns
 
-    def again(self, trial: Trial) -> None:
-        """Takes in a trial of an earlier process."""
-        next(self._fixed, None)
-        self._ask(trial.name, trial.values)
-        if trial.is_over:
-            self.tell(trial)
 
-    def tell(self, trial: Trial) -> None:
-        """A trial is over.
+def _ask(study: optuna.Study, space: Space, fixed: Values) -> tuple[optuna.trial.Trial, Values]:
+    listed = [key for key in fixed if space.dimensions[key].is_list]
+    study.enqueue_trial({**fixed, **{key: json.dumps(fixed[key]) for key in listed}})
+    asked = study.ask()
+    return asked, space.draw(asked)
 
-        One that was stopped early counts as such with its scores so far. Beside its seconds they would say nothing,
-        and neither does a failure: it is just not learned from.
-        """
-        asked = self._asked.pop(trial.name)
-        if trial.status == "finished":
-            last = trial.curve[-1]
-            self.study.tell(asked, [last.score, last.seconds] if self.with_seconds else last.score)
-        elif trial.status == "stopped" and not self.with_seconds:
-            for point in trial.curve:
-                asked.report(point.score, point.step)
-            self.study.tell(asked, state=TrialState.PRUNED)
-        else:
-            self.study.tell(asked, state=TrialState.FAIL)
 
-    def _grid(self, seed: int) -> Iterator[Values]:
-        """Shuffled: neighbours are alike, and stopping early compares a trial with those before it."""
-        every = list(itertools.islice(self.space.combinations(), self.space.trials))
-        return (every[place] for place in np.random.default_rng(seed).permutation(len(every)))
+def _tell(study: optuna.Study, asked: optuna.trial.Trial, trial: Trial, with_seconds: bool) -> None:
+    """What a trial has come to.
 
-    def _starts(self) -> Iterator[Values]:
-        """What is not left to Optuna: first all the settings of the file, then the values of grids in turn."""
-        grids = [key for key, dimension in self.space.dimensions.items() if dimension.grid is not None]
-        turns = itertools.cycle(self.space.combinations(grids))
-        if start := self.space.start():
-            next(turn for turn in turns if turn.items() <= start.items())
-            yield start
-        yield from turns
-
-    def _ask(self, name: str, fixed: Values) -> Values:
-        listed = [key for key in fixed if self.space.dimensions[key].is_list]
-        self.study.enqueue_trial({**fixed, **{key: json.dumps(fixed[key]) for key in listed}})
-        self._asked[name] = self.study.ask()
-        return self.space.draw(self._asked[name])
+    One that pauses or was stopped counts as such with its scores so far. Beside its seconds they would say nothing, and
+    neither does a failure: it is just not learned from.
+    """
+    if trial.status == "finished":
+        last = trial.curve[-1]
+        study.tell(asked, [last.score, last.seconds] if with_seconds else last.score)
+    elif trial.status == "stopped" or (trial.is_idle and not trial.is_over):
+        for point in trial.curve if not with_seconds else []:
+            asked.report(point.score, point.step)
+        study.tell(asked, state=TrialState.FAIL if with_seconds else TrialState.PRUNED)
+    elif trial.status == "failed":
+        study.tell(asked, state=TrialState.FAIL)

@@ -18,10 +18,10 @@ from distmeta.open_run import tracked
 from distmeta.progress import Reporter
 from distmeta.stop import stopper
 from distmeta.tracking import Tracker
-from distmeta.tune import population, report
+from distmeta.tune import halving, population, report
 from distmeta.tune.execute import Execution, Plan
 from distmeta.tune.records import Records, Trial, best
-from distmeta.tune.search import Proposals
+from distmeta.tune.search import propose
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
@@ -97,42 +97,77 @@ class Study:
     def search(self) -> list[Trial]:
         """Runs the trials, in the end all of them."""
         records = Records(self.folder / "trials")
-        proposals = Proposals(self.config, self.space, self.score)
-        known = {trial.name: trial for trial in records.all()}
-        for trial in known.values():
-            proposals.again(trial)
-
-        def names() -> Iterator[str]:
-            for number in range(self.space.trials):
-                name = f"trial-{number:04}"
-                if name not in known:
-                    records.write(Trial(name, proposals.next(name)))
-                yield name
-
-        def settle(trial: Trial) -> None:
-            if not (trial.name in known and known[trial.name].is_over):
-                proposals.tell(trial)
-                self._end(records, trial)
-
         with report.Live(self.reporter, self.score, self.space.trials) as live:
+            for trial in records.all():
+                live.follow(trial)
             execution = self._execution(records, live)
             if self.tune.scheduler == "pbt":
-                self._train_population(execution, list(names()))
+                self._train_population(execution)
             else:
-                execution.run(names(), self.space.trials, settle, early=True)
+                self._train_each(execution)
+            for trial in records.all():
+                if not trial.is_over:
+                    trial.status = "stopped"
+                    records.write(trial)
+                    self._end(records, trial)
+                    live.follow(trial)
         return records.all()
 
-    def _train_population(self, execution: Execution, names: list[str]) -> None:
+    def _train_each(self, execution: Execution) -> None:
+        """Runs one trial after another, as many at once as there is room for; some may pause, and go on no more."""
+        records, busy = execution.records, set[str]()
+        rungs = halving.rungs(self.config) if self.tune.scheduler == "asha" else []
+
+        def following() -> Trial | None:
+            trials = records.all()
+            if begun := [trial for trial in trials if not trial.is_idle and trial.name not in busy]:
+                return begun[0]  # of a study that was ended
+            ready = halving.promoted(trials, rungs, self.tune.reduction_factor, self.score)
+            if ready is None and len(trials) < self.space.trials:
+                return self._new(trials, halving.following(rungs, 0))
+            if ready is None and not busy:
+                ready = halving.foremost(trials, rungs, self.score)
+            if ready is None or ready.name in busy:  # its process may not be quite at its end
+                return None
+            ready.until = halving.following(rungs, ready.until or 0)
+            return ready
+
+        def names() -> Iterator[str | None]:
+            while (trial := following()) or busy:
+                if trial is None:
+                    yield None
+                else:
+                    records.write(trial)
+                    busy.add(trial.name)
+                    yield trial.name
+
+        def ended(trial: Trial) -> None:
+            busy.discard(trial.name)
+            self._end(records, trial)
+
+        execution.run(names(), ended)
+
+    def _train_population(self, execution: Execution) -> None:
         """Runs all trials round by round; between two rounds some go on from where others are."""
         records = execution.records
+        while len(trials := records.all()) < self.space.trials:
+            records.write(self._new(trials, None))
         for until in population.rounds(self.config):
-            execution.run(iter(names), len(names), lambda trial: self._end(records, trial), early=False, until=until)
+            for trial in records.all():
+                trial.until = max(until, trial.until or 0)
+                records.write(trial)
+            names = [trial.name for trial in records.all() if not trial.is_idle]
+            execution.run(names, lambda trial: self._end(records, trial))
             if until < self.config.outer.steps:
                 for trial in population.move(records.all(), until, self.score, self.space, self.config.seed):
                     records.write(trial)
 
+    def _new(self, trials: list[Trial], until: int | None) -> Trial:
+        values = propose(self.config, self.space, self.score, trials)
+        return Trial(f"trial-{len(trials):04}", values, until=until)
+
     def _execution(self, records: Records, live: report.Live) -> Execution:
-        return Execution(records, self.config, self.tracker.run_id, self.plan, self.score, live.follow)
+        return Execution(records, self.config, self.tracker.run_id, self.plan, live.follow)
 
     def conclude(self, trials: list[Trial]) -> dict[str, Any]:
         """The winner on meta-test, beside the configuration as it was, and with other seeds on meta-validation."""
@@ -153,7 +188,7 @@ class Study:
                 records.write(Trial(name, values))
         with report.Live(self.reporter, self.score, len(wanted)) as live:
             execution = self._execution(records, live)
-            execution.run(iter(wanted), len(wanted), lambda trial: self._end(records, trial), early=False)
+            execution.run(wanted, lambda trial: self._end(records, trial))
         its = {"winner": Records(self.folder / "trials").run_dir(winner.name), "default": records.run_dir("default")}
         default = records.read("default")
         if default.status != "finished":
@@ -172,9 +207,9 @@ class Study:
         return result
 
     def _end(self, records: Records, trial: Trial) -> None:
-        """Ends a trial's MLflow run, if its process could not."""
+        """Ends a trial's MLflow run, if it is over and its process could not."""
         path = records.run_dir(trial.name) / runs.RUN
-        if path.exists():
+        if trial.is_over and path.exists():
             run_id = json.loads(path.read_text(encoding="utf-8"))["mlflow_run_id"]
             tracking.end(self.uri, run_id, ENDS[trial.status], trial.reason)
 

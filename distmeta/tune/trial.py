@@ -18,18 +18,15 @@ from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-STEP, SCORE = "outer_step", "score"  # what is reported to Ray Tune
+STEP = "outer_step"  # what is reported to Ray Tune
 
 
 class TrialReporter(Reporter):
-    """Keeps each meta-validation in the trial's record, then tells Ray Tune, which may end the trial there.
+    """Keeps each meta-validation in the trial's record, then tells Ray Tune that there is one."""
 
-    Of that after the last of `steps` it is told later, when the run has ended.
-    """
-
-    def __init__(self, records: Records, trial: Trial, steps: int, console: Console) -> None:
+    def __init__(self, records: Records, trial: Trial, console: Console) -> None:
         super().__init__(console)
-        self.records, self.trial, self.steps = records, trial, steps
+        self.records, self.trial = records, trial
         self._started = time.monotonic() - (trial.curve[-1].seconds if trial.curve else 0.0)
 
     def validation(self, step: int, figures: dict[str, float], score: Score) -> None:
@@ -39,23 +36,15 @@ class TrialReporter(Reporter):
         point = Point(step, value, half, time.monotonic() - self._started)
         self.trial.curve = [*(its for its in self.trial.curve if its.step < step), point]
         self.records.write(self.trial)
-        if step < self.steps:
-            tell(point)
+        tune.report({STEP: step})
 
     def has_validation(self, step: int) -> bool:
         """Whether it is in the record: a process may be killed before it is."""
         return any(point.step == step for point in self.trial.curve)
 
 
-def tell(point: Point) -> None:
-    """Tells Ray Tune of a meta-validation."""
-    tune.report({STEP: point.step, SCORE: point.score, "seconds": point.seconds})
-
-
-def run_trial(
-    asked: dict[str, Any], folder: Path, config: RunConfig, parent: str, until: int | None, environment: dict[str, str]
-) -> None:
-    """Runs a trial, or what is left of it; one that is over just tells Ray Tune again what it had come to.
+def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: str, environment: dict[str, str]) -> None:
+    """Runs a trial, or what is left of it, as far as it goes for now.
 
     A configuration that fails ends its trial, with the reason in its record. Anything else propagates, and Ray Tune
     tries again.
@@ -65,32 +54,28 @@ def run_trial(
         folder: where it is kept.
         config: the study's.
         parent: its MLflow run.
-        until: the outer step to go to; none: the trial's last one.
         environment: variables to set.
     """
     os.environ.update(environment)
     records = Records(folder)
     trial = records.read(asked["name"])
-    for point in trial.curve:
-        tell(point)
-    if trial.is_over or (until and trial.curve and trial.curve[-1].step >= until):
+    if trial.is_idle:
         return
     trial.status = "running"
     records.write(trial)
     its, start, figures = Space(config).config(trial.values), None, {}
+    until = min(trial.until or its.outer.steps, its.outer.steps)
     if trial.is_moving:
         start, _ = checkpoint.load(records.run_dir(trial.moves[-1].origin), trial.moves[-1].step)
-    if until:
+    if config.tune and config.tune.scheduler == "pbt":
         figures = {f"tune/{key}": value for key, value in trial.values.items() if isinstance(value, int | float)}
     with records.log(trial.name).open("a", encoding="utf-8") as log:
-        reporter = TrialReporter(records, trial, until or its.outer.steps, Console(file=log, width=120))
+        reporter = TrialReporter(records, trial, Console(file=log, width=120))
         try:
             train.search(its, records.run_dir(trial.name), reporter, parent, until, start, figures)
         except (UserError, TrainingError) as error:
             trial.status, trial.reason = "failed", str(error)
         else:
-            trial.status = "finished" if until in (None, its.outer.steps) else "waiting"
+            trial.status = "finished" if until == its.outer.steps else "waiting"
             trial.is_moving = False
     records.write(trial)
-    if trial.curve:
-        tell(trial.curve[-1])
