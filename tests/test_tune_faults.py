@@ -74,6 +74,31 @@ def test_a_study_that_is_killed_goes_on_and_runs_no_trial_again(tmp_path: Path) 
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
 
 
+@pytest.mark.slow
+def test_a_study_that_is_killed_comes_to_what_it_would_have(tmp_path: Path) -> None:
+    """Trial by trial, where they run one after another: whoever pauses goes on, and TPE learns from the same trials."""
+    overrides: dict[str, Any] = {"outer__steps": 30, "tune__trials": 10, "tune__concurrent": 1, "tune__winner_seeds": 0}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides, tune__grace_steps=4)))
+
+    def outcome(name: str) -> list[Any]:
+        trials = Records(tmp_path / name / "trials").all()
+        return [(its.values, its.status, its.until, [point[:3] for point in its.curve]) for its in trials]
+
+    process = tune(tmp_path, "toy.yaml", "run_dir=straight")
+    assert process.communicate(timeout=500)[0]
+    process = tune(tmp_path, "toy.yaml", "run_dir=killed")
+    while len(outcome("killed")) < 6:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed" / "result.json").exists(), "it was to be killed before the end"
+    out, said = tune(tmp_path, "--resume", "killed").communicate(timeout=500)
+    assert out, said
+    assert outcome("killed") == outcome("straight")
+    assert {status for _, status, _, _ in outcome("killed")} == {"finished", "stopped"}
+
+
 def trial_processes() -> list[int]:
     """Of Ray Tune's trials."""
     found = []

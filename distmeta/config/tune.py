@@ -96,7 +96,7 @@ class TuneConfig(Section):
     # With seconds: of training, less is better; the best trials are those that no other beats in both.
     objectives: Literal["score", "score and seconds"] = "score"
     concurrent: Count | None = None  # trials at once; none: as many as the cluster has room for
-    grace_steps: Count | None = None  # asha: outer steps before a trial may be stopped; none: a quarter of them
+    grace_steps: Count | None = None  # asha: outer steps to the first rung; none: a quarter of a run
     reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on at each rung
     perturb_steps: Count | None = None  # pbt: outer steps of a round; none: a quarter of outer.steps
     retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process was lost
