@@ -38,6 +38,8 @@ def rounds(config: RunConfig) -> list[int]:
         if key in SHAPES or key.split(".")[0] in ("model", "data", "stream"):
             remedy = "search it with another tune.scheduler"
             raise ConfigError(f"tune.space.{key}", "cannot change in the middle of a run, as pbt would", remedy)
+    if config.tune.trials < 1 / QUARTER:
+        raise ConfigError("tune.trials", f"{config.tune.trials}, of which pbt moves a quarter", "give 4 or more")
     steps, every = config.outer.steps, config.evaluation.validation_every
     length = config.tune.perturb_steps or config.quarter
     if length % every:
@@ -61,7 +63,7 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: i
     for trial in ranked[:count]:
         origin = ranked[len(ranked) - 1 - int(chance.integers(count))]
         values = perturbed(origin.values, space, chance)
-        if not any(its.step == step for its in trial.moves):
+        if trial.status != "failed" and not any(its.step == step for its in trial.moves):
             trial.moves.append(Move(step, origin.name, trial.values))
             trial.values, trial.is_moving = values, True
             moved.append(trial)
@@ -90,7 +92,8 @@ def _near(value: float, dimension: Dimension, chance: np.random.Generator) -> fl
 
 
 def _score_at(trial: Trial, step: int) -> float | None:
-    """The score at the end of a round; None of a trial that did not get there."""
-    if trial.status == "failed":
-        return None
+    """The score at the end of a round; None of a trial that did not get there.
+
+    One that failed later counts: who moves after a round must be the same when the study goes on.
+    """
     return next((point.score for point in reversed(trial.curve) if point.step == step), None)
