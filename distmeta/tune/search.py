@@ -16,6 +16,7 @@ from distmeta.tune.records import Trial
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
+MOST = 100_000  # combinations of a grid that are looked at
 STARTUP = 8  # trials at random before TPE learns from them
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -78,8 +79,11 @@ class Proposals:
             self.study.tell(asked, state=TrialState.FAIL)
 
     def _grid(self, seed: int) -> Iterator[Values]:
-        """Shuffled: neighbours are alike, and stopping early compares a trial with those before it."""
-        every = list(itertools.islice(self.space.combinations(), self.space.trials))
+        """Shuffled: neighbours are alike, and stopping early compares a trial with those before it.
+
+        Of more than there are trials, some from all over the grid.
+        """
+        every = list(itertools.islice(self.space.combinations(), MOST))
         return (every[place] for place in np.random.default_rng(seed).permutation(len(every)))
 
     def _starts(self) -> Iterator[Values]:
