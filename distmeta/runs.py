@@ -31,13 +31,13 @@ FOLDERS = ("teacher",)  # options of algorithms that name a folder
 RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
 
 
-def require_new(run_dir: Path) -> None:
+def require_new(run_dir: Path, command: str = "train") -> None:
     """Raises a `ConfigError` where something lies already, or nothing can be made."""
     if run_dir.exists():
         raise ConfigError(
             "run_dir",
             f"{run_dir} exists",
-            f"choose another, or go on with `distmeta train --resume {run_dir}`",
+            f"choose another, or go on with `distmeta {command} --resume {run_dir}`",
         )
     parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK):

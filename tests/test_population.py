@@ -68,11 +68,27 @@ def test_who_moves_is_decided_once(tmp_path: Path) -> None:
 def test_a_trial_that_failed_neither_moves_nor_is_moved_to(tmp_path: Path) -> None:
     space = Space(toy_config(tmp_path, **POPULATION))
     trials = population([0.0, 0.9, 0.5, 0.1, 0.4, 0.6, 0.7])
-    trials[0].status = trials[1].status = "failed"
+    for trial in trials[:2]:
+        trial.status, trial.curve = "failed", []
     assert move(trials[:5], 3, ACCURACY, space, seed=0) == []  # a quarter of three is none
     (moved,) = move(trials, 3, ACCURACY, space, seed=0)
     assert moved.values["outer.lr"] != trials[1].values["outer.lr"]
     assert (moved.name, moved.moves[0].origin) == ("trial-0003", "trial-0006")
+
+
+def test_a_trial_that_fails_later_does_not_change_who_moved_before(tmp_path: Path) -> None:
+    """A study that goes on goes through its rounds again."""
+    space = Space(toy_config(tmp_path, **POPULATION))
+    trials = population([n / 10 for n in range(9)])
+    assert {trial.name for trial in move(trials, 3, ACCURACY, space, seed=0)} == {"trial-0000", "trial-0001"}
+    trials[0].status = trials[8].status = "failed"
+    assert move(trials, 3, ACCURACY, space, seed=0) == []
+    assert trials[2].moves == []
+
+
+def test_a_population_is_large_enough_for_one_to_move(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tune.trials: 3, of which pbt moves a quarter; give 4 or more"):
+        rounds(toy_config(tmp_path, **POPULATION, tune__trials=3))
 
 
 def test_perturbed_values_are_near_and_in_the_space(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a study's trials may be, and what is refused before any of them starts."""
 
+import datetime
 import itertools
 import json
 import math
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from toy import toy_config
 
-from distmeta.config import RunConfig
+from distmeta.config import Dimension, RunConfig
 from distmeta.errors import ConfigError
 from distmeta.experiment import make_learner
 from distmeta.tune.records import Point, Trial
@@ -81,6 +82,28 @@ def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
     assert drawn != expected, "neighbours are alike, and an early trial is compared with those before it"
 
 
+def test_of_a_grid_with_more_combinations_than_trials_some_from_all_over_it_are_tried(tmp_path: Path) -> None:
+    space = {"episodes.ways": {"int": [2, 5]}, "outer.lr": {"choice": [0.1, 0.2, 0.3, 0.4, 0.5]}}
+    config = config_of(tmp_path, space, searcher="grid", trials=10)
+    drawn = drawn_of(config, Space(config).trials)
+    assert len({json.dumps(values) for values in drawn}) == 10
+    assert {values["episodes.ways"] for values in drawn} == {2, 3, 4, 5}
+
+
+def test_the_keys_of_a_space_may_be_nested(tmp_path: Path) -> None:
+    """As those of a command line are, which has precedence."""
+    rate, steps = {"uniform": [0.1, 0.2]}, {"int": [1, 3], "when": {"outer.lr": 0.1}}
+    config = config_of(tmp_path, {"outer.lr": {"choice": [1]}, "outer": {"lr": rate}, "inner": {"steps": steps}})
+    expected = {"outer.lr": rate, "inner.steps": steps}
+    assert config.tune
+    assert config.tune.space == {key: Dimension.model_validate(its) for key, its in expected.items()}
+
+
+def test_a_range_may_have_any_number_of_integers(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {"seed": {"int": [0, 2**32 - 1]}})
+    assert Space(config).start() == {"seed": 0}
+
+
 START: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "inside": (METHODS, {"algorithm.name": "maml", "inner.lr": 0.1, "inner.steps": 2, "outer.lr": 0.01}),
     "key that does not count": (
@@ -94,6 +117,10 @@ START: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "0 for 0.0": (
         {"outer.weight_decay": {"choice": [0.1, 0]}, "outer.lr": {"uniform": [0.001, 0.1]}},
         {"outer.weight_decay": 0.0, "outer.lr": 0.01},
+    ),
+    "key that does not count, and that the file says": (
+        {"outer.lr": {"uniform": [0.001, 0.1]}, "inner.lr": {"uniform": [0.1, 1], "when": {"inner.steps": 1}}},
+        None,
     ),
     "out of a grid": ({"episodes.ways": {"grid": [2, 4]}, "outer.lr": {"uniform": [0.001, 0.1]}}, None),
     "out of a range": ({**METHODS, "outer.lr": {"uniform": [0.02, 0.1]}}, None),
@@ -114,7 +141,7 @@ def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path, case: str,
     assert first != second
     if expected:
         assert first == expected
-        assert space.config({**space.default(), **first}) == space.config(space.default())
+        assert space.config(first) == space.config(space.default())
 
 
 def test_a_grid_over_numbers_without_end_is_refused(tmp_path: Path) -> None:
@@ -197,8 +224,26 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "together": ({"algorithm.name": {"choice": ["maml", "protonet"]}}, "or say in tune.space with `when` which belong"),
     "yardstick": ({"evaluation.validation_episodes": {"choice": [2]}}, "all trials must have this in common"),
     "data": ({"data.min_examples": {"int": [1, 2]}}, "all trials must have this in common"),
+    "all of data": ({"data": {"choice": [{"path": "other.csv"}]}}, "all trials must have this in common"),
+    "shares of classes": ({"data.splits.train": {"choice": [0.4]}}, "all trials must have this in common"),
+    "option of a kind": (
+        {"data.amplitude": {"choice": [[0.1, 1.0]]}},
+        "tune.space.data.amplitude: all trials must have this in common",
+    ),
+    "date": ({"outer.lr": {"choice": [datetime.date(2024, 1, 1)]}}, "2024, 1, 1) cannot be a setting"),
     "part": ({"algorithm": {"choice": [{"name": "maml"}]}, "algorithm.name": {"choice": ["maml"]}}, "is a part of it"),
     "condition": ({"outer.lr": {"uniform": [0.1, 1], "when": {"outer.sped": 1}}}, "when.outer.sped: neither in the"),
+    "never": (
+        {"inner.lr": {"choice": [0.1], "when": {"inner.steps": [4, 5]}}, "inner.steps": {"int": [1, 3]}},
+        "tune.space.inner.lr.when.inner.steps: [4, 5] is no value of it in the space",
+    ),
+    "part of a condition": (
+        {
+            "algorithm": {"choice": [{"name": "maml"}]},
+            "inner.lr": {"choice": [0.1], "when": {"algorithm.name": "maml"}},
+        },
+        "when.algorithm.name: a part of algorithm, which has values as a whole",
+    ),
     "circle": (
         {
             "outer.lr": {"uniform": [0.1, 1], "when": {"outer.momentum": 0}},

@@ -108,10 +108,23 @@ def test_a_study_says_what_its_best_is_worth(score: Score, difference: float, ha
     compared = {"meta_test": [{"ways": 5, "shots": 1, "runs": runs}]}
     seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
     for default, is_default in ((trials[2], False), (trials[1], True)):
-        figures = report.result(Path("study"), "id", trials, trials[1], default, [seed], compared)
+        figures = report.result(Path("study"), "id", trials, trials[1], is_default, default, [seed], compared)
         out = io.StringIO()
         report.show(Reporter(Console(file=out, width=300)), score, trials, figures)
         said = out.getvalue()
         assert verdict in said
         assert ("no trial was better than the settings of the file" in said) == is_default
         assert f"with other seeds {score.show(0.25)}{score.unit}; of the settings of the file" in said
+
+
+def test_settings_of_the_file_that_failed_do_not_keep_the_best_from_being_told() -> None:
+    trials = made_up(ACCURACY)
+    compared = {"meta_test": [{"ways": 5, "shots": 1, "runs": [{"accuracy": 0.5, "ci95": 0.01}]}]}
+    seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
+    figures = report.result(Path("study"), "id", trials, trials[1], False, trials[3], [seed], compared)
+    out = io.StringIO()
+    report.show(Reporter(Console(file=out, width=300)), ACCURACY, trials, figures)
+    said = out.getvalue()
+    assert "the settings of the file did not come to their end: it diverged" in said
+    assert "meta-test 5-way 1-shot accuracy of the best: 50.0 ± 1.0 %\n" in said
+    assert "with other seeds 25.0 %\n" in said

@@ -158,6 +158,35 @@ def test_a_plan_counts_machines_that_a_cluster_would_start(
         execute.Plan.of(config)
 
 
+def test_a_worker_has_its_share_on_one_machine(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left over on two does not add up to room for another."""
+    machines = [{"Alive": True, "Resources": {"CPU": 4.0}}] * 3 + [{"Alive": False, "Resources": {"CPU": 100.0}}]
+    monkeypatch.setattr("ray.nodes", lambda: machines)
+    for its in ("ray.cluster_resources", "distmeta.tune.execute.possible_resources"):
+        monkeypatch.setattr(its, lambda: {"CPU": 12.0})
+    workers = {"cluster__backend": "ray", "cluster__cpus_per_worker": 2.5, "cluster__gpus_per_worker": 0}
+    assert execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=1)).at_once == 3
+    with pytest.raises(ClusterError, match="a trial has 4 workers, on the machines of the cluster there is room for 3"):
+        execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=4))
+
+
+def test_a_trial_whose_process_never_began_has_failed(tmp_path: Path) -> None:
+    """As where it could not be placed after all; one that had come to its end is what it was."""
+    records, over = Records(tmp_path / "trials"), list[Trial]()
+    records.write(Trial("waiting", {}))
+    records.write(Trial("done", {}, "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
+    execution = execute.Execution(records, config_of(tmp_path), "", Any, lambda trial: None)  # type: ignore[arg-type]
+    names = execute._Names(execution, iter(["waiting", "done"]), over.append)
+    for number in ("1", "2"):
+        names.suggest(number)
+        names.on_trial_complete(number, error=True)
+        names.failed(number, "RuntimeError: no room")
+    assert [(trial.status, trial.reason) for trial in over] == [("failed", "RuntimeError: no room"), ("finished", "")]
+    assert [records.read(trial.name) for trial in over] == over
+
+
 def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:
     def trial(name: str, seconds: float, score: float, status: Any = "finished") -> Trial:
         return Trial(name, {}, status, curve=[Point(5, score, 0.1, seconds)])

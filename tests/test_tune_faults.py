@@ -22,7 +22,8 @@ from distmeta.tune.records import Records
 @pytest.mark.slow
 def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: Path, ray_session: None) -> None:
     space = {"inner.lr": {"choice": [0.1, 1e30, 0.2]}}
-    overrides = {"tune__space": space, "tune__searcher": "grid", "tune__winner_seeds": 0, "tune__scheduler": "none"}
+    overrides: dict[str, Any] = {"tune__space": space, "tune__searcher": "grid", "tune__winner_seeds": 0}
+    overrides |= {"tune__scheduler": "none", "inner__lr": 1e30}
     result = study.start(config_of(tmp_path, **overrides), tmp_path / "study", Reporter())
     assert result["trials"] == {"finished": 2, "stopped": 0, "failed": 1}
     (failed,) = [trial for trial in Records(tmp_path / "study" / "trials").all() if trial.status == "failed"]
@@ -30,6 +31,14 @@ def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: P
     assert "its inner loop diverged" in failed.reason
     run = children(tmp_path, result["mlflow_run_id"])[failed.name]
     assert run.info.status == "FAILED"
+    # The file's own settings are such.
+    assert "its inner loop diverged" in result["default"]["reason"]
+    assert [[its["run"] for its in row["runs"]] for row in result["meta_test"]] == [["winner"], ["winner"]]
+    # Killed while the winner was evaluated.
+    run_dir = tmp_path / "study" / "trials" / result["winner"]["name"]
+    (run_dir / "evaluation.json").unlink()
+    (run_dir / "scores-3way-2shot.json").unlink()
+    assert study.resume(tmp_path / "study", Reporter()) == result
 
 
 @pytest.mark.slow

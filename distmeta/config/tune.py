@@ -1,10 +1,12 @@
 """The section `tune`: a study, that is, a search for better settings."""
 
+import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from distmeta.config.base import Count, Section
 
@@ -37,6 +39,11 @@ class Dimension(Section):
             if low > high or (given[0].startswith("log") and low <= 0):
                 bound = "above 0 and " if given[0].startswith("log") else ""
                 raise ValueError(f"{given[0]} from {low:g} to {high:g}; give a low end {bound}not above the high one")
+        for value in (self.values or []) if self.is_list else []:
+            try:
+                json.dumps(value)
+            except TypeError as error:  # such as a date, which YAML makes of 2024-01-01
+                raise ValueError(f"{value!r} cannot be a setting; put it in quotes") from error
         return self
 
     @property
@@ -56,10 +63,10 @@ class Dimension(Section):
         return self.choice is not None or self.grid is not None
 
     @property
-    def values(self) -> list[Any] | None:
+    def values(self) -> Sequence[Any] | None:
         """All values, where they are finitely many."""
         if self.integers is not None:
-            return list(range(self.integers[0], self.integers[1] + 1))
+            return range(self.integers[0], self.integers[1] + 1)
         return self.choice if self.choice is not None else self.grid
 
     def holds(self, value: Any) -> bool:
@@ -86,10 +93,24 @@ def _field(kind: str) -> str:
     return "integers" if kind == "int" else kind
 
 
+def _flat(space: Any) -> Any:
+    """By dotted key, also what is nested: so a command line's `tune.space.inner.lr={...}` reads."""
+    if not isinstance(space, Mapping):
+        return space
+    flat: dict[Any, Any] = {}
+    for key, value in space.items():
+        inner = _flat(value) if isinstance(value, Mapping) and not {*KINDS, "when"} & value.keys() else None
+        if inner and all(isinstance(its, Mapping) for its in inner.values()):
+            flat |= {f"{key}.{name}": its for name, its in inner.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 class TuneConfig(Section):
     """What is searched, and how."""
 
-    space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by dotted key, such as inner.lr
+    space: Annotated[dict[str, Dimension], BeforeValidator(_flat), Field(min_length=1)]  # by key, such as inner.lr
     trials: Count = 20  # with the searcher grid: no more than this many
     searcher: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "pbt", "none"] = "asha"

@@ -44,16 +44,20 @@ class Plan(NamedTuple):
         cluster, total = config.cluster, possible_resources()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if total != ray.cluster_resources():  # it would start machines, of which only the sum is known
-            nodes.append(total)
+            nodes = [total]
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
         bundles = _bundles(cluster, here)
-        needs = {name: sum(bundle.get(name, 0) for bundle in bundles) for bundle in bundles for name in bundle}
-        for name, amount in needs.items():
-            fits = all(any(node.get(name, 0) >= bundle.get(name, 0) for node in nodes) for bundle in bundles)
-            if amount > total.get(name, 0) or not fits:
-                found = f"a trial needs {amount:g} {name}, the cluster has {total.get(name, 0):g}"
-                raise ClusterError("cluster.workers", found, "give a trial fewer workers, or each of them less")
-        room = min(int(total[name] / amount + 1e-9) for name, amount in needs.items() if amount)
+        worker, count = bundles[-1], max(1, len(bundles) - 1)
+        # A worker lies on one machine: what is left over on several does not add up to room for another.
+        places = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in worker.items()) for node in nodes)
+        if places < count:
+            lacks = [name for name, amount in worker.items() if count * amount > total.get(name, 0)]
+            found = f"a trial has {count} workers, on the machines of the cluster there is room for {places}"
+            if lacks:
+                found = f"a trial needs {count * worker[lacks[0]]:g} {lacks[0]}, "
+                found += f"the cluster has {total.get(lacks[0], 0):g}"
+            raise ClusterError("cluster.workers", found, "give a trial fewer workers, or each of them less")
+        room = places // count
         return cls(bundles, min(room, config.tune.concurrent or room, config.tune.trials), total)
 
 
@@ -157,11 +161,19 @@ class _Names(_Unsaved, Searcher):  # type: ignore[misc]
         return {"name": name}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if not error:  # else `failed` is called next, with the reason
+            self._ended(self.execution.records.read(self.name_of[trial_id]))
+
+    def failed(self, trial_id: str, reason: str) -> None:
+        """A trial's process was lost too often, perhaps before it had begun."""
         records = self.execution.records
         trial = records.read(self.name_of[trial_id])
-        if error and not trial.is_over:
-            trial.status, trial.reason = "failed", trial.reason or "its process was lost"
+        if not trial.is_over:
+            trial.status, trial.reason = "failed", reason
             records.write(trial)
+        self._ended(trial)
+
+    def _ended(self, trial: Trial) -> None:
         self.ended(trial)
         self.execution.follow(trial)
 
@@ -180,7 +192,5 @@ class _News(_Unsaved, tune.Callback):  # type: ignore[misc]
         execution.follow(execution.records.read(self.searcher.name_of[trial.trial_id]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        records = self.searcher.execution.records
-        its = records.read(self.searcher.name_of[trial.trial_id])
-        its.reason = str(trial.get_error()).strip().splitlines()[-1] or its.reason
-        records.write(its)
+        lines = str(trial.get_error()).strip().splitlines()
+        self.searcher.failed(trial.trial_id, lines[-1] if lines else "its process was lost")

@@ -38,6 +38,8 @@ def rounds(config: RunConfig) -> list[int]:
         if key in SHAPES or key.split(".")[0] in ("model", "data", "stream"):
             remedy = "search it with another tune.scheduler"
             raise ConfigError(f"tune.space.{key}", "cannot change in the middle of a run, as pbt would", remedy)
+    if config.tune.trials < 1 / QUARTER:
+        raise ConfigError("tune.trials", f"{config.tune.trials}, of which pbt moves a quarter", "give 4 or more")
     steps, every = config.outer.steps, config.evaluation.validation_every
     length = config.tune.perturb_steps or config.quarter
     if length % every:
@@ -49,10 +51,10 @@ def rounds(config: RunConfig) -> list[int]:
 def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: int) -> list[Trial]:
     """The trials that go on from where another is after the round that ended with `step`, with that noted in them.
 
-    The same again for the same trials, also when some of them have been told already.
+    The same again for the same trials, also when some of them have been told already, or failed after the round.
     """
     chance = np.random.default_rng([seed, step])
-    at = {trial.name: None if trial.status == "failed" else trial.score_at(step) for trial in trials}
+    at = {trial.name: trial.score_at(step) for trial in trials}
     ranked = sorted(
         (trial for trial in trials if at[trial.name] is not None), key=lambda its: score.sign * (at[its.name] or 0)
     )
@@ -61,7 +63,7 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: i
     for trial in ranked[:count]:
         origin = ranked[len(ranked) - 1 - int(chance.integers(count))]
         values = perturbed(origin.values, space, chance)
-        if not any(its.step == step for its in trial.moves):
+        if trial.status != "failed" and not any(its.step == step for its in trial.moves):
             trial.moves.append(Move(step, origin.name, trial.values))
             trial.values, trial.is_moving = values, True
             moved.append(trial)

@@ -105,12 +105,12 @@ def result(
     mlflow_run_id: str,
     trials: Sequence[Trial],
     winner: Trial,
+    is_default: bool,
     default: Trial,
     seeds: Sequence[Trial],
     compared: dict[str, Any],
 ) -> dict[str, Any]:
     """The figures that ``--json`` prints."""
-    is_default = winner.values.items() <= default.values.items()
     return {
         "study_dir": str(folder),
         "mlflow_run_id": mlflow_run_id,
@@ -120,7 +120,7 @@ def result(
         "outer_steps": sum(trial.curve[-1].step for trial in trials if trial.curve),
         "best": str(folder / "best.yaml"),
         "winner": {"name": winner.name, "values": winner.values, "is_default": is_default, **_outcome(winner)},
-        "default": {"values": default.values, **_outcome(default)},
+        "default": {"values": default.values, "reason": default.reason, **_outcome(default)},
         "winner_seeds": [{"name": trial.name, "status": trial.status, **_outcome(trial)} for trial in seeds],
         "meta_test": compared["meta_test"],
     }
@@ -171,28 +171,34 @@ def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
     """What the best trial is worth: on meta-test, beside the settings of the file, and with other seeds."""
     winner, default = figures["winner"], figures["default"]
     lines = ["no trial was better than the settings of the file"] if winner["is_default"] else []
+    if default["reason"]:
+        lines.append(f"the settings of the file did not come to their end: {default['reason']}")
     lines += [_ahead(score, row) for row in figures["meta_test"]]
     seeds = [score.show(its["score"]) for its in figures["winner_seeds"] if its["score"] is not None]
     if seeds:
-        own, its = (score.show(run["score"]) + score.unit for run in (winner, default))
-        lines.append(
-            f"meta-validation {score.name} of the best: {own}, with other seeds {', '.join(seeds)}{score.unit}; "
-            f"of the settings of the file: {its}"
-        )
+        own = score.show(winner["score"]) + score.unit
+        line = f"meta-validation {score.name} of the best: {own}, with other seeds {', '.join(seeds)}{score.unit}"
+        if not default["reason"]:
+            line += f"; of the settings of the file: {score.show(default['score'])}{score.unit}"
+        lines.append(line)
     return lines
 
 
 def _ahead(score: Score, row: dict[str, Any]) -> str:
-    winner, default = row["runs"]
-    difference, half = default["difference"], default["difference_ci95"]
-    verdict = "better" if score.sign * difference > 0 else "worse"
-    if abs(difference) <= half:
-        verdict = "no clear difference"
-    return (
+    winner, *others = row["runs"]
+    line = (
         f"meta-test {shape_name(row['ways'], row['shots'])} {score.name} of the best: "
-        f"{score.format(winner[score.name], winner['ci95'])}{score.unit}, less that of the settings of the file: "
-        f"{score.format(difference, half, '+')}{score.unit} ({verdict})"
+        f"{score.format(winner[score.name], winner['ci95'])}{score.unit}"
     )
+    for default in others:  # none where the settings of the file failed
+        difference, half = default["difference"], default["difference_ci95"]
+        verdict = "better" if score.sign * difference > 0 else "worse"
+        if abs(difference) <= half:
+            verdict = "no clear difference"
+        line += (
+            f", less that of the settings of the file: {score.format(difference, half, '+')}{score.unit} ({verdict})"
+        )
+    return line
 
 
 def _ranked(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:

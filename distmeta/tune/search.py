@@ -16,6 +16,7 @@ from distmeta.tune.records import Trial
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
+MOST = 100_000  # combinations of a grid that are looked at
 STARTUP = 8  # trials at random before TPE learns from them
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -36,8 +37,9 @@ def propose(config: RunConfig, space: Space, score: Score, trials: Sequence[Tria
     """
     assert config.tune is not None
     if config.tune.searcher == "grid":
-        # Shuffled: neighbours are alike, and an early trial is compared with those before it.
-        every = list(itertools.islice(space.combinations(), space.trials))
+        # Shuffled: neighbours are alike, and an early trial is compared with those before it. Of more combinations than
+        # there are trials, some from all over the grid.
+        every = list(itertools.islice(space.combinations(), MOST))
         return every[int(np.random.default_rng(config.seed).permutation(len(every))[len(trials)])]
     seed = int(np.random.SeedSequence([config.seed, len(trials)]).generate_state(1)[0])
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)

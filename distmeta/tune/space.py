@@ -24,12 +24,9 @@ if TYPE_CHECKING:
 Values = dict[str, Any]  # by dotted key
 DRAWS = 300  # of the space, that are tried before a study starts
 MISSING = object()
-# What trials are measured by, and where: it cannot differ between them.
-FIXED = {
-    *("evaluation", "tracking", "checkpoint", "tune", "run_dir", "cluster"),
-    *(f"data.{key}" for key in ("kind", "path", "subset", "text", "label", "group", "task")),
-    *(f"data.{key}" for key in ("splits", "split", "min_examples", "cache", "keep_features")),
-}
+# What trials are measured by, and where: it cannot differ between them. Of the data only where texts are cut.
+FIXED = {"evaluation", "tracking", "checkpoint", "tune", "run_dir", "cluster", "data"}
+FREE = {"data.max_length"}
 
 
 class Space:
@@ -66,7 +63,10 @@ class Space:
         return {key: value for key, value in values.items() if value is not MISSING}
 
     def start(self) -> Values | None:
-        """The configuration's own values as a trial of the space; None where it is outside."""
+        """The configuration's own values as a trial of the space; None where it is outside.
+
+        It is too where it says a key that does not count, which a trial would leave out.
+        """
         given, values = self.default(), dict[str, Any]()
         for key, dimension in self.dimensions.items():
             if self.is_active(key, values):
@@ -75,7 +75,7 @@ class Space:
                 # As a list has it, which may say 0 for 0.0.
                 choices = dimension.values or [given[key]]
                 values[key] = choices[choices.index(given[key])]
-        return values
+        return values if self.config(values) == self.config(given) else None
 
     def draw(self, trial: optuna.trial.BaseTrial) -> Values:
         """A trial's values."""
@@ -107,7 +107,7 @@ class Space:
             if other in self.dimensions and other not in values:
                 return False  # it is left out itself
             value = values[other] if other in values else _get(self.base, other)
-            if value not in (wanted if isinstance(wanted, list) else [wanted]):
+            if value not in _listed(wanted):
                 return False
         return True
 
@@ -173,15 +173,22 @@ def _suggest(trial: optuna.trial.BaseTrial, key: str, dimension: Dimension) -> A
 def _in_order(space: Mapping[str, Dimension], base: Mapping[str, Any]) -> dict[str, Dimension]:
     """Each key after those that its `when` names."""
     for key, dimension in space.items():
-        if key.split(".")[0] in FIXED or key in FIXED:
+        if key.split(".")[0] in FIXED and key not in FREE:
             raise ConfigError(f"tune.space.{key}", "all trials must have this in common", "leave it out of the space")
         if within := [other for other in space if other.startswith(f"{key}.")]:
             found = f"{within[0]} is a part of it"
             raise ConfigError(f"tune.space.{key}", found, "search the whole section or its keys")
-        for other in dimension.when:
+        for other, wanted in dimension.when.items():
+            where = f"tune.space.{key}.when.{other}"
+            if whole := [its for its in space if other.startswith(f"{its}.")]:
+                raise ConfigError(
+                    where, f"a part of {whole[0]}, which has values as a whole", "search its keys instead"
+                )
             if other not in space and _get(base, other) is MISSING:
                 remedy = suggest(other, [*space, *_keys(base)])
-                raise ConfigError(f"tune.space.{key}.when.{other}", "neither in the space nor in the settings", remedy)
+                raise ConfigError(where, "neither in the space nor in the settings", remedy)
+            if other in space and not any(space[other].holds(value) for value in _listed(wanted)):
+                raise ConfigError(where, f"{wanted!r} is no value of it in the space", "give one that it may have")
     ordered: dict[str, Dimension] = {}
     while left := [key for key in space if key not in ordered]:
         ready = [key for key in left if not any(other in left for other in space[key].when)]
@@ -189,6 +196,10 @@ def _in_order(space: Mapping[str, Dimension], base: Mapping[str, Any]) -> dict[s
             raise ConfigError(f"tune.space.{left[0]}.when", "depends on itself", "take a condition out")
         ordered[ready[0]] = space[ready[0]]
     return ordered
+
+
+def _listed(wanted: Any) -> list[Any]:
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def _get(content: Mapping[str, Any], key: str) -> Any:

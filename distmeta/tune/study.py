@@ -42,7 +42,7 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
         UserError: before anything is written.
         TrainingError: no trial came to an end.
     """
-    runs.require_new(folder)
+    runs.require_new(folder, "tune")
     if config.tune and config.tune.scheduler == "pbt":
         # Checkpoints are those between rounds; one is needed until the next round is over.
         config = config.model_copy(update={"checkpoint": CheckpointConfig(every=0, keep=2)})
@@ -65,6 +65,8 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
         population.rounds(config)
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     on_ray = config.cluster.model_copy(update={"backend": "ray"})  # trials are, wherever their workers may be
+    if config.cluster.backend == "inprocess":
+        on_ray = on_ray.model_copy(update={"workers": 1})  # a private Ray has a CPU for each, if need be made up
     preflight(on_ray)
     score = build_experiment(space.config(space.default())).model.task.score
     with stopper() as asked, open_backend(on_ray):
@@ -177,7 +179,7 @@ class Study:
             raise TrainingError(f"no trial came to its end. {reasons}")
         config = self.space.config(winner.values)
         path = self.folder / "best.yaml"
-        runs.write_config(path, config, leave_out=("tune", "run_dir"))
+        runs.write_config(path, runs.absolute(config), leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
         records = Records(self.folder / "final")
         wanted = {"default": self.space.default()}
@@ -189,22 +191,31 @@ class Study:
         with report.Live(self.reporter, self.score, len(wanted)) as live:
             execution = self._execution(records, live)
             execution.run(wanted, lambda trial: self._end(records, trial))
-        its = {"winner": Records(self.folder / "trials").run_dir(winner.name), "default": records.run_dir("default")}
+        its = {"winner": Records(self.folder / "trials").run_dir(winner.name)}
+        self._test(its["winner"])
         default = records.read("default")
-        if default.status != "finished":
-            raise TrainingError(f"the configuration as it was did not come to its end: {default.reason}")
-        for run_dir in its.values():
-            if not any(run_dir.glob("scores-*.json")):
-                train.evaluate(run_dir, [], self.reporter)
+        if default.status == "finished":
+            try:
+                self._test(records.run_dir("default"))
+                its["default"] = records.run_dir("default")
+            except TrainingError as error:  # the settings of the file may be why others are looked for
+                default.status, default.reason = "failed", str(error)
+                records.write(default)
         compared = compare(list(its.items()), self.reporter)
         seeds = [trial for trial in records.all() if trial.name != "default"]
-        result = report.result(self.folder, self.tracker.run_id, trials, winner, default, seeds, compared)
+        is_default = config == self.space.config(self.space.default()) and not winner.moves
+        result = report.result(self.folder, self.tracker.run_id, trials, winner, is_default, default, seeds, compared)
         if self.tune.objectives == "score and seconds":
             result["front"] = front(trials, self.score)
         runs.write_json(self.folder / "result.json", result)
         report.publish(self.folder, self.tracker, self.space, self.score, trials, result)
         report.show(self.reporter, self.score, trials, result)
         return result
+
+    def _test(self, run_dir: Path) -> None:
+        """Meta-test, unless it has been done."""
+        if not (run_dir / "evaluation.json").exists():  # which comes after all the scores
+            train.evaluate(run_dir, [], self.reporter)
 
     def _end(self, records: Records, trial: Trial) -> None:
         """Ends a trial's MLflow run, if it is over and its process could not."""
