@@ -37,8 +37,17 @@ def test_a_key_that_does_not_count_is_left_out_of_the_configuration(tmp_path: Pa
     config = space.config({"algorithm.name": "protonet", "outer.lr": 0.01})
     assert (config.inner.lr, config.inner.steps, config.outer.lr, config.tune) == (None, None, 0.01, None)
     make_learner(config)
+    assert config.data.keep_features, "trials share them"
     config = space.config({"algorithm.name": "maml", "inner.lr": 0.5, "inner.steps": 3, "outer.lr": 0.01})
     assert (config.inner.lr, config.inner.steps) == (0.5, 3)
+
+
+def test_a_key_that_counts_with_one_that_does_not_count_does_not_either(tmp_path: Path) -> None:
+    """Though the file says of the other what it would take."""
+    chain = {"inner.steps": {"choice": [2], "when": {"algorithm.name": "maml"}}, "algorithm.name": {"choice": ["maml"]}}
+    space = Space(config_of(tmp_path, {**chain, "inner.lr": {"choice": [0.1], "when": {"inner.steps": 2}}}))
+    assert space.is_active("inner.lr", {"algorithm.name": "maml", "inner.steps": 2})
+    assert not space.is_active("inner.lr", {"algorithm.name": "protonet"})
 
 
 @pytest.mark.parametrize("searcher", ["tpe", "random"])
@@ -76,7 +85,9 @@ def test_a_grid_goes_through_every_combination_once(tmp_path: Path) -> None:
     assert sorted(drawn, key=json.dumps) == sorted(expected, key=json.dumps)
     assert drawn != expected, "neighbours are alike, and stopping early compares a trial with those before it"
     again = Proposals(config, space, ACCURACY)
-    assert [again.next(str(number)) for number in range(space.trials)] == drawn
+    again.again(Trial("0", drawn[0], "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
+    again.again(Trial("1", drawn[1], "running"))
+    assert [again.next(str(number)) for number in range(2, space.trials)] == drawn[2:]
 
 
 def test_of_a_grid_with_more_combinations_than_trials_some_from_all_over_it_are_tried(tmp_path: Path) -> None:
@@ -169,6 +180,33 @@ def test_tpe_learns_where_the_scores_are_high(tmp_path: Path) -> None:
             near[searcher] += number >= 20 and distance < 0.5
             proposals.tell(Trial(str(number), values, "finished", curve=[Point(5, -distance, 0.1, 1.0)]))
     assert near["tpe"] > 1.5 * near["random"] > 0, near
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_what_optuna_is_told(tmp_path: Path, better: str) -> None:
+    """A trial that was stopped early counts with its scores; one that failed does not."""
+    score = Score("x", is_share=True, higher_is_better=better == "higher")
+    space = {"outer.lr": {"loguniform": [1e-3, 1e-1]}}
+    proposals = Proposals(config_of(tmp_path, space), Space(config_of(tmp_path, space)), score)
+    for status in ("finished", "stopped", "failed"):
+        values = proposals.next(status)
+        proposals.tell(Trial(status, values, status, curve=[Point(3, 0.2, 0.1, 1.0), Point(5, 0.3, 0.1, 2.0)]))
+    finished, stopped, failed = proposals.study.trials
+    assert [trial.state.name for trial in (finished, stopped, failed)] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert (finished.value, stopped.intermediate_values) == (0.3, {3: 0.2, 5: 0.3})
+    towards = "MAXIMIZE" if better == "higher" else "MINIMIZE"
+    assert proposals.study.direction.name == towards
+    config = config_of(tmp_path, space, objectives="score and seconds")
+    both = Proposals(config, Space(config), score).study.directions
+    assert [direction.name for direction in both] == [towards, "MINIMIZE"]
+
+
+@pytest.mark.parametrize("searcher", ["tpe", "random", "grid"])
+def test_another_seed_proposes_others(tmp_path: Path, searcher: str) -> None:
+    config = config_of(tmp_path, {"inner.steps": {"int": [1, 99]}}, searcher=searcher)
+    other = config.model_copy(update={"seed": 1})
+    one, two = (Proposals(its, Space(its), ACCURACY) for its in (config, other))
+    assert [one.next(str(n)) for n in range(5)][1:] != [two.next(str(n)) for n in range(5)][1:]
 
 
 @pytest.mark.parametrize("status", ["finished", "stopped", "failed", "running"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from ray.tune.schedulers import AsyncHyperBandScheduler
 from toy import toy_config
 from tune_helpers import children, config_of
 
@@ -156,6 +157,32 @@ def test_a_plan_counts_machines_that_a_cluster_would_start(
     monkeypatch.setattr("distmeta.tune.execute.possible_resources", lambda: {**present, "CPU": 999.0})
     with pytest.raises(ClusterError, match="a trial needs 1000 CPU, the cluster has 999"):
         execute.Plan.of(config)
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_what_ray_tune_is_asked_for(tmp_path: Path, higher: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Tuner:
+        def __init__(self, trainable: Any, **how: Any) -> None:
+            asked.append(how)
+
+        def fit(self) -> None: ...
+
+    monkeypatch.setattr("ray.tune.Tuner", Tuner)
+    config = config_of(tmp_path, tune__retries=2, outer__steps=40, tune__reduction_factor=4)
+    plan = execute.Plan([{"CPU": 1.0}], 3, {"CPU": 3.0})
+    score = Score("x", is_share=True, higher_is_better=higher)
+    its = execute.Execution(Records(tmp_path / "trials"), config, "", plan, score, lambda trial: None)
+    for early in (True, False):
+        its.run(iter(()), 7, lambda trial: None, early)
+    first, final = (how["tune_config"] for how in asked)
+    assert (first.mode, first.max_concurrent_trials, first.num_samples) == ("max" if higher else "min", 3, 7)
+    assert asked[0]["run_config"].failure_config.max_failures == 2
+    assert isinstance(first.scheduler, AsyncHyperBandScheduler)
+    rungs = [rung[0] for rung in first.scheduler._brackets[0]._rungs]
+    assert rungs == [40, 10]  # a quarter, and four times that
+    assert not isinstance(final.scheduler, AsyncHyperBandScheduler)
 
 
 def test_a_worker_has_its_share_on_one_machine(
