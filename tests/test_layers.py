@@ -48,8 +48,8 @@ MAY_IMPORT = {
     "check": {"backends", "experiment", "progress", "tracking"},
     "compare": {"evaluate", "progress"},
     "tune": {
-        *("backends", "checkpoint", "compare", "evaluate", "experiment", "progress", "runs", "stop", "tracking"),
-        "train",
+        *("backends", "checkpoint", "compare", "evaluate", "experiment", "open_run", "progress", "runs", "stop"),
+        *("tracking", "train"),
     },
     "cli": {"check", "compare", "progress", "runs", "submit", "tracking", "train", "tune"},
 }

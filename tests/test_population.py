@@ -1,6 +1,7 @@
 """Population-based training: who goes on from whom, with which settings; and a small real population."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from toy import toy_config
 
 from distmeta import checkpoint
 from distmeta.errors import ConfigError
+from distmeta.experiment import build_experiment
 from distmeta.progress import Reporter
 from distmeta.tune import study
-from distmeta.tune.population import move, perturbed, rounds
+from distmeta.tune.population import move, perturbed, require_one_layout, rounds
 from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.space import Space
 from distmeta.types import Score
@@ -49,6 +51,32 @@ def test_the_lowest_quarter_goes_on_from_the_highest(tmp_path: Path, score: Scor
         assert made.before["outer.lr"] == 0.01 + int(trial.name[-1]) / 1000
         assert trial.is_moving
         space.config(trial.values)
+    other = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, space, seed=1)
+    again = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, space, seed=2)
+    assert [trial.values for trial in other] != [trial.values for trial in again]
+
+
+def test_settings_are_those_of_the_trial_that_is_gone_on_from(tmp_path: Path) -> None:
+    """Near them, or drawn anew: never near those that the trial had."""
+    space = Space(toy_config(tmp_path, **{**POPULATION, "tune__space": {"outer.lr": {"uniform": [0.001, 0.1]}}}))
+    near = 0
+    for seed in range(40):
+        trials = [
+            Trial(f"trial-{n:04}", {"outer.lr": rate}, "waiting", curve=[Point(3, rate, 0.1, 1.0)])
+            for n, rate in enumerate((0.01, 0.02, 0.03, 0.05))
+        ]
+        (moved,) = move(trials, 3, ACCURACY, space, seed)
+        near += moved.values["outer.lr"] in (0.05 * 0.8, 0.05 * 1.2)
+    assert near > 20
+
+
+def test_each_round_is_decided_by_chance_of_its_own(tmp_path: Path) -> None:
+    space = Space(toy_config(tmp_path, **POPULATION))
+    trials = population([n / 10 for n in range(8)])
+    for trial in trials:
+        trial.curve.append(Point(6, trial.curve[0].score, 0.1, 2.0))
+    first = [its.values for its in move(deepcopy(trials), 3, ACCURACY, space, seed=0)]
+    assert first != [its.values for its in move(deepcopy(trials), 6, ACCURACY, space, seed=0)]
 
 
 def test_who_moves_is_decided_once(tmp_path: Path) -> None:
@@ -84,11 +112,23 @@ def test_a_trial_that_fails_later_does_not_change_who_moved_before(tmp_path: Pat
     trials[0].status = trials[8].status = "failed"
     assert move(trials, 3, ACCURACY, space, seed=0) == []
     assert trials[2].moves == []
+    trials = population([n / 10 for n in range(9)])
+    trials[0].status = "failed"  # after its last meta-validation of the round
+    assert [trial.name for trial in move(trials, 3, ACCURACY, space, seed=0)] == ["trial-0001"]
 
 
 def test_a_population_is_large_enough_for_one_to_move(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tune.trials: 3, of which pbt moves a quarter; give 4 or more"):
         rounds(toy_config(tmp_path, **POPULATION, tune__trials=3))
+
+
+def test_what_theta_depends_on_by_other_settings_cannot_change_either(tmp_path: Path) -> None:
+    """MAML++ has a learned rate for each inner step."""
+    config = toy_config(tmp_path, **POPULATION)
+    require_one_layout(Space(config), build_experiment(config))
+    config = toy_config(tmp_path, **POPULATION, inner__learn_lr=True)
+    with pytest.raises(ConfigError, match=r"tune.space: pbt moves .* with inner.lr=.*, inner.steps=.* are others"):
+        require_one_layout(Space(config), build_experiment(config))
 
 
 def test_perturbed_values_are_near_and_in_the_space(tmp_path: Path) -> None:
@@ -100,9 +140,33 @@ def test_perturbed_values_are_near_and_in_the_space(tmp_path: Path) -> None:
         space.config(its)
         assert 0.01 <= its["inner.lr"] <= 1
         assert its["inner.steps"] in (1, 2, 3)
-    near = [its["inner.lr"] for its in drawn if its["inner.lr"] in (1.0, 0.9 * 0.8)]
-    assert 250 < len(near) < 350  # three quarters of them
+    for near in (1.0, 0.9 * 0.8):  # half of three quarters of them each; 0.9 · 1.2 is above the range
+        assert 110 < sum(its["inner.lr"] == near for its in drawn) < 190
     assert {its["inner.steps"] for its in drawn} == {1, 2, 3}
+
+
+def test_integers_move_by_the_factors_or_else_by_one(tmp_path: Path) -> None:
+    space = Space(toy_config(tmp_path, **{**POPULATION, "tune__space": {"inner.steps": {"int": [1, 10**9]}}}))
+    chance = np.random.default_rng(0)
+
+    def near(value: int) -> set[int]:
+        drawn = {perturbed({"inner.steps": value}, space, chance)["inner.steps"] for _ in range(50)}
+        return {number for number in drawn if number < 1000}  # others are drawn anew
+
+    assert near(10) == {8, 12}
+    assert near(2) == {1, 3}
+
+
+def test_perturbed_values_are_of_the_keys_that_count(tmp_path: Path) -> None:
+    """Also where another value of the key that they count with was drawn."""
+    keys = {
+        "outer.momentum": {"choice": [0.0, 0.5]},
+        "outer.lr": {"uniform": [0.001, 0.1], "when": {"outer.momentum": 0.5}},
+    }
+    space = Space(toy_config(tmp_path, **{**POPULATION, "tune__space": keys}))
+    chance = np.random.default_rng(0)
+    drawn = [perturbed({"outer.momentum": 0.0}, space, chance) for _ in range(50)]
+    assert {(its["outer.momentum"], "outer.lr" in its) for its in drawn} == {(0.0, False), (0.5, True)}
 
 
 def test_rounds_end_where_trials_are_validated(tmp_path: Path) -> None:

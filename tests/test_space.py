@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from toy import toy_config
 
@@ -48,8 +49,17 @@ def test_a_key_that_does_not_count_is_left_out_of_the_configuration(tmp_path: Pa
     config = space.config({"algorithm.name": "protonet", "outer.lr": 0.01})
     assert (config.inner.lr, config.inner.steps, config.outer.lr, config.tune) == (None, None, 0.01, None)
     make_learner(config)
+    assert config.data.keep_features, "trials share them"
     config = space.config({"algorithm.name": "maml", "inner.lr": 0.5, "inner.steps": 3, "outer.lr": 0.01})
     assert (config.inner.lr, config.inner.steps) == (0.5, 3)
+
+
+def test_a_key_that_counts_with_one_that_does_not_count_does_not_either(tmp_path: Path) -> None:
+    """Though the file says of the other what it would take."""
+    chain = {"inner.steps": {"choice": [2], "when": {"algorithm.name": "maml"}}, "algorithm.name": {"choice": ["maml"]}}
+    space = Space(config_of(tmp_path, {**chain, "inner.lr": {"choice": [0.1], "when": {"inner.steps": 2}}}))
+    assert space.is_active("inner.lr", {"algorithm.name": "maml", "inner.steps": 2})
+    assert not space.is_active("inner.lr", {"algorithm.name": "protonet"})
 
 
 @pytest.mark.parametrize("searcher", ["tpe", "random"])
@@ -169,6 +179,34 @@ def test_tpe_learns_where_the_scores_are_high(tmp_path: Path) -> None:
         drawn = drawn_of(config.model_copy(update={"seed": seed}), 40, lambda values: -distance(values))
         near[searcher] += sum(distance(values) < 0.5 for values in drawn[20:])
     assert near["tpe"] > 1.5 * near["random"] > 0, near
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+@pytest.mark.parametrize("objectives", ["score", "score and seconds"])
+def test_what_optuna_is_told(tmp_path: Path, better: str, objectives: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that pauses or was stopped counts with its scores, unless with its seconds; one that failed does not."""
+    studies, create = list[optuna.Study](), optuna.create_study
+
+    def watched(**options: Any) -> optuna.Study:
+        studies.append(create(**options))
+        return studies[-1]
+
+    monkeypatch.setattr("optuna.create_study", watched)
+    score = Score("x", is_share=True, higher_is_better=better == "higher")
+    config = config_of(tmp_path, {"outer.lr": {"loguniform": [1e-3, 1e-1]}}, objectives=objectives)
+    curve = [Point(3, 0.2, 0.1, 1.0), Point(5, 0.3, 0.1, 2.0)]
+    states: dict[Any, Any] = {"finished": "COMPLETE", "stopped": "PRUNED", "waiting": "PRUNED", "failed": "FAIL"}
+    trials = [Trial(status, {"outer.lr": 0.01}, status, curve=curve, until=5) for status in (*states, "running")]
+    propose(config, Space(config), score, trials)
+    with_seconds = objectives == "score and seconds"
+    if with_seconds:
+        states |= {"stopped": "FAIL", "waiting": "FAIL"}
+    told = studies[0].trials
+    assert [trial.state.name for trial in told] == [*states.values(), "RUNNING", "RUNNING"]
+    assert told[0].values == ([0.3, 2.0] if with_seconds else [0.3])
+    assert [trial.intermediate_values for trial in told[1:3]] == [{} if with_seconds else {3: 0.2, 5: 0.3}] * 2
+    towards = ["MAXIMIZE" if better == "higher" else "MINIMIZE", *(["MINIMIZE"] if with_seconds else [])]
+    assert [direction.name for direction in studies[0].directions] == towards
 
 
 @pytest.mark.parametrize("pausing", [False, True])

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 from toy import toy_config
 
+from distmeta.errors import CheckpointError
 from distmeta.progress import Reporter
 from distmeta.tune import plots, report
-from distmeta.tune.records import Point, Trial
+from distmeta.tune.records import Point, Records, Trial, best
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
@@ -68,6 +69,25 @@ def test_the_plots_are_pictures(space: Space, score: Score, tmp_path: Path) -> N
     pictures = [path for path in drawn if path.suffix == ".png"]
     assert {path.stem for path in pictures} == {"convergence", "parallel_coordinates", "importances"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+@pytest.mark.parametrize("score", [ACCURACY, MSE])
+def test_trials_are_ranked_from_the_best_one_down(score: Score) -> None:
+    """Of those that came to their end, and the table of all; those without a score come last."""
+    trials = made_up(score)
+    winner = best(trials, score)
+    assert winner
+    assert winner.name == "trial-0028"  # the 29th was stopped
+    names = [row[0] for row in report._ranked(trials, score)]
+    assert (names[0], names[-2], names[-1]) == ("trial-0029", "trial-0000", "trial-0003")
+
+
+def test_a_record_that_is_not_what_was_written_is_named(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    for content in ("", "[]", '{"name": "trial-0000"}'):
+        (tmp_path / "trial-0000.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"trial-0000.json: cannot be read .*; restore it, or remove it"):
+            records.all()
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -158,6 +158,24 @@ def test_a_plan_counts_machines_that_a_cluster_would_start(
         execute.Plan.of(config)
 
 
+def test_what_ray_tune_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Tuner:
+        def __init__(self, trainable: Any, **how: Any) -> None:
+            asked.update(how)
+
+        def fit(self) -> None: ...
+
+    monkeypatch.setattr("ray.tune.Tuner", Tuner)
+    plan = execute.Plan([{"CPU": 1.0}], 3, {"CPU": 3.0})
+    config = config_of(tmp_path, tune__retries=2)
+    its = execute.Execution(Records(tmp_path / "trials"), config, "", plan, lambda trial: None)
+    its.run((), lambda trial: None)
+    assert asked["tune_config"].max_concurrent_trials == 3
+    assert asked["run_config"].failure_config.max_failures == 2
+
+
 def test_a_worker_has_its_share_on_one_machine(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

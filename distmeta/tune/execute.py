@@ -192,5 +192,8 @@ class _News(_Unsaved, tune.Callback):  # type: ignore[misc]
         execution.follow(execution.records.read(self.searcher.name_of[trial.trial_id]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        lines = str(trial.get_error()).strip().splitlines()
-        self.searcher.failed(trial.trial_id, lines[-1] if lines else "its process was lost")
+        # Here, and only later where Ray Tune would read it.
+        path = trial.error_file and Path(trial.error_file)
+        lines = path.read_text(encoding="utf-8").split("\n") if path and path.exists() else []
+        said = [line.strip() for line in lines if line.strip()]
+        self.searcher.failed(trial.trial_id, said[-1] if said else "its process was lost")

@@ -7,16 +7,22 @@ wait for each other, so that it does not matter how many of them run at once.
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from distmeta.config import Dimension, RunConfig
 from distmeta.errors import ConfigError
+from distmeta.experiment import Experiment, make_learner
+from distmeta.params import Layout
 from distmeta.tune.records import Move, Trial
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
+SAMPLES = 20  # of the space, of which θ is looked at
 QUARTER = 0.25
 RESAMPLED = 0.25  # probability that a value is drawn anew
 FACTORS = (0.8, 1.2)  # of a number that is not
@@ -46,6 +52,22 @@ def rounds(config: RunConfig) -> list[int]:
         found = f"{length}, but trials are validated every {every} outer steps"
         raise ConfigError("tune.perturb_steps", found, "give a multiple of evaluation.validation_every")
     return [*range(length, steps, length), steps]
+
+
+def require_one_layout(space: Space, experiment: Experiment) -> None:
+    """Refuses values that change what θ is made of, such as the number of inner steps where each has learned rates.
+
+    Raises:
+        ConfigError: with such values.
+    """
+    for values in itertools.islice(space.samples(), SAMPLES):
+        theta = make_learner(space.config(values)).init(experiment.model, torch.Generator().manual_seed(0))
+        if Layout.of(theta) != experiment.setup.layout:
+            shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
+            found = f"pbt moves trials in the middle of a run, and with {shown} the meta-parameters are others"
+            raise ConfigError(
+                "tune.space", found, "take out the key that they depend on, or use another tune.scheduler"
+            )
 
 
 def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: int) -> list[Trial]:

@@ -133,7 +133,7 @@ class Space:
         """
         from distmeta.experiment import make_kind, make_learner, make_model_options
 
-        for values in self._samples():
+        for values in self.samples():
             try:
                 config = self.config(values)
                 for make in (make_learner, make_model_options, make_kind):
@@ -145,7 +145,8 @@ class Space:
                 remedy = f"{error.remedy}, or say in tune.space with `when` which belong together ({shown})"
                 raise ConfigError(error.where, error.found, remedy) from error
 
-    def _samples(self) -> Iterator[Values]:
+    def samples(self) -> Iterator[Values]:
+        """Values from all over the space."""
         chance = np.random.default_rng(0)
         for _ in range(DRAWS):
             values: Values = {}

@@ -68,7 +68,10 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
     if config.cluster.backend == "inprocess":
         on_ray = on_ray.model_copy(update={"workers": 1})  # a private Ray has a CPU for each, if need be made up
     preflight(on_ray)
-    score = build_experiment(space.config(space.default())).model.task.score
+    experiment = build_experiment(space.config(space.default()))
+    score = experiment.model.task.score
+    if config.tune and config.tune.scheduler == "pbt":
+        population.require_one_layout(space, experiment)
     with stopper() as asked, open_backend(on_ray):
         asked.listen()  # Ray has set handlers of its own
         plan = Plan.of(config)
