@@ -104,8 +104,16 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
     from distmeta.progress import Reporter
     from distmeta.settings import load_config
 
-    with Reporter() as reporter:
-        _print(inspect(load_config(config, overrides or []), reporter), as_json)
+    content = load_config(config, overrides or [])
+    with _clean_stdout(), Reporter() as reporter:
+        result = inspect(content, reporter)
+        if content.tune:
+            from distmeta.tune.check import check as inspect_study
+
+            space, score = inspect_study(content, reporter)
+            result["study"] = {"trials": space.trials, "keys": list(space.dimensions), "score": score.name}
+            reporter.note(f"study: up to {space.trials} trials, by meta-validation {score.name}")
+    _print(result, as_json)
 
 
 @app.command()
@@ -156,13 +164,17 @@ def submit(
 
 
 @app.command()
-def sync(run: Annotated[str, typer.Argument(metavar="RUN", help="The directory of a run that has ended.")]) -> None:
+def sync(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The directory of a run or study that has ended.")],
+) -> None:
     """Send to MLflow what a run could not send while MLflow was away."""
     from distmeta import runs, tracking
 
-    config, about = runs.read(Path(run), [])
+    count = 0
     with _clean_stdout():
-        count = tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], Path(run))
+        for run_dir in runs.within(Path(run)):
+            config, about = runs.read(run_dir, [])
+            count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
     print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
 
 

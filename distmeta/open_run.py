@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from distmeta import runs, tracking
 from distmeta.backends import Coordination, open_backend
@@ -16,7 +15,7 @@ from distmeta.errors import CheckpointError
 from distmeta.experiment import Experiment, build_experiment
 from distmeta.progress import Reporter
 from distmeta.stop import Stopper, stopper
-from distmeta.tracking import Tracker
+from distmeta.tracking import Ended, Tracker
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def tracked(
         tags=tags,
         note=reporter.note,
     )
-    status: Literal["FINISHED", "FAILED", "KILLED"] = "FAILED"
+    status: Ended = "FAILED"
     try:
         if mlflow_run_id is None:
             runs.create(folder, config, tokenizer)

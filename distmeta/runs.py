@@ -47,20 +47,29 @@ def require_new(run_dir: Path, command: str = "train") -> None:
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
 
-    def full(path: str | None) -> str | None:
-        elsewhere = path is None or path == "attack" or path.startswith(("hub:", "package:"))
-        return path if elsewhere else str(Path(str(path)).expanduser().absolute())
+    def full(path: Any) -> Any:
+        elsewhere = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
+        return path if elsewhere else str(Path(path).expanduser().absolute())
 
     splits = config.data.splits
-    data = {"path": full(config.data.path), "splits": full(splits) if isinstance(splits, str) else splits}
+    data = {"path": full(config.data.path), "splits": full(splits)}
     options = config.algorithm.model_extra or {}
-    folders = {key: full(value) for key, value in options.items() if key in FOLDERS and isinstance(value, str)}
+    folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
+    tune = config.tune
+    if tune:
+        space = dict(tune.space)
+        for key in {"model.path", *(f"algorithm.{name}" for name in FOLDERS)} & space.keys():
+            if space[key].is_list:
+                values = [full(value) for value in space[key].values or []]
+                space[key] = space[key].model_copy(update={space[key].kind: values})
+        tune = tune.model_copy(update={"space": space})
     store = tracking.resolve_uri(config.tracking.uri)
     return config.model_copy(
         update={
             "data": config.data.model_copy(update=data),
             "model": config.model.model_copy(update={"path": full(config.model.path)}),
             "algorithm": config.algorithm.model_copy(update=folders),
+            "tune": tune,
             # A server's address comes from the environment again: it may hold a password.
             "tracking": config.tracking.model_copy(update={"uri": store} if store.startswith("sqlite:") else {}),
         }
@@ -112,6 +121,11 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
                 key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
             )
     return validate(override(content, overrides)), run
+
+
+def within(run_dir: Path) -> list[Path]:
+    """The directory of a run; of a study also those of its trials."""
+    return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/*/{RUN}"))]
 
 
 def resolve(run: str, overrides: Sequence[str] = ()) -> Path:

@@ -73,6 +73,17 @@ def test_check_starts_and_writes_nothing(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "data.csv", "cache"}
 
 
+def test_check_looks_at_a_study_too(tmp_path: Path) -> None:
+    space = "tune={trials: 4, space: {inner.steps: {choice: [1, 2]}, episodes.shots: {choice: [1, %d]}}}"
+    words = ("check", settings(tmp_path), "evaluation.validation_every=1", "--json")
+    result = run(*words, space % 2, cwd=tmp_path)
+    study = {"trials": 4, "keys": ["inner.steps", "episodes.shots"], "score": "accuracy"}
+    assert json.loads(result.stdout)["study"] == study
+    result = run(*words, space % 500, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "episodes.shots" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [

@@ -7,8 +7,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ import yaml
 from mlflow import MlflowClient
 from toy import start_training, toy_settings, wait_for
 from tracking_helpers import history, run_of, steps_in_mlflow
+from tune_helpers import config_of, settings
 
 from distmeta.errors import TrackingError
-from distmeta.tracking import Tracker, check_store, sync, ui_command
+from distmeta.tracking import Tracker, check_store, end, sync, ui_command, wait
+from distmeta.tune.records import Records, Trial
+from distmeta.tune.trial import run_trial
 
 
 class Outage:
@@ -29,7 +34,15 @@ class Outage:
         from mlflow import MlflowClient
 
         self.on, self.calls = False, 0
-        for name in ("log_batch", "log_artifact", "set_tag", "set_terminated"):
+        for name in (
+            "log_batch",
+            "log_artifact",
+            "set_tag",
+            "set_terminated",
+            "get_run",
+            "create_run",
+            "search_experiments",
+        ):
             monkeypatch.setattr(MlflowClient, name, self._between(getattr(MlflowClient, name)))
 
     def _between(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +60,8 @@ class Outage:
 @pytest.fixture
 def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
     monkeypatch.setattr("distmeta.tracking.tracker.FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr("distmeta.tracking.tracker.RETRY_SECONDS", 0.2)
+    for its in ("tracker", "store"):
+        monkeypatch.setattr(f"distmeta.tracking.{its}.RETRY_SECONDS", 0.2)
     monkeypatch.setattr("distmeta.tracking.tracker.FINISH_SECONDS", 0.0)
     return Outage(monkeypatch)
 
@@ -91,6 +105,50 @@ def test_what_could_not_be_sent_in_the_end_is_sent_by_sync(uri: str, tmp_path: P
     assert run_of(tracker).info.status == "FINISHED"
     assert [f.path for f in tracker._client.list_artifacts(tracker.run_id)] == ["a.txt"]
     assert sync(uri, tracker.run_id, tmp_path) == 0
+
+
+def test_that_a_run_has_ended_waits_too(uri: str, tmp_path: Path, outage: Outage) -> None:
+    """As a study says it of a trial whose process was lost."""
+    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path)
+    outage.on = True
+    assert not end(uri, tracker.run_id, tmp_path, "FAILED", "it was lost")
+    outage.on = False
+    assert run_of(tracker).info.status == "RUNNING"
+    assert sync(uri, tracker.run_id, tmp_path) == 2
+    assert (run_of(tracker).info.status, run_of(tracker).data.tags["distmeta.reason"]) == ("FAILED", "it was lost")
+    assert end(uri, tracker.run_id, tmp_path, "KILLED")
+    assert run_of(tracker).info.status == "KILLED"
+
+
+def test_mlflow_is_waited_for(uri: str, outage: Outage) -> None:
+    said: list[str] = []
+    wait(uri, said.append)
+    assert said == []
+    outage.on = True
+    threading.Timer(0.5, lambda: setattr(outage, "on", False)).start()
+    wait(uri, said.append)
+    assert not outage.on
+    assert said == ["MLflow is away (API request failed: http://***@host refused); waiting for it"]
+
+
+def test_a_trial_of_a_study_begins_when_mlflow_is_back(
+    uri: str, tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if it goes away just then, the trial has not failed: it is tried again."""
+    monkeypatch.setattr("ray.tune.report", lambda figures: None)
+    parent = Tracker.start(uri, "Default", "study", {}, tmp_path)
+    records = Records(tmp_path / "trials")
+    records.write(Trial("trial-0000", {"outer.lr": 0.01}))
+    trial = partial(run_trial, {"name": "trial-0000"}, records.folder, config_of(tmp_path), parent.run_id, {})
+    outage.on = True
+    with monkeypatch.context() as patch:
+        patch.setattr("distmeta.tracking.wait", lambda uri, note: None)
+        with pytest.raises(TrackingError):
+            trial()
+    assert records.read("trial-0000").status == "running"
+    threading.Timer(0.5, lambda: setattr(outage, "on", False)).start()
+    trial()
+    assert records.read("trial-0000").status == "finished"
 
 
 def test_a_run_that_goes_on_brings_along_what_waited(uri: str, tmp_path: Path, outage: Outage) -> None:
@@ -157,9 +215,9 @@ class MlflowServer:
 @pytest.mark.slow
 def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
     """It is killed in mid-run and comes back before the end: every step is there once, and the run has ended well."""
-    steps = 3000
-    settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=100, tracking__uri=mlflow_server.uri)
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
+    steps = 1500
+    toy = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=100, tracking__uri=mlflow_server.uri)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy))
     process = start_training(tmp_path, "toy.yaml", "run_dir=run")
     checkpoints = tmp_path / "run" / "checkpoints"
     wait_for(checkpoints / "step-00000100", process)
@@ -182,3 +240,29 @@ def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow
     _, said = late.communicate(timeout=60)
     assert (late.returncode, (tmp_path / "late").exists()) == (2, False)
     assert "tracking.uri" in said or "MLflow at" in said
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
+    """Trials that end meanwhile keep what they could not send, others begin when it is back; none has failed."""
+    space = {"outer.lr": {"choice": [0.001, 0.01, 0.1]}}
+    overrides: dict[str, Any] = {"tune__space": space, "tune__scheduler": "none", "tune__searcher": "grid"}
+    overrides |= {"tune__winner_seeds": 0, "tune__concurrent": 1, "outer__steps": 40}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides, tracking__uri=mlflow_server.uri)))
+    process = start_training(tmp_path, "toy.yaml", "run_dir=study", command="tune")
+    wait_for(tmp_path / "study" / "trials" / "trial-0001" / "run.json", process)
+    mlflow_server.kill()
+    wait_for(tmp_path / "study" / "trials" / "trial-0001" / "unsent.jsonl", process)
+    mlflow_server.start()
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    result = json.loads(out)
+    assert result["trials"] == {"finished": 3, "stopped": 0, "failed": 0}
+    assert not list((tmp_path / "study").rglob("unsent.jsonl"))
+    client = MlflowClient(mlflow_server.uri)
+    experiments = [its.experiment_id for its in client.search_experiments()]
+    runs = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{result['mlflow_run_id']}'")
+    assert sorted(run.info.run_name for run in runs) == ["default", "trial-0000", "trial-0001", "trial-0002"]
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert steps_in_mlflow(mlflow_server.uri, run.info.run_id) == list(range(1, 41))

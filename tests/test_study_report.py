@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 from toy import toy_config
+from tune_helpers import ACCURACY
 
 from distmeta.errors import CheckpointError
 from distmeta.progress import Reporter
 from distmeta.tune import plots, report
-from distmeta.tune.records import Point, Records, Trial, best
+from distmeta.tune.records import Point, Records, Trial, best, best_so_far
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
 MSE = Score("mse", is_share=False, higher_is_better=False)
 SPACE = {
     "algorithm.name": {"choice": ["maml", "protonet"]},
@@ -57,6 +57,27 @@ def test_what_mattered_is_the_key_that_decided(space: Space, score: Score) -> No
     assert list(shares) == ["outer.lr", "outer.weight_decay", "algorithm.name"] or shares["outer.lr"] > 0.7
     assert sum(shares.values()) == pytest.approx(1)
     assert "inner.lr" not in shares  # only some trials have it
+
+
+def test_what_mattered_is_judged_where_half_of_the_trials_came_to(space: Space) -> None:
+    """After two steps the weight decay decides; of those few that went on, the rate does."""
+    trials = made_up(ACCURACY)
+    for n, trial in enumerate(trials):
+        first, last = (
+            Point(2, trial.values["outer.weight_decay"], 0.1, 1.0),
+            Point(6, trial.values["outer.lr"], 0.1, 3.0),
+        )
+        trial.status, trial.curve = ("finished", [first, last]) if n % 3 == 0 else ("stopped", [first])
+    shares = plots.importances(space, ACCURACY, trials)
+    assert next(iter(shares)) == "outer.weight_decay"
+    assert shares["outer.weight_decay"] > 0.6
+
+
+@pytest.mark.parametrize(("score", "expected"), [(ACCURACY, [None, 0.2, 0.2, 0.7]), (MSE, [None, 0.2, 0.1, 0.1])])
+def test_the_best_so_far_is_of_trials_that_came_to_their_end(score: Score, expected: list[float | None]) -> None:
+    ends: list[tuple[Any, float]] = [("stopped", 0.9), ("finished", 0.2), ("finished", 0.1), ("finished", 0.7)]
+    trials = [Trial(str(n), {}, status, curve=[Point(5, value, 0.1, 1.0)]) for n, (status, value) in enumerate(ends)]
+    assert best_so_far(trials, score) == expected
 
 
 def test_few_trials_say_nothing_of_importance(space: Space) -> None:

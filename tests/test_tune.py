@@ -4,7 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mlflow import MlflowClient
@@ -21,7 +21,7 @@ from distmeta.settings import load_config
 from distmeta.tasks.classification import Classification
 from distmeta.tracking import Tracker
 from distmeta.tune import execute, study
-from distmeta.tune.records import Point, Records, Trial
+from distmeta.tune.records import Point, Records, Status, Trial, front
 from distmeta.tune.trial import run_trial
 from distmeta.types import Score, Stream
 
@@ -212,13 +212,18 @@ def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:
     trials = [trial("a", 9, 0.9), trial("b", 5, 0.8), trial("c", 6, 0.7), trial("d", 1, 0.5), trial("e", 1, 0.4)]
     trials += [trial("f", 9, 0.8), trial("g", 0.5, 0.95, "stopped")]
     accuracy, mse = (Score("x", is_share=True, higher_is_better=higher) for higher in (True, False))
-    assert study.front(trials, accuracy) == ["d", "b", "a"]
-    assert study.front(trials, mse) == ["e"]
+    assert front(trials, accuracy) == ["d", "b", "a"]
+    assert front(trials, mse) == ["e"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no validation": ({"evaluation__validation_every": 0}, ConfigError, "evaluation.validation_every: 0, but trials"),
     "no space": ({"tune__space": {"outer.rl": {"uniform": [0, 1]}}}, ConfigError, "did you mean outer.lr"),
+    "more ways than classes": (
+        {"tune__space": {"episodes.ways": {"choice": [3, 100]}}},
+        ConfigError,
+        "classes for episodes of 100 ways; lower episodes.ways",
+    ),
     "too many": (
         {"cluster__workers": 1000, "cluster__backend": "ray"},
         ClusterError,
@@ -240,6 +245,47 @@ def test_what_could_never_run_is_refused_before_anything_is_written(
     with pytest.raises(kind, match=re.escape(message)):
         study.start(config_of(tmp_path, **overrides), tmp_path / "study", Reporter())
     assert not (tmp_path / "study").exists()
+
+
+def test_a_study_that_is_stopped_says_of_no_trial_that_it_runs(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def search(its: study.Study) -> list[Trial]:
+        records = Records(tmp_path / "study" / "trials")
+        for name, status in (("done", "finished"), ("busy", "running"), ("paused", "waiting"), ("next", "waiting")):
+            records.write(Trial(name, {}, cast("Status", status)))
+            if name != "next":
+                seen.append(its.tracker.run_id)
+                folder = records.run_dir(name)
+                tracker = Tracker.start(
+                    str(its.config.tracking.uri), "Default", name, {}, folder, tags={"mlflow.parentRunId": seen[0]}
+                )
+                runs.create(folder, its.config, None)
+                runs.write_json(folder / runs.RUN, {"mlflow_run_id": tracker.run_id})
+                if name != "busy":
+                    tracker.finish()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study.Study, "search", search)
+    with pytest.raises(KeyboardInterrupt):
+        study.start(config_of(tmp_path), tmp_path / "study", Reporter())
+    ends = {name: run.info.status for name, run in children(tmp_path, seen[0]).items()}
+    assert ends == {"done": "FINISHED", "busy": "KILLED", "paused": "KILLED"}
+
+
+def test_folders_in_a_space_are_those_of_the_directory_where_the_study_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = {"model.path": {"choice": ["one", None, "package:its/model"]}, "outer.lr": {"uniform": [0, 1]}}
+    config = config_of(tmp_path, tune__space=space)
+    assert config.tune
+    found = runs.absolute(config).tune
+    assert found
+    assert found.space["model.path"].choice == [str(tmp_path / "one"), None, "package:its/model"]
+    assert found.space["outer.lr"] == config.tune.space["outer.lr"]
 
 
 @pytest.mark.slow

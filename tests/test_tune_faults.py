@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from toy import start_training
 from tune_helpers import children, config_of, settings
 
 from distmeta.errors import TrainingError
@@ -48,12 +48,11 @@ def test_a_study_without_any_trial_that_ends_says_why(tmp_path: Path, ray_sessio
         TrainingError, match=r"no trial came to its end. trial-0000: outer step 1: task .* its inner loop diverged"
     ):
         study.start(config, tmp_path / "study", Reporter())
+    assert "its inner loop diverged" in (tmp_path / "study" / "trials.csv").read_text()
 
 
 def tune(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "distmeta.cli", "tune", *words, "--json"]
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
+    return start_training(folder, *words, command="tune")
 
 
 @pytest.mark.slow
@@ -86,8 +85,8 @@ def test_a_study_that_is_killed_goes_on_and_runs_no_trial_again(tmp_path: Path) 
 @pytest.mark.slow
 def test_a_study_that_is_killed_comes_to_what_it_would_have(tmp_path: Path) -> None:
     """Trial by trial, where they run one after another: whoever pauses goes on, and TPE learns from the same trials."""
-    overrides: dict[str, Any] = {"outer__steps": 30, "tune__trials": 10, "tune__concurrent": 1, "tune__winner_seeds": 0}
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides, tune__grace_steps=4)))
+    overrides: dict[str, Any] = {"outer__steps": 12, "tune__trials": 10, "tune__concurrent": 1, "tune__winner_seeds": 0}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides, tune__grace_steps=2)))
 
     def outcome(name: str) -> list[Any]:
         trials = Records(tmp_path / name / "trials").all()

@@ -64,11 +64,11 @@ def toy_config(folder: Path, **overrides: Any) -> RunConfig:
     return validate(override(toy_settings(folder, **overrides), []))
 
 
-def start_training(folder: Path, *words: str) -> "subprocess.Popen[str]":
-    """`distmeta train` in a process group of its own, with `--json`."""
+def start_training(folder: Path, *words: str, command: str = "train") -> "subprocess.Popen[str]":
+    """`distmeta train`, or another command, in a process group of its own, with `--json`."""
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "distmeta.cli", "train", *words, "--json"]
-    return subprocess.Popen(command, cwd=folder, start_new_session=True, **pipes)
+    line = [sys.executable, "-m", "distmeta.cli", command, *words, "--json"]
+    return subprocess.Popen(line, cwd=folder, start_new_session=True, **pipes)
 
 
 def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:

@@ -1,5 +1,6 @@
 """Small studies, and what MLflow holds of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,23 @@ from mlflow import MlflowClient
 from toy import toy_config, toy_settings
 
 from distmeta.config import RunConfig
+from distmeta.tune.records import Point, Trial
+from distmeta.tune.search import propose
+from distmeta.tune.space import Space, Values
+from distmeta.types import Score
 
+ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
 SPACE = {
     "algorithm.name": {"choice": ["maml", "protonet"]},
     "inner.lr": {"loguniform": [0.01, 1.0], "when": {"algorithm.name": "maml"}},
     "inner.steps": {"int": [1, 3], "when": {"algorithm.name": "maml"}},
     "outer.lr": {"loguniform": [1e-3, 1e-1]},
+}
+METHODS = {
+    "algorithm.name": {"choice": ["maml", "protonet"]},
+    "inner.lr": {"loguniform": [0.01, 1.0], "when": {"algorithm.name": "maml"}},
+    "inner.steps": {"int": [1, 3], "when": {"algorithm.name": ["maml"]}},
+    "outer.lr": {"uniform": [0.001, 0.1]},
 }
 SHORT = {
     **{"outer__steps": 6, "evaluation__validation_every": 2, "evaluation__validation_episodes": 6},
@@ -35,3 +47,17 @@ def children(folder: Path, parent: str) -> dict[str, Any]:
     runs = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'")
     assert len({run.info.run_name for run in runs}) == len(runs)
     return {run.info.run_name: run for run in runs}
+
+
+def searched(folder: Path, space: dict[str, Any], **tune: Any) -> RunConfig:
+    """The toy with a space, and with options of the section `tune`."""
+    return toy_config(folder, tune__space=space, **{f"tune__{key}": value for key, value in tune.items()})
+
+
+def drawn_of(config: RunConfig, count: int, score: Callable[[Values], float] = lambda values: 0.5) -> list[Values]:
+    """The settings of so many trials, each of which comes to its end before the next is proposed."""
+    space, trials = Space(config), list[Trial]()
+    for number in range(count):
+        values = propose(config, space, ACCURACY, trials)
+        trials.append(Trial(str(number), values, "finished", curve=[Point(5, score(values), 0.1, 1.0)]))
+    return [trial.values for trial in trials]

@@ -77,6 +77,10 @@ class Dimension(Section):
         is_number = isinstance(value, int if self.kind == "logint" else int | float)
         return is_number and self.ends[0] <= value <= self.ends[1]
 
+    def is_end(self, value: Any) -> bool:
+        """Whether it is an end of the range; each value of a list is one."""
+        return self.ends is None or value in self.ends
+
     def draw(self, chance: "np.random.Generator") -> Any:
         """A value at random."""
         if self.values is not None:

@@ -6,11 +6,12 @@ outbox.py    what waits while it is away
 tracker.py   one run that is being logged
 """
 
-from distmeta.tracking.store import find_run_dir, ui_command
-from distmeta.tracking.tracker import Tracker, end, flatten, sync
+from distmeta.tracking.store import find_run_dir, ui_command, wait
+from distmeta.tracking.tracker import Ended, Tracker, end, flatten, sync
 from distmeta.tracking.uri import check_store, environment, mask, resolve_uri
 
 __all__ = [
+    "Ended",
     "Tracker",
     "check_store",
     "end",
@@ -21,4 +22,5 @@ __all__ = [
     "resolve_uri",
     "sync",
     "ui_command",
+    "wait",
 ]

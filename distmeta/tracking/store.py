@@ -7,7 +7,8 @@ import fcntl
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from distmeta.errors import TrackingError
 from distmeta.tracking.uri import check_store, database, mask
 
 RUN_DIR_TAG = "distmeta.run_dir"
+OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+RETRY_SECONDS = 15.0  # while MLflow is away, between two tries
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # or the UI opens on pages about language-model traces
 
 
@@ -69,6 +72,32 @@ def connect(uri: str) -> Any:
 def _artifact_folder(uri: str) -> Path:
     """Beside the database; MLflow's own default would be the working directory of whoever creates it."""
     return database(uri).parent / "mlartifacts"
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether MLflow is away, rather than refuses what it was sent; of one of `outages`."""
+    return getattr(error, "error_code", "INTERNAL_ERROR") in OUTAGES
+
+
+def wait(uri: str, note: Callable[[str], None]) -> None:
+    """Waits until MLflow answers, however long it is away.
+
+    Raises:
+        TrackingError: it answers that it will not.
+    """
+    told = False
+    while True:
+        with user_errors(uri):
+            try:
+                connect(uri).search_experiments(max_results=1)
+                return
+            except outages() as error:
+                if not is_outage(error):
+                    raise
+                if not told:
+                    note(f"MLflow is away ({mask(str(error).splitlines()[0])}); waiting for it")
+                    told = True
+        time.sleep(RETRY_SECONDS)
 
 
 def experiment_id(client: Any, uri: str, name: str) -> str:

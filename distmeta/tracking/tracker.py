@@ -11,17 +11,26 @@ from typing import Any, Literal
 
 from distmeta.errors import TrackingError
 from distmeta.tracking.outbox import Outbox
-from distmeta.tracking.store import RUN_DIR_TAG, connect, experiment_id, outages, user_errors
+from distmeta.tracking.store import (
+    RETRY_SECONDS,
+    RUN_DIR_TAG,
+    connect,
+    experiment_id,
+    is_outage,
+    outages,
+    user_errors,
+)
 from distmeta.tracking.uri import mask
 
+REASON_TAG = "distmeta.reason"
 RESUMED_TAG = "distmeta.resumed."  # + parameter: its value since a resume, as MLflow lets none be changed
 PARAMS_PER_BATCH, METRICS_PER_BATCH, PARAM_LENGTH = 100, 1000, 6000  # MLflow's limits
 FLUSH_METRICS, FLUSH_SECONDS = 500, 2.0
-RETRY_SECONDS, FINISH_SECONDS = 15.0, 60.0  # while MLflow is away: between two tries, and at the end of a run
-OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
+FINISH_SECONDS = 60.0  # at the end of a run, for an MLflow that is away to come back
 UNSENT = "unsent.jsonl"
 
 Note = Callable[[str], None]
+Ended = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -126,7 +135,7 @@ class Tracker:
         """The last step that was logged of a metric, -1 before the first."""
         return self._last_steps.get(key, -1)
 
-    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    def finish(self, status: Ended = "FINISHED") -> None:
         """Sends what is left and ends the run; gives an MLflow that is away a little time to come back."""
         self._outbox.entries.append({"end": status})
         until = time.monotonic() + (FINISH_SECONDS if status == "FINISHED" else 0)
@@ -148,7 +157,7 @@ class Tracker:
                 while self._outbox.entries:
                     self._outbox.take(self._send())
             except outages() as error:
-                if getattr(error, "error_code", "INTERNAL_ERROR") not in OUTAGES:
+                if not is_outage(error):
                     raise
                 if not self._away_until:
                     self._note(f"MLflow is away ({mask(str(error).splitlines()[0])}); metrics wait on disk")
@@ -194,6 +203,8 @@ def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
     """
     outbox = Outbox(run_dir / UNSENT)
     count = len(outbox.entries)
+    if not count:
+        return 0
     with user_errors(uri):
         tracker = Tracker(connect(uri), run_id, {}, outbox, note)
     tracker.flush(now=True)
@@ -202,16 +213,30 @@ def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
     return count
 
 
-def end(uri: str, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], reason: str = "") -> None:
+def end(uri: str, run_id: str, run_dir: Path, status: Ended, reason: str = "") -> bool:
     """Ends a run as its own process could not, or did not know that it would: one that paused goes on no more.
+
+    Returns:
+        Whether MLflow knows; where it is away, that the run has ended waits in `run_dir` for `sync`.
 
     Raises:
         TrackingError: MLflow refuses it.
     """
     with user_errors(uri):
         client = connect(uri)
-        info = client.get_run(run_id).info
-        if info.status != status:
-            if reason:
-                client.set_tag(run_id, "distmeta.reason", reason)
-            client.set_terminated(run_id, status, info.end_time)
+        try:
+            info = client.get_run(run_id).info
+            if info.status != status:
+                if reason:
+                    client.set_tag(run_id, REASON_TAG, reason)
+                client.set_terminated(run_id, status, info.end_time)
+        except outages() as error:
+            if not is_outage(error):
+                raise
+            outbox = Outbox(run_dir / UNSENT)
+            outbox.drop("end")
+            outbox.entries += [{"tag": [REASON_TAG, reason]}] if reason else []
+            outbox.entries.append({"end": status})
+            outbox.keep()
+            return False
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distmeta.tune.records import Trial
+from distmeta.tune.records import Trial, best_so_far
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
@@ -91,8 +91,7 @@ def _convergence(path: Path, score: Score, trials: Sequence[Trial]) -> Path:
         if its:
             heights = [scale * trial.curve[-1].score for _, trial in its]
             axes.plot([number for number, _ in its], heights, marker, label=status, alpha=0.7)
-    best = np.array([scale * trial.curve[-1].score if trial.status == "finished" else np.nan for trial in trials])
-    running = np.fmax.accumulate(best) if score.higher_is_better else np.fmin.accumulate(best)
+    running = [np.nan if value is None else scale * value for value in best_so_far(trials, score)]
     axes.step(range(1, len(trials) + 1), running, where="post", label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel(_label(score))

@@ -13,7 +13,7 @@ STUDY/config.yaml               the settings that trials share, and `tune`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -127,3 +127,20 @@ def best(trials: Iterable[Trial], score: Score) -> Trial | None:
     """The trial with the best last score, of those that came to their end."""
     finished = [trial for trial in trials if trial.status == "finished"]
     return max(finished, key=lambda trial: score.sign * trial.curve[-1].score, default=None)
+
+
+def best_so_far(trials: Sequence[Trial], score: Score) -> list[float | None]:
+    """For each trial the best last score of it and those before it that came to their end; None before the first."""
+    leaders = [best(trials[: number + 1], score) for number in range(len(trials))]
+    return [leader.curve[-1].score if leader else None for leader in leaders]
+
+
+def front(trials: Sequence[Trial], score: Score) -> list[str]:
+    """The names of the trials that no other beats in score and in seconds, the quickest first."""
+    lasts = {trial.name: trial.curve[-1] for trial in trials if trial.status == "finished"}
+    worth = {name: score.sign * last.score for name, last in lasts.items()}
+    ahead: list[str] = []
+    for name in sorted(lasts, key=lambda name: (lasts[name].seconds, -worth[name])):
+        if not ahead or worth[name] > worth[ahead[-1]]:
+            ahead.append(name)
+    return ahead

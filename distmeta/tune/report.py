@@ -19,7 +19,7 @@ from distmeta.progress import Reporter
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
 from distmeta.tune.execute import Plan
-from distmeta.tune.records import Trial, best
+from distmeta.tune.records import Trial, best, best_so_far
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
@@ -126,10 +126,8 @@ def result(
     }
 
 
-def publish(
-    folder: Path, tracker: Tracker, space: Space, score: Score, trials: Sequence[Trial], figures: dict[str, Any]
-) -> None:
-    """The table and the plots of a study, in its directory and with its MLflow run."""
+def publish(folder: Path, tracker: Tracker, space: Space, score: Score, trials: Sequence[Trial]) -> None:
+    """The table and the plots of a search, in the study's directory and with its MLflow run."""
     keys = list(space.dimensions)
     with (folder / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -139,21 +137,27 @@ def publish(
             outcome = [last.step, round(last.seconds, 1), last.score, last.ci95] if last else [0, 0, "", ""]
             values = [trial.values.get(key, "") for key in keys]
             writer.writerow([trial.name, trial.status, *outcome, *values, trial.reason])
-    for name in ("trials.csv", "result.json"):
-        tracker.log_artifact(folder / name)
-    for path in plots.draw(folder, space, score, trials):
+    for path in (folder / "trials.csv", *plots.draw(folder, space, score, trials)):
         tracker.log_artifact(path)
-    for over in range(1, len(trials) + 1):
-        if leader := best(trials[:over], score):
-            tracker.log(over, {f"best/{score.name}": leader.curve[-1].score})
+    for number, value in enumerate(best_so_far(trials, score), 1):
+        if value is not None:
+            tracker.log(number, {f"best/{score.name}": value})
+    tracker.describe(_markdown(score, trials))
+
+
+def publish_result(
+    folder: Path, tracker: Tracker, score: Score, trials: Sequence[Trial], figures: dict[str, Any]
+) -> None:
+    """What a search has led to, with the study's MLflow run."""
+    tracker.log_artifact(folder / "result.json")
+    its = [f"Best: {figures['winner']['name']}, ready to train: best.yaml.", ""]
+    its += [f"- {line}" for line in _worth(score, figures)]
+    tracker.describe("\n".join([*its, "", _markdown(score, trials)]))
+
+
+def _markdown(score: Score, trials: Sequence[Trial]) -> str:
     rows = [("trial", "status", "steps", score.name, "settings"), ("---",) * 5, *_ranked(trials, score)]
-    table = [f"| {' | '.join(row)} |" for row in rows]
-    its = [
-        f"Best: {figures['winner']['name']}, ready to train: best.yaml.",
-        "",
-        *(f"- {line}" for line in _worth(score, figures)),
-    ]
-    tracker.describe("\n".join([*its, "", "By meta-validation:", "", *table]))
+    return "\n".join(["By meta-validation:", "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:

@@ -10,12 +10,13 @@ import copy
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distmeta.config import Dimension, RunConfig
-from distmeta.errors import ConfigError, suggest
+from distmeta.errors import ConfigError, UserError, suggest
 from distmeta.settings import set_value, validate
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MISSING = object()
 # What trials are measured by, and where: it cannot differ between them. Of the data only where texts are cut.
 FIXED = {"evaluation", "tracking", "checkpoint", "tune", "run_dir", "cluster", "data"}
 FREE = {"data.max_length"}
+OUTER = {"outer", "seed"}  # of which it does not depend whether settings fit data and model
 
 
 class Space:
@@ -134,16 +136,41 @@ class Space:
         from distmeta.experiment import make_kind, make_learner, make_model_options
 
         for values in self.samples():
-            try:
+            with self._blamed(values):
                 config = self.config(values)
                 for make in (make_learner, make_model_options, make_kind):
                     make(config)
-            except ConfigError as error:
-                shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-                if error.where in self.dimensions:
-                    raise ConfigError(f"tune.space.{error.where}", error.found, error.remedy) from error
-                remedy = f"{error.remedy}, or say in tune.space with `when` which belong together ({shown})"
-                raise ConfigError(error.where, error.found, remedy) from error
+
+    def check_fit(self) -> None:
+        """Tries with data and model every value of a list and both ends of a range, in as few combinations as do.
+
+        Raises:
+            ConfigError: as `check` does.
+        """
+        from distmeta.experiment import build_experiment
+
+        tried = set[tuple[str, str]]()
+        for values in self.samples():
+            ends = {
+                (key, json.dumps(value))
+                for key, value in values.items()
+                if self.dimensions[key].is_end(value) and key.split(".")[0] not in OUTER
+            }
+            if not ends <= tried:
+                with self._blamed(values):
+                    build_experiment(self.config(values))
+                tried |= ends
+
+    @contextmanager
+    def _blamed(self, values: Values) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
+            if error.where in self.dimensions:
+                raise ConfigError(f"tune.space.{error.where}", error.found, error.remedy) from error
+            remedy = f"{error.remedy}, or say in tune.space with `when` which belong together ({shown})"
+            raise ConfigError(error.where, error.found, remedy) from error
 
     def samples(self) -> Iterator[Values]:
         """Values from all over the space."""

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distmeta import runs, tracking, train
 from distmeta.backends import open_backend
-from distmeta.backends.resources import preflight
 from distmeta.compare import compare
-from distmeta.config import CheckpointConfig, RunConfig
-from distmeta.errors import ConfigError, TrainingError
-from distmeta.experiment import build_experiment
+from distmeta.config import CheckpointConfig, RunConfig, TuneConfig
+from distmeta.errors import TrackingError, TrainingError
 from distmeta.open_run import tracked
 from distmeta.progress import Reporter
 from distmeta.stop import stopper
-from distmeta.tracking import Tracker
+from distmeta.tracking import Ended, Tracker
 from distmeta.tune import halving, population, report
+from distmeta.tune.check import check, on_ray
 from distmeta.tune.execute import Execution, Plan
-from distmeta.tune.records import Records, Trial, best
+from distmeta.tune.records import Records, Trial, best, front
 from distmeta.tune.search import propose
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-ENDS: dict[str, Literal["FINISHED", "FAILED", "KILLED"]] = {
-    "finished": "FINISHED",
-    "stopped": "KILLED",
-    "failed": "FAILED",
-}
+ENDS: dict[str, Ended] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
@@ -56,48 +51,40 @@ def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None) -> dict[str, Any]:
-    space = Space(config)
-    space.check()
-    if not config.evaluation.validation_every:
-        found = "0, but trials are compared by their meta-validation"
-        raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
-    if config.tune and config.tune.scheduler == "pbt":
-        population.rounds(config)
-    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
-    on_ray = config.cluster.model_copy(update={"backend": "ray"})  # trials are, wherever their workers may be
-    if config.cluster.backend == "inprocess":
-        on_ray = on_ray.model_copy(update={"workers": 1})  # a private Ray has a CPU for each, if need be made up
-    preflight(on_ray)
-    experiment = build_experiment(space.config(space.default()))
-    score = experiment.model.task.score
-    if config.tune and config.tune.scheduler == "pbt":
-        population.require_one_layout(space, experiment)
-    with stopper() as asked, open_backend(on_ray):
-        asked.listen()  # Ray has set handlers of its own
-        plan = Plan.of(config)
-        reporter.note(report.describe(config, plan, space.trials))
-        with tracked(config, folder, reporter, run_id, {"distmeta.kind": "study"}) as tracker:
-            study = Study(config, space, score, folder, plan, tracker, reporter)
-            return study.conclude(study.search())
+    space, score = check(config, reporter)
+    try:
+        with stopper() as asked, open_backend(on_ray(config.cluster)):
+            asked.listen()  # Ray has set handlers of its own
+            plan = Plan.of(config)
+            reporter.note(report.describe(config, plan, space.trials))
+            with tracked(config, folder, reporter, run_id, {"distmeta.kind": "study"}) as tracker:
+                study = Study(config, space, score, folder, plan, tracker, reporter)
+                return study.conclude(study.search())
+    except KeyboardInterrupt:
+        # The processes of the trials are gone with Ray: MLflow must not say that they run.
+        for records in (Records(folder / "trials"), Records(folder / "final")):
+            for trial in records.all():
+                _end(config, records, trial, ENDS.get(trial.status, "KILLED"))
+        raise
 
 
+@dataclass(frozen=True)
 class Study:
     """A study in progress."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        space: Space,
-        score: Score,
-        folder: Path,
-        plan: Plan,
-        tracker: Tracker,
-        reporter: Reporter,
-    ) -> None:
-        assert config.tune is not None
-        self.config, self.space, self.score, self.folder = config, space, score, folder
-        self.tune, self.plan, self.tracker, self.reporter = config.tune, plan, tracker, reporter
-        self.uri = tracking.resolve_uri(config.tracking.uri)
+    config: RunConfig
+    space: Space
+    score: Score
+    folder: Path
+    plan: Plan
+    tracker: Tracker
+    reporter: Reporter
+
+    @property
+    def tune(self) -> TuneConfig:
+        """What is asked for."""
+        assert self.config.tune is not None
+        return self.config.tune
 
     def search(self) -> list[Trial]:
         """Runs the trials, in the end all of them."""
@@ -176,6 +163,7 @@ class Study:
 
     def conclude(self, trials: list[Trial]) -> dict[str, Any]:
         """The winner on meta-test, beside the configuration as it was, and with other seeds on meta-validation."""
+        report.publish(self.folder, self.tracker, self.space, self.score, trials)
         winner = best(trials, self.score)
         if winner is None:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)
@@ -211,8 +199,9 @@ class Study:
         if self.tune.objectives == "score and seconds":
             result["front"] = front(trials, self.score)
         runs.write_json(self.folder / "result.json", result)
-        report.publish(self.folder, self.tracker, self.space, self.score, trials, result)
+        report.publish_result(self.folder, self.tracker, self.score, trials, result)
         report.show(self.reporter, self.score, trials, result)
+        self._send_rest()
         return result
 
     def _test(self, run_dir: Path) -> None:
@@ -222,18 +211,24 @@ class Study:
 
     def _end(self, records: Records, trial: Trial) -> None:
         """Ends a trial's MLflow run, if it is over and its process could not."""
-        path = records.run_dir(trial.name) / runs.RUN
-        if trial.is_over and path.exists():
-            run_id = json.loads(path.read_text(encoding="utf-8"))["mlflow_run_id"]
-            tracking.end(self.uri, run_id, ENDS[trial.status], trial.reason)
+        if trial.is_over and not _end(self.config, records, trial, ENDS[trial.status]):
+            self.reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")
+
+    def _send_rest(self) -> None:
+        """Sends what trials could not while MLflow was away."""
+        uri = tracking.resolve_uri(self.config.tracking.uri)
+        for run_dir in runs.within(self.folder)[1:]:
+            try:
+                tracking.sync(uri, runs.read(run_dir, [])[1]["mlflow_run_id"], run_dir, self.reporter.note)
+            except TrackingError as error:
+                self.reporter.note(f"{error}; `distmeta sync {self.folder}` sends what it lacks")
+                return
 
 
-def front(trials: list[Trial], score: Score) -> list[str]:
-    """The names of the trials that no other beats in score and in seconds, the quickest first."""
-    lasts = {trial.name: trial.curve[-1] for trial in trials if trial.status == "finished"}
-    worth = {name: score.sign * last.score for name, last in lasts.items()}
-    ahead: list[str] = []
-    for name in sorted(lasts, key=lambda name: (lasts[name].seconds, -worth[name])):
-        if not ahead or worth[name] > worth[ahead[-1]]:
-            ahead.append(name)
-    return ahead
+def _end(config: RunConfig, records: Records, trial: Trial, status: Ended) -> bool:
+    """Ends a trial's MLflow run, if it has one; whether MLflow knows."""
+    run_dir = records.run_dir(trial.name)
+    if not (run_dir / runs.RUN).exists():
+        return True
+    uri, run_id = tracking.resolve_uri(config.tracking.uri), runs.read(run_dir, [])[1]["mlflow_run_id"]
+    return tracking.end(uri, run_id, run_dir, status, trial.reason)

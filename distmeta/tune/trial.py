@@ -10,9 +10,9 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
-from distmeta import checkpoint, train
+from distmeta import checkpoint, tracking, train
 from distmeta.config import RunConfig
-from distmeta.errors import TrainingError, UserError
+from distmeta.errors import TrackingError, TrainingError, UserError
 from distmeta.progress import Reporter
 from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.space import Space
@@ -72,7 +72,10 @@ def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: st
     with records.log(trial.name).open("a", encoding="utf-8") as log:
         reporter = TrialReporter(records, trial, Console(file=log, width=120))
         try:
+            tracking.wait(tracking.resolve_uri(its.tracking.uri), reporter.note)  # it was there when the study began
             train.search(its, records.run_dir(trial.name), reporter, parent, until, start, figures)
+        except TrackingError:  # not for its settings
+            raise
         except (UserError, TrainingError) as error:
             trial.status, trial.reason = "failed", str(error)
         else:

@@ -1,0 +1,41 @@
+"""Whether a study could start."""
+
+from __future__ import annotations
+
+from distmeta import tracking
+from distmeta.backends.resources import preflight
+from distmeta.config import ClusterConfig, RunConfig
+from distmeta.errors import ConfigError
+from distmeta.experiment import build_experiment
+from distmeta.progress import Reporter
+from distmeta.tune import population
+from distmeta.tune.space import Space
+from distmeta.types import Score
+
+
+def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
+    """The space of a study, and what its trials are compared by; starts nothing.
+
+    Raises:
+        UserError: naming what would keep the study, or one of its trials, from starting.
+    """
+    space = Space(config)
+    space.check()
+    if not config.evaluation.validation_every:
+        found = "0, but trials are compared by their meta-validation"
+        raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
+    if config.tune and config.tune.scheduler == "pbt":
+        population.rounds(config)
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
+    preflight(on_ray(config.cluster))
+    experiment = build_experiment(space.config(space.default()))
+    reporter.note("trying the space with data and model")
+    space.check_fit()
+    if config.tune and config.tune.scheduler == "pbt":
+        population.require_one_layout(space, experiment)
+    return space, experiment.model.task.score
+
+
+def on_ray(cluster: ClusterConfig) -> ClusterConfig:
+    """Where trials are, wherever their workers may be; a private Ray has a CPU for each, if need be made up."""
+    return cluster.model_copy(update={"backend": "ray"} | ({"workers": 1} if cluster.backend == "inprocess" else {}))
