@@ -55,7 +55,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     return {
         "examples": sum(split.examples for split in experiment.splits.values()),
         "splits": {
-            name: {"classes": list(split.classes), "examples": split.examples}
+            name: {"classes": list(split.drawn or split.classes), "examples": split.examples}
             for name, split in experiment.splits.items()
         },
         "meta_parameters": setup.layout.size,
@@ -79,9 +79,9 @@ def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
     return [
         (
             name,
-            str(len(split.classes) or "–"),
+            f"{len(split.drawn)} of {len(split.classes)}" if split.drawn else str(len(split.classes) or "–"),
             f"{split.examples:,}" if split.examples else "–",
-            ", ".join(split.classes[:2]),
+            ", ".join((split.drawn or split.classes)[:2]),
         )
         for name, split in experiment.splits.items()
     ]

@@ -83,6 +83,8 @@ class Experiment:
         for name in ("path", "cache", "keep_features", "splits"):
             deciding["data"].pop(name)  # where the data lies does not matter: its content is hashed below
         deciding["model"].pop("path")
+        if deciding["episodes"]["only"] == ["*"]:
+            deciding["episodes"].pop("only")
         deciding["algorithm"].pop("teacher", None)
         if self.config.outer.schedule == "constant":
             deciding["outer"].pop("steps")  # so that a finished run can be prolonged
@@ -159,7 +161,7 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
     layout = Layout.of(theta)
     frozen = {name: value.numpy() for name, value in model.frozen.items()}
     spec = ModelSpec(options, architecture, outputs, freeze, frozen, config.seed)
-    stream = Stream("meta_train", seed=config.seed, **{**config.episodes.model_dump(), "ways": ways})
+    stream = Stream("meta_train", seed=config.seed, **config.episodes.model_dump(exclude={"only"}) | {"ways": ways})
     if config.stream.steps_per_task:
         assert isinstance(task, Classification), "a stream of other tasks was not refused"
         task = arrange(config, task, model)
@@ -167,15 +169,7 @@ def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment
     body_is_frozen = not any(name.startswith("body.") for name in theta)
     cached = body_is_frozen and not options.dropout and len(task.rows("meta_train")) > 0
     training = Work(stream, learner, training=True, cache_features=cached)
-    setup = RunSetup(
-        task,
-        spec,
-        layout,
-        layout.flatten(theta),
-        config.outer,
-        training,
-        config.cluster,
-    )
+    setup = RunSetup(task, spec, layout, layout.flatten(theta), config.outer, training, config.cluster)
     if config.data.keep_features and body_is_frozen:
         setup = replace(setup, features=_features_folder(config, task.fingerprint, model))
     if isinstance(learner, Proximal):
@@ -234,7 +228,7 @@ def _build_extra(cls: type[Any], section: Section, name: str) -> Any:
 
 def _refuse_class_options(config: RunConfig) -> None:
     """Refuses what is about classes where there are none; the defaults, which a run's own config.yaml gives, do."""
-    for key in ("episodes.ways", "episodes.label_shuffle", "episodes.label_mixing", "evaluation.ways"):
+    for key in ("episodes.ways", "episodes.label_shuffle", "episodes.label_mixing", "episodes.only", "evaluation.ways"):
         name, _, field = key.partition(".")
         section = getattr(config, name)
         if (value := getattr(section, field)) != type(section).model_fields[field].default:

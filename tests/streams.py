@@ -1,6 +1,7 @@
 """A small data set of tasks that persist, and a run on a stream of them that takes seconds."""
 
 import csv
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,4 +39,4 @@ def write_tasks(path: Path, labels: tuple[str, ...] = ("0", "1"), examples: int 
 def stream_config(folder: Path, **overrides: Any) -> RunConfig:
     if not (folder / "data.csv").exists():
         write_tasks(folder / "data.csv")
-    return toy_config(folder, **{**STREAM, **overrides})
+    return toy_config(folder, **{**deepcopy(STREAM), **overrides})

@@ -94,6 +94,8 @@ class EpisodesConfig(Section):
     # Yin et al., ICLR 2020, https://arxiv.org/abs/1912.03820: what a task's labels mean must not be known beforehand.
     label_shuffle: bool = True  # false: a class has the same label in all episodes, which invites memorising
     label_mixing: Probability = 0.0  # share of the episodes in which each class is a mix of two
+    # Patterns, such as "card *", of the classes that meta-training draws from; with data.task of the tasks.
+    only: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
 
     @pydantic.field_validator("label_mixing")
     @classmethod

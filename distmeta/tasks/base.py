@@ -20,6 +20,7 @@ class Split(NamedTuple):
     classes: tuple[str, ...]
     examples: int
     sample: str  # one of them, for people to see
+    drawn: tuple[str, ...] | None = None  # the classes that episodes are of, where not all
 
 
 class Loaded(NamedTuple):

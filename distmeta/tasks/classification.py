@@ -22,7 +22,7 @@ from distmeta.stream import Schedule
 from distmeta.tasks.base import Loaded, Reader, Split, registry
 from distmeta.tasks.corpus import Corpus, build_corpus
 from distmeta.tasks.sources import read_source
-from distmeta.tasks.splits import SPLITS, Tasks, split_classes, split_tasks
+from distmeta.tasks.splits import SPLITS, Tasks, chosen_for_training, split_classes, split_tasks
 from distmeta.tasks.visits import visit_rows, with_memory
 from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream, Visit
 
@@ -40,14 +40,20 @@ class ClassificationData:
         Raises:
             UserError: naming the key, file or row that does not do.
         """
+        if config.episodes.label_mixing and config.data.task is not None:
+            found = "classes of different tasks (data.task) do not mix"
+            raise ConfigError("episodes.label_mixing", found, "leave it out")
         source = read_source(config.data)
         ways = {"meta_train": config.episodes.ways}
         ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
-        tasks, needed = None, config.examples_per_class
+        only, needed = config.episodes.only, config.examples_per_class
         if source.tasks is None:
-            splits = split_classes(source, config.data, ways=ways, examples_per_class=needed)
+            splits, tasks = split_classes(source, config.data, ways=ways, examples_per_class=needed), None
+            drawn = chosen_for_training(splits["meta_train"], only)
+            _check_drawn(config, drawn)
         else:
-            splits, tasks = split_tasks(source, config.data, ways=ways, examples_per_class=needed)
+            splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
+            drawn = sorted(name for names in tasks["meta_train"] for name in names)
         seen = set(splits["meta_train"])
         texts = (text for text, label in zip(source.texts, source.labels, strict=True) if label in seen)
         tokenizer, architecture = model.prepare(config.model.path, texts)
@@ -55,24 +61,26 @@ class ClassificationData:
             raise ConfigError(
                 "data.max_length", f"{config.data.max_length} tokens", f"{config.model.name} takes at most {longest}"
             )
-        _check_mixing(config, splits)
         corpus = build_corpus(source, splits, tokenizer, config.data.max_length, config.data.cache)
         samples = {names[0]: source.texts[source.labels.index(names[0])] for names in splits.values()}
         described = {
             split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")
             for split, names in splits.items()
         }
-        return Loaded(Classification(corpus, tasks), architecture, tokenizer, described)
+        some = tuple(drawn) if len(drawn) < len(splits["meta_train"]) else None
+        described["meta_train"] = described["meta_train"]._replace(drawn=some)
+        return Loaded(Classification(corpus, tasks, some), architecture, tokenizer, described)
 
 
-def _check_mixing(config: RunConfig, splits: Mapping[str, Sequence[str]]) -> None:
-    """Mixed episodes need twice as many classes, which do not belong to tasks."""
-    if config.episodes.label_mixing and config.data.task is not None:
-        raise ConfigError("episodes.label_mixing", "classes of different tasks (data.task) do not mix", "leave it out")
-    found, needed = len(splits["meta_train"]), 2 * config.episodes.ways
-    if config.episodes.label_mixing and found < needed:
+def _check_drawn(config: RunConfig, drawn: Sequence[str]) -> None:
+    """There are classes enough to draw from, of which mixed episodes need twice as many."""
+    ways, found = config.episodes.ways, len(drawn)
+    if found < ways:
+        remedy = "widen it, or lower episodes.ways"
+        raise ConfigError("episodes.only", f"fits {found} classes, and episodes have {ways} ways", remedy)
+    if config.episodes.label_mixing and found < 2 * ways:
         remedy = "leave it out, lower episodes.ways, or use more classes"
-        raise ConfigError("episodes.label_mixing", f"takes {needed} classes, and meta_train has {found}", remedy)
+        raise ConfigError("episodes.label_mixing", f"takes {2 * ways} classes, and meta_train has {found}", remedy)
 
 
 class Draw(NamedTuple):
@@ -88,12 +96,13 @@ class Classification:
     """The task kind (see `distmeta.protocols.TaskKind`): targets are positions among an episode's classes.
 
     Within a batch the examples stand class by class, in label order. With `tasks`, the classes of each task of each
-    split, an episode is of one task and has all of its classes, in that order. With a `schedule`, the tasks of
-    meta-training arrive in rounds.
+    split, an episode is of one task and has all of its classes, in that order. With `drawn`, meta-training knows these
+    of its classes alone. With a `schedule`, the tasks of meta-training arrive in rounds.
     """
 
     corpus: Corpus
     tasks: Mapping[str, Tasks] | None = None
+    drawn: tuple[str, ...] | None = None
     schedule: Schedule | None = None
     score: ClassVar[Score] = Score("accuracy", is_share=True, higher_is_better=True)
     has_classes: ClassVar[bool] = True
@@ -108,6 +117,10 @@ class Classification:
     def classes(self) -> int:
         """The classes of all splits."""
         return len(self.corpus.classes)
+
+    def drawable(self, split: str) -> tuple[str, ...]:
+        """The classes that the episodes of a split are of."""
+        return self.drawn if self.drawn and split == "meta_train" else self.corpus.splits[split]
 
     def episode_at(self, stream: Stream, index: int) -> Draw:
         """The episode of that index: the same on any machine, whatever was drawn before.
@@ -126,7 +139,7 @@ class Classification:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         mixed = bool(stream.label_mixing) and generator.random() < stream.label_mixing
         if self.tasks is None:
-            labels = _draw_labels(self.corpus.splits[stream.split], stream, 2 if mixed else 1, generator)
+            labels = _draw_labels(self.drawable(stream.split), stream, 2 if mixed else 1, generator)
         else:
             tasks = self.tasks[stream.split]
             labels = [(name,) for name in tasks[generator.integers(len(tasks))]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import hashlib
 import json
 from bisect import bisect_left
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distmeta.config import DataConfig, Fractions
-from distmeta.errors import DataError, suggest
+from distmeta.errors import ConfigError, DataError, suggest
 from distmeta.tasks.sources import Source
 
 Splits = dict[str, list[str]]
@@ -44,14 +45,15 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
 
 
 def split_tasks(
-    source: Source, data: DataConfig, *, ways: Mapping[str, int], examples_per_class: int
+    source: Source, data: DataConfig, only: Sequence[str] = ("*",), *, ways: Mapping[str, int], examples_per_class: int
 ) -> tuple[Splits, dict[str, Tasks]]:
     """As `split_classes`, for a source with tasks: whole tasks go into a split, and each has as many classes as ways.
 
     A split file lists tasks, and `min_examples` leaves out tasks with a smaller class.
 
     Returns:
-        The sorted class names of each split, and the classes of each of its tasks, in order.
+        The sorted class names of each split, and the classes of each of its tasks, in order; of meta-training the tasks
+        that `only` fits.
 
     Raises:
         DataError: as `split_classes` does, and where a task has more or fewer classes than an episode has ways.
@@ -72,10 +74,24 @@ def split_tasks(
                 remedy = f"set episodes.ways={count}" if split == "meta_train" else f"set evaluation.ways={count}"
                 found = f"{count} classes, and episodes of {split} have {number} ways"
                 raise DataError(f"task {task!r} (data.task)", found, f"{remedy}, or leave the task out")
-    tasks = {split: tuple(tuple(members[task]) for task in names) for split, names in chosen.items()}
-    splits = {split: sorted(name for names in tasks[split] for name in names) for split in tasks}
+    splits = {split: sorted(name for task in names for name in members[task]) for split, names in chosen.items()}
     _check_sizes(splits, counts, ways, examples_per_class)
-    return splits, tasks
+    chosen["meta_train"] = chosen_for_training(chosen["meta_train"], only)
+    return splits, {split: tuple(tuple(members[task]) for task in names) for split, names in chosen.items()}
+
+
+def chosen_for_training(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """The classes or tasks of meta-training that one of the patterns fits.
+
+    Raises:
+        ConfigError: a pattern that fits none.
+    """
+    fits = {its: {name for name in names if name == its or fnmatch.fnmatchcase(name, its)} for its in only}
+    for pattern, its in fits.items():
+        if not its:
+            found = f"{pattern!r} fits none of the {len(names)} that meta_train has"
+            raise ConfigError("episodes.only", found, suggest(pattern, names) if "*" not in pattern else "widen it")
+    return [name for name in names if any(name in its for its in fits.values())]
 
 
 def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfig) -> Splits:

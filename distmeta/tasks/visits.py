@@ -30,7 +30,7 @@ def arrange(config: RunConfig, kind: Classification, model: Model) -> Classifica
     """
     stream, shots = config.stream, config.episodes.shots
     persistent = None if kind.tasks is None else kind.tasks["meta_train"]
-    tasks = round_tasks(config, persistent, kind.corpus.splits["meta_train"])
+    tasks = round_tasks(config, persistent, kind.drawable("meta_train"))
     rounds = len(tasks)
     schedule = Schedule(stream, config.seed, tasks, np.zeros((rounds, rounds)), np.empty(0, np.int32))
     _check_rows(config, kind.corpus, schedule)

@@ -177,7 +177,7 @@ def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
     lines = ["no trial was better than the settings of the file"] if winner["is_default"] else []
     if default["reason"]:
         lines.append(f"the settings of the file did not come to their end: {default['reason']}")
-    lines += [_ahead(score, row) for row in figures["meta_test"]]
+    lines += [_ahead(score, row, winner["is_default"]) for row in figures["meta_test"]]
     seeds = [score.show(its["score"]) for its in figures["winner_seeds"] if its["score"] is not None]
     if seeds:
         own = score.show(winner["score"]) + score.unit
@@ -188,13 +188,13 @@ def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _ahead(score: Score, row: dict[str, Any]) -> str:
+def _ahead(score: Score, row: dict[str, Any], is_default: bool) -> str:
     winner, *others = row["runs"]
     line = (
         f"meta-test {shape_name(row['ways'], row['shots'])} {score.name} of the best: "
         f"{score.format(winner[score.name], winner['ci95'])}{score.unit}"
     )
-    for default in others:  # none where the settings of the file failed
+    for default in [] if is_default else others:  # none where the settings of the file failed
         difference, half = default["difference"], default["difference_ci95"]
         verdict = "better" if score.sign * difference > 0 else "worse"
         if abs(difference) <= half:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ class Study:
         runs.write_config(path, runs.absolute(config), leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
         records = Records(self.folder / "final")
-        wanted = {"default": self.space.default()}
+        wanted = {} if self._default(trials) else {"default": self.space.default()}
         for seed in range(config.seed + 1, config.seed + 1 + self.tune.winner_seeds):
             wanted[f"winner-seed-{seed}"] = {**winner.values, "seed": seed}
         for name, values in wanted.items():
@@ -184,17 +184,16 @@ class Study:
             execution.run(wanted, lambda trial: self._end(records, trial))
         its = {"winner": Records(self.folder / "trials").run_dir(winner.name)}
         self._test(its["winner"])
-        default = records.read("default")
+        default, run_dir = self._default(trials) or (records.read("default"), records.run_dir("default"))
         if default.status == "finished":
             try:
-                self._test(records.run_dir("default"))
-                its["default"] = records.run_dir("default")
+                self._test(run_dir)
+                its["default"] = run_dir
             except TrainingError as error:  # the settings of the file may be why others are looked for
                 default.status, default.reason = "failed", str(error)
-                records.write(default)
         compared = compare(list(its.items()), self.reporter)
         seeds = [trial for trial in records.all() if trial.name != "default"]
-        is_default = config == self.space.config(self.space.default()) and not winner.moves
+        is_default = run_dir == its["winner"]
         result = report.result(self.folder, self.tracker.run_id, trials, winner, is_default, default, seeds, compared)
         if self.tune.objectives == "score and seconds":
             result["front"] = front(trials, self.score)
@@ -203,6 +202,14 @@ class Study:
         report.show(self.reporter, self.score, trials, result)
         self._send_rest()
         return result
+
+    def _default(self, trials: list[Trial]) -> tuple[Trial, Path] | None:
+        """The trial that has the settings of the file, and its run, if one came to its end: once is enough."""
+        wanted = self.space.config(self.space.default())
+        for trial in trials:
+            if trial.status == "finished" and not trial.moves and self.space.config(trial.values) == wanted:
+                return replace(trial), Records(self.folder / "trials").run_dir(trial.name)
+        return None
 
     def _test(self, run_dir: Path) -> None:
         """Meta-test, unless it has been done."""
