@@ -17,6 +17,8 @@ from distmeta.progress import Reporter
 from distmeta.stop import Stopper, stopper
 from distmeta.tracking import Ended, Tracker
 
+PARENT_TAG = "mlflow.parentRunId"  # below which run MLflow shows a trial
+
 
 @dataclass(frozen=True)
 class OpenRun:
@@ -59,7 +61,7 @@ def open_run(
         asked.listen()  # Ray has set handlers of its own
         coordination = backend.start(experiment.setup, reporter.note)
         tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
-        tags = {"mlflow.parentRunId": parent} if parent else {}
+        tags = {PARENT_TAG: parent} if parent else {}
         with tracked(config, run_dir, reporter, mlflow_run_id, tags, tokenizer) as tracker:
             yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
 
@@ -97,7 +99,7 @@ def tracked(
         status = "KILLED"
         raise
     finally:
-        tracker.finish(status)
+        tracker.finish(status, is_trial=PARENT_TAG in tags)
 
 
 def describe(experiment: Experiment) -> str:

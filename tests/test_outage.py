@@ -244,7 +244,7 @@ def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow
 
 @pytest.mark.slow
 def test_a_study_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
-    """Trials that end meanwhile keep what they could not send, others begin when it is back; none has failed."""
+    """A trial that ends meanwhile keeps what it could not send, the next begins when it is back; none has failed."""
     space = {"outer.lr": {"choice": [0.001, 0.01, 0.1]}}
     overrides: dict[str, Any] = {"tune__space": space, "tune__scheduler": "none", "tune__searcher": "grid"}
     overrides |= {"tune__winner_seeds": 0, "tune__concurrent": 1, "outer__steps": 40}
@@ -252,17 +252,21 @@ def test_a_study_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_
     process = start_training(tmp_path, "toy.yaml", "run_dir=study", command="tune")
     wait_for(tmp_path / "study" / "trials" / "trial-0001" / "run.json", process)
     mlflow_server.kill()
-    wait_for(tmp_path / "study" / "trials" / "trial-0001" / "unsent.jsonl", process)
+    wait_for(tmp_path / "study" / "trials" / "trial-0002.log", process)
+    assert (tmp_path / "study" / "trials" / "trial-0001" / "unsent.jsonl").exists()
+    time.sleep(3)
+    assert not (tmp_path / "study" / "trials" / "trial-0002").exists()
     mlflow_server.start()
     out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
+    assert "MLflow is away; the end of trial-0001 waits on disk" in said
     result = json.loads(out)
     assert result["trials"] == {"finished": 3, "stopped": 0, "failed": 0}
     assert not list((tmp_path / "study").rglob("unsent.jsonl"))
     client = MlflowClient(mlflow_server.uri)
     experiments = [its.experiment_id for its in client.search_experiments()]
     runs = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{result['mlflow_run_id']}'")
-    assert sorted(run.info.run_name for run in runs) == ["default", "trial-0000", "trial-0001", "trial-0002"]
+    assert sorted(run.info.run_name for run in runs) == ["trial-0000", "trial-0001", "trial-0002"]
     for run in runs:
         assert run.info.status == "FINISHED"
         assert steps_in_mlflow(mlflow_server.uri, run.info.run_id) == list(range(1, 41))

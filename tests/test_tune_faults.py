@@ -57,7 +57,7 @@ def tune(folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_goes_on_and_runs_no_trial_again(tmp_path: Path) -> None:
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, outer__steps=60, checkpoint__every=2)))
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, outer__steps=24, checkpoint__every=2)))
     process = tune(tmp_path, "toy.yaml", "run_dir=study", "tune.scheduler=none")
     records = Records(tmp_path / "study" / "trials")
     while sum(trial.is_over for trial in records.all()) < 2:

@@ -135,10 +135,13 @@ class Tracker:
         """The last step that was logged of a metric, -1 before the first."""
         return self._last_steps.get(key, -1)
 
-    def finish(self, status: Ended = "FINISHED") -> None:
-        """Sends what is left and ends the run; gives an MLflow that is away a little time to come back."""
+    def finish(self, status: Ended = "FINISHED", is_trial: bool = False) -> None:
+        """Sends what is left and ends the run; gives an MLflow that is away a little time to come back.
+
+        What a trial could not send its study does.
+        """
         self._outbox.entries.append({"end": status})
-        until = time.monotonic() + (FINISH_SECONDS if status == "FINISHED" else 0)
+        until = time.monotonic() + (FINISH_SECONDS if status == "FINISHED" and not is_trial else 0)
         self.flush(now=status == "FINISHED")
         while self._outbox.entries and time.monotonic() < until:
             time.sleep(1)
