@@ -144,7 +144,7 @@ def test_mlflow_holds_each_step_once_after_a_resume(
 
     with monkeypatch.context() as patch:
         if killed:  # what was not sent by then is lost
-            patch.setattr(Tracker, "finish", lambda *arguments: None)
+            patch.setattr(Tracker, "finish", lambda *arguments, **options: None)
         stopped = run_and_stop(tmp_path, monkeypatch)
     result = driver.resume(stopped, [], Reporter())
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
