@@ -215,7 +215,7 @@ class MlflowServer:
 @pytest.mark.slow
 def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
     """It is killed in mid-run and comes back before the end: every step is there once, and the run has ended well."""
-    steps = 1500
+    steps = 800
     toy = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=100, tracking__uri=mlflow_server.uri)
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy))
     process = start_training(tmp_path, "toy.yaml", "run_dir=run")

@@ -39,7 +39,7 @@ def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> N
     assert 0 < steps < 4000
     total = f"outer.steps={steps + 5}"
     results = []
-    for words in ([name, "run_dir=straight", total], ["--resume", "run", total]):
+    for words in ([name, "run_dir=straight", "cluster.backend=inprocess", total], ["--resume", "run", total]):
         out, said = start_training(folder, *words).communicate(timeout=200)
         assert out, said
         results.append(json.loads(out)["meta_params_sha256"])

@@ -295,11 +295,12 @@ def test_folders_in_a_space_are_those_of_the_directory_where_the_study_began(
 @pytest.mark.slow
 @pytest.mark.parametrize(("searcher", "scheduler"), [("random", "none"), ("grid", "asha")])
 def test_other_searchers_and_schedulers(searcher: str, scheduler: str, tmp_path: Path, ray_session: None) -> None:
-    """With workers of their own on Ray, one trial after another; a grid ends by itself."""
+    """One trial after another, those of a grid with a worker of their own on Ray; a grid ends by itself."""
     space = {"outer.lr": {"choice": [0.001, 0.01, 0.1]}}
     overrides: dict[str, Any] = {"tune__searcher": searcher, "tune__scheduler": scheduler, "tune__space": space}
     overrides |= {"tune__trials": 9 if searcher == "grid" else 3}
-    overrides |= {"cluster__backend": "ray", "cluster__workers": 1, "tune__winner_seeds": 0, "tune__concurrent": 1}
+    overrides |= {"tune__winner_seeds": 0, "tune__concurrent": 1, "cluster__workers": 1}
+    overrides |= {"cluster__backend": "ray" if searcher == "grid" else "inprocess"}
     result = study.start(config_of(tmp_path, **overrides), tmp_path / "study", Reporter())
     assert sum(result["trials"].values()) == 3
     assert result["trials"]["failed"] == 0
