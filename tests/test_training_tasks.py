@@ -1,6 +1,7 @@
 """Which of the classes, or tasks, meta-training draws from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streams import stream_config, write_tasks
@@ -51,14 +52,20 @@ def test_with_tasks_it_draws_from_those(tmp_path: Path) -> None:
         build_experiment(toy_config(tmp_path, **shape, episodes__only=["d9*"]))
 
 
-def test_a_stream_is_of_those_tasks_too(tmp_path: Path) -> None:
-    every = build_experiment(stream_config(tmp_path))
-    domains = sorted({name.split("/")[0] for name in every.splits["meta_train"].classes})
-    some = build_experiment(stream_config(tmp_path, episodes__only=domains[:3]))
-    assert isinstance(some.setup.task, Classification)
-    assert some.setup.task.schedule
-    arrived = {name.split("/")[0] for task in some.setup.task.schedule.tasks for name in task}
-    assert arrived <= set(domains[:3])
+@pytest.mark.parametrize("kind", [{}, {"data__task": None, "data__label": "domain"}])
+def test_a_stream_is_of_those_too(tmp_path: Path, kind: dict[str, Any]) -> None:
+    """Of tasks, and of classes that are put together anew in each round."""
+
+    def arrived(experiment: Experiment) -> set[str]:
+        assert isinstance(experiment.setup.task, Classification)
+        assert experiment.setup.task.schedule
+        return {name.split("/")[0] for task in experiment.setup.task.schedule.tasks for name in task}
+
+    every = build_experiment(stream_config(tmp_path, **kind))
+    domains = {name.split("/")[0] for name in every.splits["meta_train"].classes}
+    others = domains - {min(arrived(every))}
+    some = build_experiment(stream_config(tmp_path, **kind, episodes__only=sorted(others)))
+    assert arrived(some) <= others
 
 
 @pytest.mark.parametrize(
