@@ -13,14 +13,13 @@ from tune_helpers import children, config_of
 
 from distmeta import runs
 from distmeta import train as driver
-from distmeta.backends.ray import possible_resources
 from distmeta.config import TrackingConfig
 from distmeta.errors import ClusterError, ConfigError
 from distmeta.progress import Reporter
 from distmeta.settings import load_config
 from distmeta.tasks.classification import Classification
 from distmeta.tracking import Tracker
-from distmeta.tune import execute, study
+from distmeta.tune import study
 from distmeta.tune.records import Point, Records, Status, Trial, front
 from distmeta.tune.trial import run_trial
 from distmeta.types import Score, Stream
@@ -148,65 +147,6 @@ def test_settings_that_are_written_down_hold_no_password(tmp_path: Path) -> None
     assert "secret" not in (tmp_path / "best.yaml").read_text()
     best = load_config(str(tmp_path / "best.yaml"))
     assert (best.tracking.uri, best.tune) == ("http://host:5000", None)
-
-
-def test_a_plan_counts_machines_that_a_cluster_would_start(
-    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = config_of(tmp_path, cluster__workers=1, cluster__cpus_per_worker=1000, cluster__backend="ray")
-    present = possible_resources()
-    monkeypatch.setattr("distmeta.tune.execute.possible_resources", lambda: {**present, "CPU": 2000.0})
-    assert execute.Plan.of(config).at_once == 2
-    monkeypatch.setattr("distmeta.tune.execute.possible_resources", lambda: {**present, "CPU": 999.0})
-    with pytest.raises(ClusterError, match="a trial needs 1000 CPU, the cluster has 999"):
-        execute.Plan.of(config)
-
-
-def test_what_ray_tune_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    class Tuner:
-        def __init__(self, trainable: Any, **how: Any) -> None:
-            asked.update(how)
-
-        def fit(self) -> None: ...
-
-    monkeypatch.setattr("ray.tune.Tuner", Tuner)
-    plan = execute.Plan([{"CPU": 1.0}], 3, {"CPU": 3.0})
-    config = config_of(tmp_path, tune__retries=2)
-    its = execute.Execution(Records(tmp_path / "trials"), config, "", plan, lambda trial: None)
-    its.run((), lambda trial: None)
-    assert asked["tune_config"].max_concurrent_trials == 3
-    assert asked["run_config"].failure_config.max_failures == 2
-
-
-def test_a_worker_has_its_share_on_one_machine(
-    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is left over on two does not add up to room for another."""
-    machines = [{"Alive": True, "Resources": {"CPU": 4.0}}] * 3 + [{"Alive": False, "Resources": {"CPU": 100.0}}]
-    monkeypatch.setattr("ray.nodes", lambda: machines)
-    for its in ("ray.cluster_resources", "distmeta.tune.execute.possible_resources"):
-        monkeypatch.setattr(its, lambda: {"CPU": 12.0})
-    workers = {"cluster__backend": "ray", "cluster__cpus_per_worker": 2.5, "cluster__gpus_per_worker": 0}
-    assert execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=1)).at_once == 3
-    with pytest.raises(ClusterError, match="a trial has 4 workers, on the machines of the cluster there is room for 3"):
-        execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=4))
-
-
-def test_a_trial_whose_process_never_began_has_failed(tmp_path: Path) -> None:
-    """As where it could not be placed after all; one that had come to its end is what it was."""
-    records, over = Records(tmp_path / "trials"), list[Trial]()
-    records.write(Trial("waiting", {}))
-    records.write(Trial("done", {}, "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
-    execution = execute.Execution(records, config_of(tmp_path), "", Any, lambda trial: None)  # type: ignore[arg-type]
-    names = execute._Names(execution, iter(["waiting", "done"]), over.append)
-    for number in ("1", "2"):
-        names.suggest(number)
-        names.on_trial_complete(number, error=True)
-        names.failed(number, "RuntimeError: no room")
-    assert [(trial.status, trial.reason) for trial in over] == [("failed", "RuntimeError: no room"), ("finished", "")]
-    assert [records.read(trial.name) for trial in over] == over
 
 
 def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:

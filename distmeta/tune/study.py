@@ -64,7 +64,7 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
         # The processes of the trials are gone with Ray: MLflow must not say that they run.
         for records in (Records(folder / "trials"), Records(folder / "final")):
             for trial in records.all():
-                _end(config, records, trial, ENDS.get(trial.status, "KILLED"))
+                _end(config, records, trial, ENDS.get(trial.status, "KILLED"), reporter)
         raise
 
 
@@ -173,7 +173,8 @@ class Study:
         runs.write_config(path, runs.absolute(config), leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
         records = Records(self.folder / "final")
-        wanted = {} if self._default(trials) else {"default": self.space.default()}
+        known = self._default(trials)
+        wanted = {} if known else {"default": self.space.default()}
         for seed in range(config.seed + 1, config.seed + 1 + self.tune.winner_seeds):
             wanted[f"winner-seed-{seed}"] = {**winner.values, "seed": seed}
         for name, values in wanted.items():
@@ -184,7 +185,7 @@ class Study:
             execution.run(wanted, lambda trial: self._end(records, trial))
         its = {"winner": Records(self.folder / "trials").run_dir(winner.name)}
         self._test(its["winner"])
-        default, run_dir = self._default(trials) or (records.read("default"), records.run_dir("default"))
+        default, run_dir = known or (records.read("default"), records.run_dir("default"))
         if default.status == "finished":
             try:
                 self._test(run_dir)
@@ -218,8 +219,8 @@ class Study:
 
     def _end(self, records: Records, trial: Trial) -> None:
         """Ends a trial's MLflow run, if it is over and its process could not."""
-        if trial.is_over and not _end(self.config, records, trial, ENDS[trial.status]):
-            self.reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")
+        if trial.is_over:
+            _end(self.config, records, trial, ENDS[trial.status], self.reporter)
 
     def _send_rest(self) -> None:
         """Sends what trials could not while MLflow was away."""
@@ -232,10 +233,10 @@ class Study:
                 return
 
 
-def _end(config: RunConfig, records: Records, trial: Trial, status: Ended) -> bool:
-    """Ends a trial's MLflow run, if it has one; whether MLflow knows."""
+def _end(config: RunConfig, records: Records, trial: Trial, status: Ended, reporter: Reporter) -> None:
+    """Ends a trial's MLflow run, if it has one."""
     run_dir = records.run_dir(trial.name)
-    if not (run_dir / runs.RUN).exists():
-        return True
-    uri, run_id = tracking.resolve_uri(config.tracking.uri), runs.read(run_dir, [])[1]["mlflow_run_id"]
-    return tracking.end(uri, run_id, run_dir, status, trial.reason)
+    if (run_dir / runs.RUN).exists():
+        uri, run_id = tracking.resolve_uri(config.tracking.uri), runs.read(run_dir, [])[1]["mlflow_run_id"]
+        if not tracking.end(uri, run_id, run_dir, status, trial.reason):
+            reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")
