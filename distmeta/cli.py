@@ -42,10 +42,10 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Meta-train, then evaluate on meta-test."""
-    from distmeta import train as driver
-    from distmeta.progress import Reporter
-    from distmeta.runs import resolve
-    from distmeta.settings import default_run_dir, load_config
+    from distmeta.config.load import default_run_dir, load_config
+    from distmeta.report.progress import Reporter
+    from distmeta.runs import train as driver
+    from distmeta.runs.directory import resolve
 
     if resume is not None:
         settings = list(overrides or [])
@@ -73,9 +73,9 @@ def train(
 @app.command()
 def evaluate(run: Run, overrides: Overrides = None, step: Step = None, as_json: Json = False) -> None:
     """Evaluate a run's newest checkpoint, or that of --step, on its fixed meta-test episodes."""
-    from distmeta import train as driver
-    from distmeta.progress import Reporter
-    from distmeta.runs import resolve
+    from distmeta.report.progress import Reporter
+    from distmeta.runs import train as driver
+    from distmeta.runs.directory import resolve
 
     with _clean_stdout(), Reporter() as reporter:
         result = driver.evaluate(resolve(run, overrides or []), overrides or [], reporter, step)
@@ -89,9 +89,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Show by how much a run is ahead of others on the same meta-test episodes."""
-    from distmeta.compare import compare as beside
-    from distmeta.progress import Reporter
-    from distmeta.runs import resolve
+    from distmeta.report.compare import compare as beside
+    from distmeta.report.progress import Reporter
+    from distmeta.runs.directory import resolve
 
     with Reporter() as reporter:
         _print(beside([(name, resolve(name)) for name in [run, *others]], reporter), as_json)
@@ -100,9 +100,9 @@ def compare(
 @app.command()
 def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
     """Validate a configuration, load its data and model, and show the plan. Starts nothing."""
-    from distmeta.check import check as inspect
-    from distmeta.progress import Reporter
-    from distmeta.settings import load_config
+    from distmeta.config.load import load_config
+    from distmeta.report.progress import Reporter
+    from distmeta.runs.check import check as inspect
 
     content = load_config(config, overrides or [])
     with _clean_stdout(), Reporter() as reporter:
@@ -126,8 +126,8 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Search for better settings, then evaluate the best on meta-test beside those of the file."""
-    from distmeta.progress import Reporter
-    from distmeta.settings import default_run_dir, load_config
+    from distmeta.config.load import default_run_dir, load_config
+    from distmeta.report.progress import Reporter
     from distmeta.tune import study
 
     if resume is not None:
@@ -156,8 +156,8 @@ def submit(
     overrides: Overrides = None,
 ) -> None:
     """Run a configuration as a job on a Ray cluster, and follow its log."""
-    from distmeta.submit import submit as submit_job
-    from distmeta.submit import train_command
+    from distmeta.backends.submit import submit as submit_job
+    from distmeta.backends.submit import train_command
 
     command = train_command(config, overrides or [], Path.cwd())
     raise typer.Exit(submit_job(address, command, Path.cwd()))
@@ -168,12 +168,13 @@ def sync(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The directory of a run or study that has ended.")],
 ) -> None:
     """Send to MLflow what a run could not send while MLflow was away."""
-    from distmeta import runs, tracking
+    from distmeta import tracking
+    from distmeta.runs import directory
 
     count = 0
     with _clean_stdout():
-        for run_dir in runs.within(Path(run)):
-            config, about = runs.read(run_dir, [])
+        for run_dir in directory.within(Path(run)):
+            config, about = directory.read(run_dir, [])
             count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
     print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
 

@@ -146,7 +146,7 @@ class Pool(Protocol):
         """Blocks until something has happened, or nothing has for so long."""
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
-        """(P,) float32, the weighted sum of results' gradients in their order (see `distmeta.reduction`).
+        """(P,) float32, the weighted sum of results' gradients in their order (see `distmeta.engine.reduction`).
 
         Raises:
             GradientsLostError: some went down with the machine they lay on, and must be worked out again.
@@ -157,7 +157,7 @@ class Pool(Protocol):
 
 
 class Parameters(Protocol):
-    """Where θ is kept and updated: in one `distmeta.shard.Shard`, or in several."""
+    """Where θ is kept and updated: in one `distmeta.engine.shard.Shard`, or in several."""
 
     @property
     def values(self) -> np.ndarray:

@@ -79,7 +79,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Visit(Stream):
-    """Episodes of tasks that arrive in rounds (see `distmeta.stream.Schedule`).
+    """Episodes of tasks that arrive in rounds (see `distmeta.tasks.rounds.Schedule`).
 
     Those of one `round`, on examples held out of training; or (None) those of training, in the schedule's order. With
     `neighbours`, what is kept of so many earlier rounds comes along: examples of weight 0 in the support, whose share
@@ -127,7 +127,7 @@ class UnitResult:
     """What a worker returns for a unit.
 
     `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
-    may be packed (see `distmeta.reduction`) or a handle of the pool's. `metrics` holds one (count,)
+    may be packed (see `distmeta.engine.reduction`) or a handle of the pool's. `metrics` holds one (count,)
     float array a name, in the order of the unit's episodes.
     """
 

@@ -21,11 +21,11 @@ import yaml
 
 from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig, OuterConfig
-from distmeta.coordinator import Coordinator
+from distmeta.config.load import override
+from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.server import ParameterServer
+from distmeta.engine.shard import Shard
 from distmeta.protocols import MakeParameters, Pool
-from distmeta.server import ParameterServer
-from distmeta.settings import override
-from distmeta.shard import Shard
 from distmeta.types import Stream, Unit, UnitResult, Work
 
 WARM_UP = 2  # outer steps

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
+from distmeta.config.load import build_options
 from distmeta.models.base import FunctionalModel, ModelFactory, registry
-from distmeta.settings import build_options
 from distmeta.types import Batch, Params
 
 WORDS = [f"word{number}" for number in range(20)]

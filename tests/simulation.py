@@ -9,9 +9,9 @@ import numpy as np
 from arrays import f32
 from hypothesis import strategies as st
 
-from distmeta import reduction
 from distmeta.config import ClusterConfig, OuterConfig
-from distmeta.coordinator import Coordinator
+from distmeta.engine import reduction
+from distmeta.engine.coordinator import Coordinator
 from distmeta.errors import GradientsLostError
 from distmeta.types import Done, Leaf, Lost, ServerState, StepReport, Stream, Unit, UnitResult, Work
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from toy import toy_config
 
-from distmeta.config import RunConfig
+from distmeta.config import RunConfig, StreamConfig
+from distmeta.tasks.rounds import Schedule, cosines
 
 STREAM: dict[str, Any] = {
     **{"data__task": "domain", "data__splits": {"train": 0.5, "validation": 0.25, "test": 0.25}},
@@ -40,3 +41,16 @@ def stream_config(folder: Path, **overrides: Any) -> RunConfig:
     if not (folder / "data.csv").exists():
         write_tasks(folder / "data.csv")
     return toy_config(folder, **{**deepcopy(STREAM), **overrides})
+
+
+# Unit vectors at 0, 60, 0 and 90 degrees: their cosines are 1, ½, 0 and √3/2.
+POINTS = np.array([[1.0, 0.0], [0.5, 0.75**0.5], [1.0, 0.0], [0.0, 1.0]])
+
+
+def settings(**values: Any) -> StreamConfig:
+    return StreamConfig(**{"steps_per_task": 4, "tasks": 4, "buffer": 2, "temperature": 0.5, **values})
+
+
+def schedule(**values: Any) -> Schedule:
+    tasks = (("a", "b"), ("c", "d"), ("a", "b"), ("a", "e"))
+    return Schedule(settings(**values), 0, tasks, cosines(POINTS, POINTS), np.repeat(np.arange(4), 8))

@@ -16,8 +16,8 @@ from model_helpers import save_encoder
 from toy import toy_config, toy_settings
 
 from distmeta import cli
-from distmeta import train as driver
-from distmeta.progress import Reporter
+from distmeta.report.progress import Reporter
+from distmeta.runs import train as driver
 
 Folder = Path
 Settings = dict[str, Any]

@@ -15,8 +15,9 @@ import pytest
 import yaml
 from toy import toy_config, toy_settings
 
-from distmeta import cli, runs
+from distmeta import cli
 from distmeta.errors import ConfigError
+from distmeta.runs import directory
 
 DISTMETA = [sys.executable, "-m", "distmeta.cli"]
 RAY_CLUSTER_FILE = Path("/tmp/ray/ray_current_cluster")
@@ -179,7 +180,7 @@ def test_what_others_say_on_stdout_does_not_reach_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ray prints there that a worker died, whatever it is told."""
-    from distmeta import train as driver
+    from distmeta.runs import train as driver
 
     def chatty(*_: Any) -> dict[str, Any]:
         print("(raylet) A worker died")
@@ -205,8 +206,8 @@ def test_sync_says_how_much_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
 
-    runs.create(tmp_path / "run", toy_config(tmp_path), None)
-    runs.write_json(tmp_path / "run" / "run.json", {"mlflow_uri": "", "mlflow_run_id": "abc"})
+    directory.create(tmp_path / "run", toy_config(tmp_path), None)
+    directory.write_json(tmp_path / "run" / "run.json", {"mlflow_uri": "", "mlflow_run_id": "abc"})
     asked: list[Any] = []
     for count, said in ((0, "nothing was waiting"), (7, "7 entries sent")):
 

@@ -3,69 +3,28 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "distmeta"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# A room and what it may import of the others. Everything may import what FREE lists.
-FREE = {"types", "protocols", "errors", "config", "settings", "params", "registry"}
+# From the ground up. A room may look into those before it; what stands beside the rooms is the nouns of all.
+GROUND = {"errors", "config", "registry", "types", "protocols"}
 MAY_IMPORT = {
-    "types": {"protocols"},  # for the type checker alone
-    "protocols": {"types", "config"},
-    "errors": set(),
-    "config": set(),
-    "settings": set(),
-    "registry": set(),
-    "params": set(),
-    "inner": set(),
-    "features": set(),
-    "reduction": set(),
-    "checkpoint": set(),
-    "figures": set(),
-    "progress": set(),
-    "shard": set(),
-    "server": {"reduction", "shard"},
-    "dispatch": set(),
-    "coordinator": {"dispatch"},
     "tracking": set(),
+    "data": set(),
+    "report": {"runs"},
     "models": set(),
-    "stream": set(),
-    "tasks": {"stream"},
-    "algorithms": {"inner", "models"},  # of models only how parameter names are matched
-    "worker": {"features", "reduction"},
-    "backends": {"coordinator", "reduction", "shard"},
-    "submit": set(),
-    "runs": {"tracking"},
-    "stop": set(),
-    "setup": {"coordinator", "models", "server", "shard", "worker"},
-    "teacher": {"checkpoint", "experiment", "runs", "setup", "tasks"},  # of experiment for the type checker alone
-    "experiment": {"algorithms", "models", "setup", "stream", "tasks", "teacher"},
-    "evaluate": {"backends", "experiment", "tasks"},
-    "arrivals": {"backends", "evaluate", "experiment", "figures", "runs", "stream", "tasks", "tracking"},
-    "open_run": {"backends", "experiment", "progress", "runs", "stop", "tracking"},
-    "train": {"arrivals", "checkpoint", "evaluate", "figures", "open_run", "progress", "runs", "server"},
-    "check": {"backends", "experiment", "progress", "tracking"},
-    "compare": {"evaluate", "progress"},
-    "tune": {
-        *("backends", "checkpoint", "compare", "evaluate", "experiment", "open_run", "progress", "runs", "stop"),
-        *("tracking", "train"),
-    },
-    "cli": {"check", "compare", "progress", "runs", "submit", "tracking", "train", "tune"},
+    "algorithms": {"models"},  # only how parameter names are matched
+    "tasks": {"data"},
+    "engine": {"models"},
+    "backends": {"engine"},
+    "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking"},
+    "tune": {"backends", "report", "runs", "tracking"},
+    "cli": {"backends", "report", "runs", "tracking", "tune"},
 }
 HOMES = {
-    "ray": {
-        "backends/nodes.py",
-        "backends/ray.py",
-        "backends/server.py",
-        "backends/shards.py",
-        "backends/workers.py",
-        "submit.py",
-        "tune/execute.py",
-        "tune/trial.py",
-    },
-    "mlflow": {"tracking/store.py", "tracking/tracker.py"},
-    "datasets": {"tasks/sources.py"},
+    "ray": {"backends", "tune"},
+    "mlflow": {"tracking"},
+    "datasets": {"data"},
 }
 
 
@@ -80,31 +39,28 @@ def imports(path: Path) -> set[str]:
 
 
 def room(path: Path) -> str:
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path: Path) -> None:
-    if path == PACKAGE / "__init__.py":
-        return
-    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("distmeta.")}
-    own = room(path)
-    bare: dict[str, set[str]] = {name: set() for name in ("errors", "types", "protocols", "config")}
-    free = {**bare, "settings": {"config", "errors"}}.get(own, FREE)
-    assert rooms - free - {own} <= MAY_IMPORT[own]
+def test_imports_go_down_only() -> None:
+    for path in FILES:
+        if path == PACKAGE / "__init__.py":
+            continue
+        rooms = {name.split(".")[1] for name in imports(path) if name.startswith("distmeta.")}
+        allowed = GROUND | MAY_IMPORT.get(room(path), set()) | {room(path)}
+        assert rooms <= allowed, f"{path.relative_to(PACKAGE)} looks into {rooms - allowed}"
 
 
-@pytest.mark.parametrize("package", HOMES)
-def test_a_heavy_package_has_one_home(package: str) -> None:
-    users = {str(f.relative_to(PACKAGE)) for f in FILES if any(n.split(".")[0] == package for n in imports(f))}
-    assert users == HOMES[package]
+def test_a_heavy_package_has_one_home() -> None:
+    for package, homes in HOMES.items():
+        users = {room(path) for path in FILES if any(name.split(".")[0] == package for name in imports(path))}
+        assert users == homes, package
 
 
-def test_configuration_and_distribution_never_see_an_algorithm() -> None:
-    for name in ("coordinator.py", "dispatch.py", "server.py", "worker.py", "backends/ray.py", "backends/inprocess.py"):
-        seen = {n for n in imports(PACKAGE / name) if n.startswith(("distmeta.algorithms", "distmeta.models"))}
-        assert not seen, name
+def test_the_engine_and_the_backends_never_see_an_algorithm_or_a_family() -> None:
+    for path in [*(PACKAGE / "engine").glob("*.py"), *(PACKAGE / "backends").glob("*.py")]:
+        seen = {name for name in imports(path) if name.startswith(("distmeta.algorithms", "distmeta.tasks"))}
+        assert not seen, path
 
 
 def test_files_can_be_read_in_a_sitting() -> None:

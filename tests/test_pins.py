@@ -20,9 +20,9 @@ from toy import toy_config
 
 from distmeta.algorithms.base import registry
 from distmeta.config import RunConfig
-from distmeta.progress import Reporter
-from distmeta.settings import load_config
-from distmeta.train import train
+from distmeta.config.load import load_config
+from distmeta.report.progress import Reporter
+from distmeta.runs.train import train
 from distmeta.types import StepReport
 
 JOBS = Path(__file__).parents[1] / "jobs"

@@ -8,8 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from distmeta.config import RunConfig
-from distmeta.settings import override, validate
+from distmeta.config.load import override, validate
+from distmeta.report.progress import Reporter
+from distmeta.runs import train as driver
 
 CLASSES, TEXTS = 16, 8
 
@@ -76,3 +80,32 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
+
+
+DROPOUT = {"model__dropout": 0.3}  # drawn from the episode's index, so it is the same anywhere
+
+
+def run(folder: Path, name: str, **overrides: Any) -> dict[str, Any]:
+    config = toy_config(folder, **{**DROPOUT, **overrides})
+    return driver.train(config, folder / name, Reporter())
+
+
+class Stopped(Exception):
+    """Thrown in the middle of a run."""
+
+
+def run_and_stop(folder: Path, monkeypatch: pytest.MonkeyPatch, **overrides: Any) -> Path:
+    """A run that ends after step 3 of 5; its last checkpoint is of step 2."""
+    step = Reporter.step
+
+    def stop_after_3(self: Reporter, report: Any, total: int) -> None:
+        step(self, report, total)
+        if report.outer_step == 3:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "step", stop_after_3)
+        with pytest.raises(Stopped):
+            run(folder, "stopped", **overrides)
+    assert max(p.name for p in (folder / "stopped" / "checkpoints").iterdir()) == "step-00000002"
+    return folder / "stopped"

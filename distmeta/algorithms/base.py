@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from distmeta.algorithms.inner import expand, gradient_descent
 from distmeta.errors import ConfigError
-from distmeta.inner import expand, gradient_descent
 from distmeta.models.names import match
 from distmeta.protocols import MetaLearner, Model
 from distmeta.registry import Registry

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, Rate, Steps, registry, without_head
-from distmeta.inner import expand
+from distmeta.algorithms.inner import expand
 from distmeta.protocols import Model
 from distmeta.types import Batch, Params
 

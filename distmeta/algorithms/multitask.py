@@ -15,8 +15,8 @@ from torch import Tensor
 
 from distmeta.algorithms.base import Rate, concatenate, gradient_of, registry
 from distmeta.algorithms.finetune import FineTune
+from distmeta.algorithms.inner import expand
 from distmeta.errors import ConfigError
-from distmeta.inner import expand
 from distmeta.protocols import Model
 from distmeta.types import Batch, Episode, Metrics, Params
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, Steps, registry
-from distmeta.inner import gradient_descent
+from distmeta.algorithms.inner import gradient_descent
 from distmeta.protocols import Model
 from distmeta.types import Batch, Params
 

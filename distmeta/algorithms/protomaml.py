@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distmeta.algorithms.base import GradientBased, Rate, registry, require_classes, without_head
+from distmeta.algorithms.inner import expand
 from distmeta.algorithms.protonet import prototypes
 from distmeta.errors import ConfigError
-from distmeta.inner import expand
 from distmeta.protocols import Model
 from distmeta.types import Batch, Params
 

@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from distmeta.config import ClusterConfig
-from distmeta.coordinator import Coordinator
+from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.shard import Shard
 from distmeta.protocols import MakeParameters, Pool
-from distmeta.shard import Shard
 from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
 
 # Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.

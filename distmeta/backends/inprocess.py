@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from distmeta import reduction
 from distmeta.config import ClusterConfig
-from distmeta.coordinator import Coordinator
+from distmeta.engine import reduction
+from distmeta.engine.coordinator import Coordinator
 from distmeta.types import Done, Leaf, Lost, Unit, Work
 
 if TYPE_CHECKING:

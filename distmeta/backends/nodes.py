@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distmeta import reduction
+from distmeta.engine import reduction
 from distmeta.errors import GradientsLostError, ServerLostError
 from distmeta.types import Leaf
 

@@ -18,13 +18,13 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from distmeta.backends.nodes import reason
 from distmeta.backends.shards import RayShards
 from distmeta.backends.workers import RayPool, WorkerFactory
+from distmeta.engine.shard import Shard
 from distmeta.errors import ServerLostError, TrainingError
-from distmeta.shard import Shard
 from distmeta.types import ServerState, StepReport, Work
 
 if TYPE_CHECKING:
     from distmeta.backends import Note
-    from distmeta.coordinator import Coordinator
+    from distmeta.engine.coordinator import Coordinator
 
 HALT_SECONDS = 4.0  # for a server to say how far it has come
 MAX_SERVER_LOSSES = 10  # without anything done between them, before the run is given up

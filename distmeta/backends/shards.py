@@ -12,8 +12,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from distmeta.backends.nodes import LOST, branches, combine, reason
 from distmeta.config import OuterConfig
+from distmeta.engine.shard import BLOCK, Shard
 from distmeta.errors import GradientsLostError, ServerLostError
-from distmeta.shard import BLOCK, Shard
 from distmeta.types import Add, Leaf
 
 

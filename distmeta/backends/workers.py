@@ -14,8 +14,8 @@ import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError
 from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
-from distmeta import reduction
 from distmeta.backends.nodes import Remote, add_here, reason
+from distmeta.engine import reduction
 from distmeta.errors import ServerLostError
 from distmeta.types import Done, Leaf, Lost, Unit, UnitResult, Work
 

@@ -1,1 +1,1 @@
-"""From labelled texts to episodes: sources → split → corpus → one file a task kind."""
+"""Task families, one a file: which episodes, what loss, what figures. rounds.py and visits.py are streams."""

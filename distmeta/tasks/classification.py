@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distmeta.config import RunConfig
+from distmeta.data.corpus import Corpus, build_corpus
+from distmeta.data.sources import read_source
+from distmeta.data.splits import SPLITS, Tasks, chosen_for_training, split_classes, split_tasks
 from distmeta.errors import ConfigError
-from distmeta.stream import Schedule
 from distmeta.tasks.base import Loaded, Reader, Split, registry
-from distmeta.tasks.corpus import Corpus, build_corpus
-from distmeta.tasks.sources import read_source
-from distmeta.tasks.splits import SPLITS, Tasks, chosen_for_training, split_classes, split_tasks
+from distmeta.tasks.rounds import Schedule
 from distmeta.tasks.visits import visit_rows, with_memory
 from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream, Visit
 

@@ -18,9 +18,9 @@ from pydantic import AfterValidator, FiniteFloat
 from torch import Tensor
 
 from distmeta.config import DataConfig, RunConfig
+from distmeta.data.splits import SPLITS
 from distmeta.errors import ConfigError
 from distmeta.tasks.base import Loaded, Reader, Split, registry
-from distmeta.tasks.splits import SPLITS
 from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream
 
 MANIFEST_FORMAT = 1

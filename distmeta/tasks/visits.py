@@ -1,4 +1,4 @@
-"""Episodes of classification tasks that arrive in rounds (see `distmeta.stream`)."""
+"""Episodes of classification tasks that arrive in rounds (see `distmeta.tasks.rounds`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from distmeta.config import RunConfig
+from distmeta.data.corpus import Corpus
 from distmeta.errors import DataError
 from distmeta.protocols import Model
-from distmeta.stream import EPISODE, Schedule, Task, cosines, episode_sources, generator, round_tasks
-from distmeta.tasks.corpus import Corpus
+from distmeta.tasks.rounds import EPISODE, Schedule, Task, cosines, episode_sources, generator, round_tasks
 from distmeta.types import Batch, Visit
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from distmeta import tracking
 from distmeta.backends.resources import preflight
 from distmeta.config import ClusterConfig, RunConfig
 from distmeta.errors import ConfigError
-from distmeta.experiment import build_experiment
-from distmeta.progress import Reporter
+from distmeta.report.progress import Reporter
+from distmeta.runs.experiment import build_experiment
 from distmeta.tune import population
 from distmeta.tune.space import Space
 from distmeta.types import Score

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from distmeta.config import Dimension, RunConfig
+from distmeta.engine.params import Layout
 from distmeta.errors import ConfigError
-from distmeta.experiment import Experiment, make_learner
-from distmeta.params import Layout
+from distmeta.runs.experiment import Experiment, make_learner
 from distmeta.tune.records import Move, Trial
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score

@@ -2,7 +2,7 @@
 
 STUDY/config.yaml               the settings that trials share, and `tune`
       run.json                  MLflow's address and the study's run id
-      trials/trial-0007/        a run's directory (see distmeta.runs), once the trial has begun
+      trials/trial-0007/        a run's directory (see distmeta.runs.directory), once the trial has begun
       trials/trial-0007.log     what it said
       trials/trial-0007.json    its values, the curve of its meta-validations, and how it ended
       final/                    likewise, of the configuration as it was and of the winner with other seeds

@@ -14,8 +14,8 @@ from rich.live import Live as RichLive
 from rich.table import Table
 
 from distmeta.config import RunConfig
-from distmeta.evaluate import shape_name
-from distmeta.progress import Reporter
+from distmeta.report.progress import Reporter
+from distmeta.runs.evaluate import shape_name
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
 from distmeta.tune.execute import Plan

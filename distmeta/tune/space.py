@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distmeta.config import Dimension, RunConfig
+from distmeta.config.load import set_value, validate
 from distmeta.errors import ConfigError, UserError, suggest
-from distmeta.settings import set_value, validate
 
 if TYPE_CHECKING:
     import optuna
@@ -133,7 +133,7 @@ class Space:
         Raises:
             ConfigError: naming the key of the space, or the settings that do not do together.
         """
-        from distmeta.experiment import make_kind, make_learner, make_model_options
+        from distmeta.runs.experiment import make_kind, make_learner, make_model_options
 
         for values in self.samples():
             with self._blamed(values):
@@ -147,7 +147,7 @@ class Space:
         Raises:
             ConfigError: as `check` does.
         """
-        from distmeta.experiment import build_experiment
+        from distmeta.runs.experiment import build_experiment
 
         tried = set[tuple[str, str]]()
         for values in self.samples():

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distmeta import runs, tracking, train
+from distmeta import tracking
 from distmeta.backends import open_backend
-from distmeta.compare import compare
 from distmeta.config import CheckpointConfig, RunConfig, TuneConfig
 from distmeta.errors import TrackingError, TrainingError
-from distmeta.open_run import tracked
-from distmeta.progress import Reporter
-from distmeta.stop import stopper
+from distmeta.report.compare import compare
+from distmeta.report.progress import Reporter
+from distmeta.runs import directory, train
+from distmeta.runs.session import tracked
+from distmeta.runs.stop import stopper
 from distmeta.tracking import Ended, Tracker
 from distmeta.tune import halving, population, report
 from distmeta.tune.check import check, on_ray
@@ -37,16 +38,16 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
         UserError: before anything is written.
         TrainingError: no trial came to an end.
     """
-    runs.require_new(folder, "tune")
+    directory.require_new(folder, "tune")
     if config.tune and config.tune.scheduler == "pbt":
         # Checkpoints are those between rounds; one is needed until the next round is over.
         config = config.model_copy(update={"checkpoint": CheckpointConfig(every=0, keep=2)})
-    return _run(runs.absolute(config), folder, reporter, None)
+    return _run(directory.absolute(config), folder, reporter, None)
 
 
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
     """Goes on with a study that was ended: trials that are over are not run again, others from their checkpoints."""
-    config, about = runs.read(folder, [])
+    config, about = directory.read(folder, [])
     return _run(config, folder, reporter, about["mlflow_run_id"])
 
 
@@ -170,7 +171,7 @@ class Study:
             raise TrainingError(f"no trial came to its end. {reasons}")
         config = self.space.config(winner.values)
         path = self.folder / "best.yaml"
-        runs.write_config(path, runs.absolute(config), leave_out=("tune", "run_dir"))
+        directory.write_config(path, directory.absolute(config), leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
         records = Records(self.folder / "final")
         known = self._default(trials)
@@ -198,7 +199,7 @@ class Study:
         result = report.result(self.folder, self.tracker.run_id, trials, winner, is_default, default, seeds, compared)
         if self.tune.objectives == "score and seconds":
             result["front"] = front(trials, self.score)
-        runs.write_json(self.folder / "result.json", result)
+        directory.write_json(self.folder / "result.json", result)
         report.publish_result(self.folder, self.tracker, self.score, trials, result)
         report.show(self.reporter, self.score, trials, result)
         self._send_rest()
@@ -225,9 +226,9 @@ class Study:
     def _send_rest(self) -> None:
         """Sends what trials could not while MLflow was away."""
         uri = tracking.resolve_uri(self.config.tracking.uri)
-        for run_dir in runs.within(self.folder)[1:]:
+        for run_dir in directory.within(self.folder)[1:]:
             try:
-                tracking.sync(uri, runs.read(run_dir, [])[1]["mlflow_run_id"], run_dir, self.reporter.note)
+                tracking.sync(uri, directory.read(run_dir, [])[1]["mlflow_run_id"], run_dir, self.reporter.note)
             except TrackingError as error:
                 self.reporter.note(f"{error}; `distmeta sync {self.folder}` sends what it lacks")
                 return
@@ -236,7 +237,7 @@ class Study:
 def _end(config: RunConfig, records: Records, trial: Trial, status: Ended, reporter: Reporter) -> None:
     """Ends a trial's MLflow run, if it has one."""
     run_dir = records.run_dir(trial.name)
-    if (run_dir / runs.RUN).exists():
-        uri, run_id = tracking.resolve_uri(config.tracking.uri), runs.read(run_dir, [])[1]["mlflow_run_id"]
+    if (run_dir / directory.RUN).exists():
+        uri, run_id = tracking.resolve_uri(config.tracking.uri), directory.read(run_dir, [])[1]["mlflow_run_id"]
         if not tracking.end(uri, run_id, run_dir, status, trial.reason):
             reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")

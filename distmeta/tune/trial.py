@@ -10,10 +10,11 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
-from distmeta import checkpoint, tracking, train
+from distmeta import tracking
 from distmeta.config import RunConfig
 from distmeta.errors import TrackingError, TrainingError, UserError
-from distmeta.progress import Reporter
+from distmeta.report.progress import Reporter
+from distmeta.runs import checkpoint, train
 from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.space import Space
 from distmeta.types import Score

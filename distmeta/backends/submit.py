@@ -1,0 +1,171 @@
+"""Submitting a run to a Ray cluster as a job.
+
+Where the cluster asks for a token, set ``RAY_AUTH_MODE=token`` and give its token in ``RAY_AUTH_TOKEN``, in a
+file that ``RAY_AUTH_TOKEN_PATH`` names, or in ``~/.ray/auth_token``; Ray sends it with every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from distmeta.config.load import default_run_dir, load_config
+from distmeta.errors import ClusterError, ConfigError, TokenError
+
+CONNECT_TIMEOUT_SECONDS = 10.0
+POLL_SECONDS = 0.5
+INTERRUPTED = 130  # what shells return after Ctrl-C
+EXCLUDES = [
+    *(".git", ".venv", "venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", "*.egg-info"),
+    *("/runs", "/mlruns", "/mlartifacts", "/mlflow.db*"),
+]
+STORE = 'MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-sqlite:///$HOME/distmeta/mlflow.db}"'
+TOO_LARGE = ("status code 413", "exceeds the maximum size")
+
+
+def train_command(config: str | Path, overrides: Sequence[str], working_dir: str | Path) -> str:
+    """The shell command of a job that trains on the cluster it runs on.
+
+    The job's own working directory is temporary. So the run directory and the MLflow store, where the
+    configuration (or for the store the cluster's environment) names none, lie in ``~/distmeta`` on the head.
+
+    Args:
+        config: a YAML file inside `working_dir`.
+        overrides: ``key=value``.
+        working_dir: what is uploaded.
+
+    Raises:
+        ConfigError: the configuration is wrong, or it or a file it names by a relative path is not uploaded.
+    """
+    top = Path(working_dir).resolve()
+    content = load_config(config, overrides)
+    if not Path(config).resolve().is_relative_to(top):
+        raise ConfigError(str(config), f"not inside {top}, which is uploaded", "go to a folder that holds it")
+    data, model = content.data, content.model
+    for key, value in {"data.path": data.path, "data.splits": data.splits, "model.path": model.path}.items():
+        relative = isinstance(value, str) and value[:1] not in "/~"
+        if relative and not (top / str(value)).resolve().is_relative_to(top):
+            remedy = "move it there, or give an absolute path that all nodes have"
+            raise ConfigError(key, f"{value!r} is not inside {top}, which is uploaded", remedy)
+    name = Path(config).resolve().relative_to(top).as_posix()
+    words = ["distmeta", "train", name, "cluster.address=auto", *overrides]
+    command = f'mkdir -p "$HOME/distmeta" && {STORE} {shlex.join(words)}'
+    if content.run_dir is None:
+        command += f' run_dir="$HOME"/distmeta/{shlex.quote(default_run_dir(config).as_posix())}'
+    return command
+
+
+def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Path, follow: bool = True) -> int:
+    """Runs a command on a cluster, in a copy of a directory, and follows its log.
+
+    What .gitignore and .rayignore name is not uploaded, nor are virtual environments, caches and local runs.
+
+    Args:
+        address: the cluster's dashboard, ``http://HEAD:8265``.
+        entrypoint: a shell command, or its words.
+        working_dir: the directory to upload.
+        follow: copy the job's log to standard output until it ends; else return once it is submitted.
+
+    Returns:
+        0 if the job succeeded (or was submitted and is not followed), 1 if it failed or was stopped, and 130
+        after Ctrl-C, which leaves the job running.
+
+    Raises:
+        ClusterError: the cluster does not answer, wants another token, or the directory is too large for Ray.
+    """
+    _check_address(address)
+    with _user_errors(address):
+        client = _client(address)
+        job = str(
+            client.submit_job(
+                entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
+                runtime_env={"working_dir": str(working_dir), "excludes": EXCLUDES},
+            )
+        )
+    print(f"submitted {job}; stop it with: ray job stop {job} --address {address}", file=sys.stderr)
+    return _follow(client, job, address) if follow else 0
+
+
+def _check_address(address: str) -> None:
+    """Asks for the version first: Ray's own client waits without a limit."""
+    remedy = "give the address of the dashboard, such as http://HEAD:8265, and check that Ray runs there"
+    if not address.startswith(("http://", "https://")):
+        raise ClusterError("--address", f"{address!r} is not an http address", remedy)
+    try:
+        url = address.rstrip("/") + "/api/version"
+        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_SECONDS) as answer:
+            known = "ray_version" in json.load(answer)
+    except urllib.error.HTTPError as error:
+        known = error.code in (401, 403)  # the client, which has the token, is told why
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        found = f"{address} does not answer ({getattr(error, 'reason', error)})"
+        raise ClusterError("--address", found, remedy) from None
+    if not known:
+        raise ClusterError("--address", f"{address} is not a Ray dashboard", remedy)
+
+
+@contextlib.contextmanager
+def _user_errors(address: str) -> Iterator[None]:
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        raise TokenError("--address", f"{address} wants a token, and yours is none or wrong") from error
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in TOO_LARGE):
+            remedy = "name large files in .rayignore, and keep data where the nodes can read it"
+            raise ClusterError("working directory", "larger than Ray takes (100 MiB zipped)", remedy) from error
+        raise ClusterError("--address", str(error).strip().splitlines()[-1], "check the cluster") from error
+
+
+def _client(address: str) -> Any:
+    """A job client; an explicit address wins over Ray's environment variables."""
+    from ray.job_submission import JobSubmissionClient
+
+    for logger in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env"):
+        logging.getLogger(f"ray.{logger}").setLevel(logging.ERROR)
+    variables = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    hidden = {name: os.environ.pop(name) for name in variables if name in os.environ}
+    try:
+        return JobSubmissionClient(address)
+    finally:
+        os.environ.update(hidden)
+
+
+def _follow(client: Any, job: str, address: str) -> int:
+    import aiohttp
+
+    try:
+        asyncio.run(_tail(client, job))
+        while not (status := client.get_job_status(job)).is_terminal():
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        stop = f"ray job stop {job} --address {address}"
+        print(f"\nno longer following; the job goes on. Stop it with: {stop}", file=sys.stderr)
+        return INTERRUPTED
+    except (RuntimeError, OSError, aiohttp.ClientError) as error:
+        remedy = f"it may go on; see: ray job status {job} --address {address}"
+        raise ClusterError(f"job {job}", f"lost sight of it ({error})", remedy) from error
+    if status.value == "SUCCEEDED":
+        return 0
+    message = client.get_job_info(job).message.partition(", last available logs")[0]  # they were followed
+    print(f"job {job} {status.value.lower()}: {message}", file=sys.stderr)
+    return 1
+
+
+async def _tail(client: Any, job: str) -> None:
+    async for text in client.tail_job_logs(job):
+        print(text, end="", flush=True)

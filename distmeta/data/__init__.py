@@ -1,0 +1,1 @@
+"""Files, hub data sets and packages → checked rows → splits → tokens."""

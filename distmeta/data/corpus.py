@@ -1,0 +1,228 @@
+"""Texts as token ids: made once, kept as an Arrow file that is mapped into memory, read without copying."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer
+
+from distmeta.errors import DataError
+
+if TYPE_CHECKING:
+    from distmeta.data.sources import Source
+    from distmeta.types import Inputs
+
+FORMAT = 1
+CHUNK = 4096  # texts tokenised at once: an Encoding takes far more memory than its ids
+_KEY = b"distmeta"
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """The tokenised texts of all used classes, R rows in the source's order.
+
+    `table` has `input_ids` (list of int32), `label` (int32, into `classes`) and `source_row` (int64),
+    each in one chunk. Pickled with protocol 5, its buffers travel out of band.
+    """
+
+    table: pa.Table
+    classes: tuple[str, ...]  # sorted
+    splits: Mapping[str, tuple[str, ...]]  # sorted class names of each split
+    pad_id: int
+    fingerprint: str  # of everything here
+    source_fingerprint: str  # of the labelled texts alone, whatever the tokenizer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The fields alone: what is derived from them would travel as copies.
+        return Corpus, tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+    def rows_of(self, class_name: str) -> np.ndarray:
+        """Rows of a class, (n,) int64, ascending."""
+        start, end = np.searchsorted(self._sorted_labels, [self._number[class_name], self._number[class_name] + 1])
+        return self._by_class[start:end]
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split's classes, (n,) int64, by (length, row)."""
+        parts = [self.rows_of(name) for name in self.splits[split]]
+        rows = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
+        by_length: np.ndarray = rows[np.argsort(self.lengths[rows], kind="stable")]
+        return by_length
+
+    def tokens(self, rows: np.ndarray) -> Inputs:
+        """Token ids of rows of any shape, padded with `pad_id` to the longest of them, L.
+
+        Returns:
+            `input_ids` and `attention_mask`, both (*rows.shape, L) int64.
+        """
+        starts, lengths = self._offsets[rows][..., None], self.lengths[rows][..., None]
+        positions = np.arange(lengths.max(initial=0))
+        mask = positions < lengths
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        ids[mask] = self._values[(starts + positions)[mask]]
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """How many tokens each row has, (R,) int64."""
+        return np.diff(self._offsets)
+
+    @cached_property
+    def source_rows(self) -> np.ndarray:
+        """Which row of the source each row is, (R,) int64."""
+        return _numpy(self.table, "source_row")
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The number of each row's class in `classes`, (R,) int32."""
+        return _numpy(self.table, "label")
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        offsets: np.ndarray = self.table["input_ids"].chunk(0).offsets.to_numpy().astype(np.int64)
+        return offsets
+
+    @cached_property
+    def _values(self) -> np.ndarray:
+        values: np.ndarray = self.table["input_ids"].chunk(0).values.to_numpy()
+        return values
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.classes)}
+
+    @cached_property
+    def _by_class(self) -> np.ndarray:
+        return np.argsort(self.labels, kind="stable")
+
+    @cached_property
+    def _sorted_labels(self) -> np.ndarray:
+        labels: np.ndarray = self.labels[self._by_class]
+        return labels
+
+
+def build_corpus(
+    source: Source,
+    splits: Mapping[str, Sequence[str]],
+    tokenizer: Tokenizer,
+    max_length: int,
+    cache_dir: str | Path,
+) -> Corpus:
+    """Tokenises the rows of all used classes, or maps the file of an earlier time into memory.
+
+    Args:
+        source: the labelled texts.
+        splits: class names of each split, disjoint.
+        tokenizer: its own padding and truncation are not used.
+        max_length: tokens, special ones included; longer texts are cut.
+        cache_dir: where the file is kept, named by the fingerprint of all that goes into it.
+
+    Raises:
+        DataError: a text without a single token, or a cache folder that cannot be written.
+    """
+    tokenizer, pad_id = _prepared(tokenizer, max_length)
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "source": source.fingerprint,
+        "splits": {split: sorted(names) for split, names in splits.items()},
+        "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+        "max_length": max_length,
+        "pad_id": pad_id,
+    }
+    classes = sorted(name for names in splits.values() for name in names)
+    fingerprint = hashlib.sha256(_json(about)).hexdigest()
+    path = Path(cache_dir).expanduser() / f"{fingerprint}.arrow"
+    if (table := _open(path, about)) is None:
+        made = _tokenise(source, classes, tokenizer)
+        _write(path, made.replace_schema_metadata({_KEY: _json({**about, "content": _content(made)})}))
+        if (table := _open(path, about)) is None:
+            raise DataError(str(path), "reads back differently from what was written", "check the disk")
+    kept = {split: tuple(names) for split, names in about["splits"].items()}
+    return Corpus(table, tuple(classes), kept, pad_id, fingerprint, source.fingerprint)
+
+
+def _prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
+    """A copy that truncates and does not pad, and the id that padding takes."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.enable_truncation(max_length)
+    known = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>", "<|pad|>"))
+    # Any id will do where the tokenizer has none for padding: the mask hides it.
+    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else next((i for i in known if i is not None), 0)
+    return copy, pad_id
+
+
+def _tokenise(source: Source, classes: Sequence[str], tokenizer: Tokenizer) -> pa.Table:
+    number = {name: number for number, name in enumerate(classes)}
+    rows = [row for row, label in enumerate(source.labels) if label in number]
+    values, lengths = [np.empty(0, np.int32)], [0]
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        for row, encoding in zip(chunk, tokenizer.encode_batch([source.texts[r] for r in chunk]), strict=True):
+            if not encoding.ids:
+                remedy = "remove the row or use another tokenizer"
+                raise DataError(source.names[row], f"no token in {source.texts[row]!r}", remedy)
+            values.append(np.array(encoding.ids, dtype=np.int32))
+            lengths.append(len(encoding.ids))
+    ids = pa.ListArray.from_arrays(pa.array(np.cumsum(lengths), pa.int32()), pa.array(np.concatenate(values)))
+    labels = pa.array([number[source.labels[row]] for row in rows], pa.int32())
+    return pa.table({"input_ids": ids, "label": labels, "source_row": pa.array(rows, pa.int64())})
+
+
+def _open(path: Path, about: Mapping[str, Any]) -> pa.Table | None:
+    """The file's table, memory-mapped; None where there is none, or one that is not what was written."""
+    if not path.exists():
+        return None
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        written = json.loads(table.schema.metadata[_KEY])
+        intact = written == {**about, "content": _content(table)}
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError):
+        # Derived data: a damaged file is made again from the texts, which loses nothing.
+        return None
+    return table if intact else None
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """Writes aside and renames, so that any number of processes may do it at once."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError("data.cache", f"cannot write {path} ({error})", "set data.cache to a folder") from error
+
+
+def _content(table: pa.Table) -> str:
+    """SHA-256 of the values, so that a flipped bit is noticed."""
+    ids = table["input_ids"].chunk(0)
+    arrays = [
+        ids.offsets.to_numpy(),
+        ids.values.to_numpy(),
+        _numpy(table, "label"),
+        _numpy(table, "source_row"),
+    ]
+    return hashlib.sha256(b"".join(hashlib.sha256(array).digest() for array in arrays)).hexdigest()
+
+
+def _numpy(table: pa.Table, column: str) -> np.ndarray:
+    array: np.ndarray = table[column].chunk(0).to_numpy()
+    return array
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,141 @@
+"""The parameter server: owner of θ, its optimiser and its version. It has gradients added, clips, updates.
+
+θ itself and all that is done to its numbers is in a `Shard`, or in several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from distmeta.config import OuterConfig
+from distmeta.engine import reduction
+from distmeta.engine.shard import Shard
+from distmeta.errors import TrainingError
+from distmeta.protocols import MakeParameters
+from distmeta.types import Add, Rejected, ServerState, StepReport, UnitResult
+
+STALENESS = "staleness_"  # a counter of a state: + versions
+
+
+class ParameterServer:
+    """Updates a flat vector of meta-parameters.
+
+    Args:
+        outer: the optimiser and its schedule.
+        meta_params: θ to start from, (P,) float32.
+        anchor_every: outer steps after which the proximal regulariser's anchor moves up to θ; 0: never.
+        regularized: (P,) which elements of θ the regulariser is of; none: all.
+        staleness_alpha: none where no gradient is older than θ. Else one that is s versions old counts 1/(1+s)^alpha
+            (Wei Zhang et al. Staleness-aware Async-SGD for Distributed Deep Learning. IJCAI 2016.
+            https://arxiv.org/abs/1511.05950 divides by s). The sum is divided by the number of tasks all the same, so
+            that old gradients make a step smaller.
+        make_parameters: of the first two and `regularized`, where they are kept.
+    """
+
+    def __init__(
+        self,
+        outer: OuterConfig,
+        meta_params: np.ndarray,
+        anchor_every: int = 0,
+        regularized: np.ndarray | None = None,
+        staleness_alpha: float | None = None,
+        make_parameters: MakeParameters = Shard,
+    ) -> None:
+        self.outer, self.version, self.anchor_every = outer, 0, anchor_every
+        self.staleness_alpha, self.staleness = staleness_alpha, Counter[int]()
+        self.rejected: list[Rejected] = []
+        self.parameters = make_parameters(outer, meta_params, regularized)
+
+    @property
+    def meta_params(self) -> np.ndarray:
+        """A copy of θ, (P,) float32."""
+        return self.parameters.values
+
+    @property
+    def handle(self) -> Any:
+        """θ as a pool publishes it."""
+        return self.parameters.handle
+
+    def apply(self, results: Sequence[UnitResult], add: Add = reduction.add) -> StepReport:
+        """One outer step on a whole meta-batch, its units in index order: the order of the additions is the result.
+
+        Raises:
+            TrainingError: more tasks without a finite gradient than `outer.max_bad_tasks`.
+        """
+        assert all(result.gradient is not None for result in results), "an evaluation's result"
+        ages = [self.version - result.unit.version for result in results]
+        weights = [(1 + age) ** -(self.staleness_alpha or 0.0) for age in ages]
+        leaves = [(result.gradient, weight) for result, weight in zip(results, weights, strict=True)]
+        self.parameters.take(leaves, add)
+        if self.anchor_every and self.version % self.anchor_every == 0:
+            self.parameters.move_anchor()
+        self.staleness.update(ages)
+        rejected = tuple(task for result in results for task in result.rejected)
+        self.rejected += rejected
+        if len(self.rejected) > self.outer.max_bad_tasks:
+            worst = self.rejected[-1]
+            raise TrainingError(
+                f"outer step {self.version + 1}: task {worst.index} ({', '.join(worst.names)}) was rejected, "
+                f"{worst.reason}; that makes {len(self.rejected)}, outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
+                "A smaller inner.lr or outer.lr, or inner.clip_norm or outer.clip_norm, may help"
+            )
+        accepted = sum(result.unit.count for result in results) - len(rejected)
+        metrics = {f"meta_train/{name}": value for name, value in _means(results).items()}
+        metrics |= self._step(accepted) if accepted else {}
+        metrics["outer/rejected_tasks"] = float(len(self.rejected))
+        if self.staleness_alpha is not None:
+            metrics |= {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
+        self.version += 1
+        return StepReport(self.version, metrics, rejected)
+
+    def _step(self, tasks: int) -> dict[str, float]:
+        norm, limit = math.sqrt(math.fsum(self.parameters.squares(tasks))), self.outer.clip_norm
+        rate = self.outer.lr * self._scale(self.version)
+        self.parameters.step(limit / norm if limit is not None and norm > limit else 1.0, rate)
+        return {"outer/grad_norm": norm, "outer/lr": rate}
+
+    def _scale(self, step: int) -> float:
+        """Share of `outer.lr` at a step, counted from 0: a linear warm-up, then the schedule down to 0 at the end."""
+        warmup, total = self.outer.warmup_steps, self.outer.steps
+        if step < warmup:
+            return (step + 1) / warmup
+        if self.outer.schedule == "constant":
+            return 1.0
+        done = (step - warmup) / max(1, total - warmup)
+        return 1 - done if self.outer.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+    def state(self) -> ServerState:
+        """A copy of everything `load` needs to go on to the bit."""
+        rejected = [asdict(task) for task in self.rejected]
+        ages = self.staleness if self.staleness_alpha is not None else {}
+        counters = {STALENESS + str(age): count for age, count in sorted(ages.items())}
+        return ServerState(self.parameters.arrays(), {"version": self.version, **counters}, rejected)
+
+    def load(self, state: ServerState) -> None:
+        """Goes back to a state."""
+        self.parameters.load(state.arrays)
+        self.version, self.staleness = state.counters["version"], Counter(staleness(state))
+        self.rejected = [Rejected(task["index"], tuple(task["names"]), task["reason"]) for task in state.rejected]
+
+
+def staleness(state: ServerState) -> dict[int, int]:
+    """How many units' gradients were how many versions old when they were applied."""
+    prefix = STALENESS
+    return {int(name.removeprefix(prefix)): n for name, n in state.counters.items() if name.startswith(prefix)}
+
+
+def _means(results: Sequence[UnitResult]) -> dict[str, float]:
+    """Means over the accepted tasks; empty where there are none."""
+    rejected = {task.index for result in results for task in result.rejected}
+    indices = np.concatenate([r.unit.first_index + np.arange(r.unit.count) for r in results])
+    accepted = ~np.isin(indices, list(rejected))
+    if not accepted.any():
+        return {}
+    values = {name: np.concatenate([result.metrics[name] for result in results]) for name in results[0].metrics}
+    return {name: float(value[accepted].mean()) for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""The life of a run: directory, experiment, session, training, evaluation, checkpoints."""

@@ -1,0 +1,202 @@
+"""The rounds of a stream, evaluated as they arrive (before any training on them), when they end, and in hindsight.
+
+The regret of a round is the loss on its held-out queries after adaptation to k examples a class, less what the learner
+of the stream's last θ loses on the same episodes (Finn et al. 2019, §2, with that θ for the best one in hindsight).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distmeta.backends import Coordination
+from distmeta.errors import CheckpointError
+from distmeta.report import figures
+from distmeta.runs import directory
+from distmeta.runs.evaluate import mean_ci95
+from distmeta.runs.experiment import Experiment
+from distmeta.tasks.classification import Classification
+from distmeta.tasks.rounds import Schedule, nearest
+from distmeta.tracking import Tracker
+from distmeta.types import Visit, Work
+
+STREAM, GRAPH, TABLE = "stream.json", "task_graph.png", "task_graph.csv"
+Row = dict[str, Any]
+
+
+class Arrivals:
+    """Evaluates the rounds of a run; what it found is kept in the run's directory, from where a resumed run goes on.
+
+    Args:
+        experiment: a run with a stream.
+        coordination: evaluates.
+        run_dir: the run's directory.
+        tracker: where `stream/…` is logged.
+        done: outer steps so far; what is on file of later rounds will be found again.
+
+    Raises:
+        CheckpointError: the file is missing, or holds evaluations of another kind.
+    """
+
+    def __init__(
+        self, experiment: Experiment, coordination: Coordination, run_dir: Path, tracker: Tracker, done: int
+    ) -> None:
+        assert isinstance(experiment.setup.task, Classification), "a stream of tasks without rounds"
+        assert experiment.setup.task.schedule is not None, "a stream without a schedule"
+        self.experiment, self.coordination, self.tracker = experiment, coordination, tracker
+        self.schedule, self.path = experiment.setup.task.schedule, run_dir / STREAM
+        self.shots = experiment.config.evaluation.shots
+        evaluation = experiment.config.evaluation
+        self.settings = {"shots": self.shots, "queries": evaluation.queries, "seed": evaluation.seed}
+        self.rows: dict[tuple[int, int], Row] = {}
+        if done:
+            self.rows = {(row["round"], row["shots"]): row for row in self._read()}
+
+    def arrive(self, round: int, done: int) -> None:
+        """Evaluates a round before it is trained on, and the one that has just ended."""
+        for shots in self.shots:
+            now, alone = self._evaluate(round, shots), self._evaluate(round, shots, independent=True)
+            self.rows[round, shots] = {
+                **{"round": round, "task": self.schedule.title(round), "shots": shots},
+                **now,
+                **{f"independent_{name}": value for name, value in alone.items()},
+            }
+            logged = dict(list(self.rows[round, shots].items())[3:])
+            if round:
+                ended = self._evaluate(round - 1, shots)
+                learned = {f"learned_{name}": value for name, value in ended.items()}
+                self.rows[round - 1, shots] |= learned
+                logged |= learned
+            self.tracker.log(done, {f"stream/{name}_{shots}shot": value for name, value in logged.items()})
+        self._write({"rounds": self._listed()})
+
+    def finish(self, done: int) -> Row:
+        """Evaluates all rounds under the last θ, draws the graph, and returns all that was found."""
+        for round in range(len(self.schedule.tasks)):
+            for shots in self.shots:
+                last = self._evaluate(round, shots)
+                self.rows[round, shots] |= {f"final_{name}": value for name, value in last.items()}
+        score = self.experiment.model.task.score.name
+        result = {"rounds": self._listed(), "summary": [summarise(self._listed(k), k, score) for k in self.shots]}
+        for row in result["summary"]:
+            values = {f"stream/{name}_{row['shots']}shot": value for name, value in row.items() if name != "shots"}
+            self.tracker.log(done, values, again=True)
+        self._write(result)
+        if self.schedule.similarity.any():
+            edges = edge_rows(self.schedule)
+            with (self.path.parent / TABLE).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(edges[0]))
+                writer.writeheader()
+                writer.writerows(edges)
+            titles = [self.schedule.title(round) for round in range(len(self.schedule.tasks))]
+            drawn = [(row["round"], row["earlier_round"], row["start_weight"]) for row in edges if row["start_weight"]]
+            drawn = drawn or [(row["round"], row["earlier_round"], row["replay_weight"]) for row in edges]
+            figures.task_graph(titles, drawn, self.path.parent / GRAPH)
+            for name in (TABLE, GRAPH):
+                self.tracker.log_artifact(self.path.parent / name)
+        self.tracker.log_artifact(self.path)
+        return result
+
+    def _evaluate(self, round: int, shots: int, independent: bool = False) -> dict[str, float]:
+        """Mean figures of a round's held-out episodes; `independent`: from the first θ, with nothing carried over."""
+        experiment, config = self.experiment, self.experiment.config
+        neighbours = 0 if independent else config.stream.neighbours
+        ways, evaluation = experiment.setup.training.stream.ways, config.evaluation
+        stream = Visit(
+            "meta_train", ways, shots, evaluation.queries, evaluation.seed, round=round, neighbours=neighbours
+        )
+        cached = experiment.setup.training.cache_features
+        work = Work(stream, experiment.learner, training=False, cache_features=cached)
+        count, per_unit = config.stream.episodes, evaluation.episodes_per_unit
+        metrics = self.coordination.evaluate(work, 0, count, per_unit, initial=independent)
+        return {name: float(values.mean()) for name, values in metrics.items()}
+
+    def _listed(self, shots: int | None = None) -> list[Row]:
+        return [self.rows[key] for key in sorted(self.rows) if shots in (None, key[1])]
+
+    def _write(self, content: Row) -> None:
+        aside = self.path.with_suffix(".part")
+        directory.write_json(aside, {"evaluation": self.settings, **content})
+        aside.replace(self.path)
+
+    def _read(self) -> list[Row]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            written, rows = content["evaluation"], list[Row](content["rounds"])
+        except (OSError, ValueError, LookupError) as error:
+            remedy = "restore it from a backup, or start a new run"
+            raise CheckpointError(str(self.path), f"cannot be read ({error})", remedy) from error
+        if written != self.settings:
+            found = f"its rounds so far were evaluated with {written}, not {self.settings}"
+            raise CheckpointError(str(self.path), found, "give the same evaluation.shots, queries and seed")
+        return rows
+
+
+def stored(run_dir: Path) -> Row | None:
+    """What `Arrivals.finish` returned, if the run has come to its end."""
+    if not (run_dir / STREAM).exists():
+        return None
+    content: Row = json.loads((run_dir / STREAM).read_text(encoding="utf-8"))
+    return {name: content[name] for name in ("rounds", "summary")} if "summary" in content else None
+
+
+def summarise(rows: Sequence[Row], shots: int, score: str) -> Row:
+    """Means over rounds with their 95 % intervals; differences are paired by round.
+
+    Args:
+        rows: one a round, with `loss` and `score` of the learner on arrival, of the `independent_` one, when the round
+            had been `learned_` (all but the last), and `final_`ly.
+        shots: what they were adapted to.
+        score: the task kind's figure.
+
+    Returns:
+        `regret` of both learners; `ahead`, by how much less the learner loses on arrival than the independent one, and
+        scores more; the score of earlier rounds after the stream, and how much of it was forgotten.
+    """
+
+    def column(name: str, among: Sequence[Row] = rows) -> np.ndarray:
+        return np.array([row[name] for row in among])
+
+    best, earlier = column("final_loss"), rows[:-1]
+    values = {
+        "regret": column("loss") - best,
+        "independent_regret": column("independent_loss") - best,
+        "ahead_loss": column("independent_loss") - column("loss"),
+        score: column(score),
+        f"independent_{score}": column(f"independent_{score}"),
+        f"ahead_{score}": column(score) - column(f"independent_{score}"),
+    }
+    if len(earlier) > 1:
+        final = column(f"final_{score}", earlier)
+        values |= {f"earlier_{score}": final, "forgetting": column(f"learned_{score}", earlier) - final}
+    result: Row = {"shots": shots}
+    for name, each in values.items():
+        result[name], result[f"{name}_ci95"] = mean_ci95(each)
+    return result
+
+
+def edge_rows(schedule: Schedule) -> list[Row]:
+    """The graph as a table: from each round to all that are remembered when it arrives, nearest first."""
+    per_round, rows = len(schedule.sources) // len(schedule.tasks), []
+    for round in range(1, len(schedule.tasks)):
+        own = schedule.sources[round * per_round : (round + 1) * per_round]
+        start = {edge.round: edge.weight for edge in schedule.edges(round, round, schedule.config.neighbours)}
+        rows += [
+            {
+                "round": round,
+                "task": schedule.title(round),
+                "earlier_round": edge.round,
+                "earlier_task": schedule.title(edge.round),
+                "similarity": float(schedule.similarity[round, edge.round]),
+                "start_weight": start.get(edge.round, 0.0),
+                "replay_weight": edge.weight,
+                "replayed_episodes": int((own == edge.round).sum()),
+            }
+            for edge in nearest(schedule.similarity[round], schedule.buffer(round), schedule.config, None)
+        ]
+    return rows

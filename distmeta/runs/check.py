@@ -1,0 +1,95 @@
+"""What a configuration amounts to, without starting it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from distmeta import tracking
+from distmeta.backends.resources import preflight
+from distmeta.config import RunConfig
+from distmeta.report.progress import Reporter
+from distmeta.runs.experiment import Experiment, build_experiment
+
+
+def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
+    """Validates, loads data and model, and shows the plan.
+
+    Returns:
+        The figures that ``--json`` prints.
+
+    Raises:
+        UserError: naming what would keep the run from starting.
+    """
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
+    preflight(config.cluster)
+    experiment = build_experiment(config)
+    summary = summarise(experiment)
+    reporter.table("Data", ("split", "classes", "examples", "such as"), _split_rows(experiment))
+    reporter.table("Parameters", ("what", "parameters", "tensors"), _parameter_rows(summary))
+    plan = summary["plan"]
+    for name, split in experiment.splits.items():
+        reporter.note(f"  {name}: {split.sample}")
+    reporter.note(f"adapted to each task: {', '.join(summary['adapted']) or 'nothing'}")
+    joining = config.cluster.range.min < plan["workers"]
+    reporter.note(
+        f"plan: {plan['backend']}, {'up to ' if joining else ''}{plan['workers']} workers "
+        f"({plan['cpus_per_worker']:g} CPU, "
+        f"{'GPU if there is one' if plan['gpus_per_worker'] is None else str(plan['gpus_per_worker']) + ' GPU'} each) "
+        f"and a server; {plan['outer_steps']} outer steps of {plan['meta_batch_size']} episodes in "
+        f"{plan['units_per_step']} units"
+    )
+    if plan["units_per_step"] < plan["workers"]:
+        reporter.note(
+            f"note: {plan['units_per_step']} units keep only so many of the {plan['workers']} workers busy; "
+            "a smaller cluster.tasks_per_unit or a larger outer.meta_batch_size would do"
+        )
+    return summary
+
+
+def summarise(experiment: Experiment) -> dict[str, Any]:
+    """The plan as plain JSON."""
+    config, setup, model = experiment.config, experiment.setup, experiment.model
+    sizes = dict(zip(setup.layout.names, setup.layout.sizes, strict=True))
+    adapted = experiment.learner.adapts([*model.free])
+    return {
+        "examples": sum(split.examples for split in experiment.splits.values()),
+        "splits": {
+            name: {"classes": list(split.drawn or split.classes), "examples": split.examples}
+            for name, split in experiment.splits.items()
+        },
+        "meta_parameters": setup.layout.size,
+        "frozen_parameters": sum(value.numel() for value in model.frozen.values()),
+        "frozen": list(model.frozen),
+        "adapted_parameters": sum(sizes.get(name, 0) for name in adapted),
+        "adapted": adapted,
+        "plan": {
+            "backend": config.cluster.backend,
+            "workers": config.cluster.range.max if config.cluster.backend == "ray" else 1,
+            "cpus_per_worker": config.cluster.cpus_per_worker,
+            "gpus_per_worker": config.cluster.gpus_per_worker,
+            "outer_steps": config.outer.steps,
+            "meta_batch_size": config.outer.meta_batch_size,
+            "units_per_step": math.ceil(config.outer.meta_batch_size / config.cluster.tasks_per_unit),
+        },
+    }
+
+
+def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            name,
+            f"{len(split.drawn)} of {len(split.classes)}" if split.drawn else str(len(split.classes) or "–"),
+            f"{split.examples:,}" if split.examples else "–",
+            ", ".join((split.drawn or split.classes)[:2]),
+        )
+        for name, split in experiment.splits.items()
+    ]
+
+
+def _parameter_rows(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        ("meta-learned", f"{summary['meta_parameters']:,}", ""),
+        ("of these, adapted", f"{summary['adapted_parameters']:,}", str(len(summary["adapted"]))),
+        ("frozen", f"{summary['frozen_parameters']:,}", str(len(summary["frozen"]))),
+    ]

@@ -1,0 +1,142 @@
+"""A run's directory: made once, named by path or by MLflow run id.
+
+RUN/config.yaml        the resolved configuration
+    run.json           MLflow's address and run id
+    tokenizer.json
+    checkpoints/       see distmeta.runs.checkpoint
+    evaluation.json    the figures, as --json prints them
+    stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
+    manifest-*.json    which rows the meta-test episodes are made of
+    scores-*.json      the meta-trained learner's score on each of them
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distmeta import tracking
+from distmeta.config import RunConfig
+from distmeta.config.load import override, parse_yaml, validate
+from distmeta.errors import CheckpointError, ConfigError
+
+CONFIG, RUN = "config.yaml", "run.json"
+FOLDERS = ("teacher",)  # options of algorithms that name a folder
+# What may change when a run goes on: nothing that decides its result.
+RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
+
+
+def require_new(run_dir: Path, command: str = "train") -> None:
+    """Raises a `ConfigError` where something lies already, or nothing can be made."""
+    if run_dir.exists():
+        raise ConfigError(
+            "run_dir",
+            f"{run_dir} exists",
+            f"choose another, or go on with `distmeta {command} --resume {run_dir}`",
+        )
+    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", f"{parent} cannot be written to", "choose another place")
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """The configuration with absolute paths, so that its run can go on from any directory."""
+
+    def full(path: Any) -> Any:
+        elsewhere = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
+        return path if elsewhere else str(Path(path).expanduser().absolute())
+
+    splits = config.data.splits
+    data = {"path": full(config.data.path), "splits": full(splits)}
+    options = config.algorithm.model_extra or {}
+    folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
+    tune = config.tune
+    if tune:
+        space = dict(tune.space)
+        for key in {"model.path", *(f"algorithm.{name}" for name in FOLDERS)} & space.keys():
+            if space[key].is_list:
+                values = [full(value) for value in space[key].values or []]
+                space[key] = space[key].model_copy(update={space[key].kind: values})
+        tune = tune.model_copy(update={"space": space})
+    store = tracking.resolve_uri(config.tracking.uri)
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "model": config.model.model_copy(update={"path": full(config.model.path)}),
+            "algorithm": config.algorithm.model_copy(update=folders),
+            "tune": tune,
+            # A server's address comes from the environment again: it may hold a password.
+            "tracking": config.tracking.model_copy(update={"uri": store} if store.startswith("sqlite:") else {}),
+        }
+    )
+
+
+def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
+    """Makes the directory of a new run.
+
+    A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
+    """
+    run_dir.mkdir(parents=True)
+    write_config(run_dir / CONFIG, config)
+    if tokenizer is not None:
+        (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+
+
+def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -> None:
+    """Writes settings as YAML, without the password in MLflow's address, and without some sections."""
+    content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
+    if config.tracking.uri is not None:
+        content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON for people to read."""
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration of a run, with overrides of what cannot change its result, and its `run.json`.
+
+    Raises:
+        CheckpointError: not a run's directory.
+        ConfigError: an override of what makes the run what it is.
+    """
+    try:
+        content = parse_yaml((run_dir / CONFIG).read_text(encoding="utf-8"), str(run_dir / CONFIG))
+        run = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            str(run_dir), f"is not a run's directory ({error})", "give one with config.yaml and run.json"
+        ) from error
+    for item in overrides:
+        key = item.partition("=")[0]
+        if not key.startswith(RESUMABLE) or key == "cluster.tasks_per_unit":
+            raise ConfigError(
+                key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
+            )
+    return validate(override(content, overrides)), run
+
+
+def within(run_dir: Path) -> list[Path]:
+    """The directory of a run; of a study also those of its trials."""
+    return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/*/{RUN}"))]
+
+
+def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
+    """The directory of a run, given as a path or as an MLflow run id; an override of `tracking.uri` says where to ask.
+
+    Raises:
+        UserError: neither.
+    """
+    if (path := Path(run)).is_dir():
+        return path
+    if not run.isalnum():
+        raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
+    settings = dict(item.split("=", 1) for item in overrides if "=" in item)
+    return tracking.find_run_dir(tracking.resolve_uri(settings.get("tracking.uri")), run)

@@ -1,0 +1,117 @@
+"""A run in progress: opened in the order in which it can fail, and ended whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distmeta import tracking
+from distmeta.backends import Coordination, open_backend
+from distmeta.backends.resources import preflight
+from distmeta.config import RunConfig
+from distmeta.errors import CheckpointError
+from distmeta.report.progress import Reporter
+from distmeta.runs import directory
+from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.stop import Stopper, stopper
+from distmeta.tracking import Ended, Tracker
+
+PARENT_TAG = "mlflow.parentRunId"  # below which run MLflow shows a trial
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run in progress: it has its workers, its directory and its MLflow run."""
+
+    experiment: Experiment
+    coordination: Coordination
+    tracker: Tracker
+    run_dir: Path
+    reporter: Reporter
+    asked: Stopper
+
+
+@contextmanager
+def open_run(
+    config: RunConfig,
+    run_dir: Path,
+    reporter: Reporter,
+    mlflow_run_id: str | None = None,
+    identity: dict[str, str] | None = None,
+    parent: str | None = None,
+) -> Iterator[OpenRun]:
+    """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt.
+
+    A run with a parent is a trial: it has no meta-test.
+    """
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
+    if parent is None:  # a study has looked already
+        preflight(config.cluster)
+    experiment = replace(build_experiment(config), has_meta_test=parent is None)
+    for name, expected in (identity or {}).items():
+        if experiment.identity[name] != expected:
+            raise CheckpointError(
+                str(run_dir),
+                f"was made with other {name.replace('_', ' ')}",
+                "restore it, or start a new run",
+            )
+    reporter.note(describe(experiment))
+    with stopper() as asked, open_backend(config.cluster) as backend:
+        asked.listen()  # Ray has set handlers of its own
+        coordination = backend.start(experiment.setup, reporter.note)
+        tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
+        tags = {PARENT_TAG: parent} if parent else {}
+        with tracked(config, run_dir, reporter, mlflow_run_id, tags, tokenizer) as tracker:
+            yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
+
+
+@contextmanager
+def tracked(
+    config: RunConfig,
+    folder: Path,
+    reporter: Reporter,
+    mlflow_run_id: str | None,
+    tags: dict[str, str],
+    tokenizer: str | None = None,
+) -> Iterator[Tracker]:
+    """The MLflow run of a run or a study, and its directory, which is made where it is new; ended whatever happens."""
+    uri = tracking.resolve_uri(config.tracking.uri)
+    tracker = Tracker.start(
+        uri,
+        config.tracking.experiment,
+        folder.name,
+        config.model_dump(mode="json", by_alias=True),
+        folder,
+        run_id=mlflow_run_id,
+        tags=tags,
+        note=reporter.note,
+    )
+    status: Ended = "FAILED"
+    try:
+        if mlflow_run_id is None:
+            directory.create(folder, config, tokenizer)
+            directory.write_json(
+                folder / directory.RUN, {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": tracker.run_id}
+            )
+            tracker.log_artifact(folder / directory.CONFIG)
+        yield tracker
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status, is_trial=PARENT_TAG in tags)
+
+
+def describe(experiment: Experiment) -> str:
+    """A run in a line: data, model, what is adapted, where."""
+    config, layout = experiment.config, experiment.setup.layout
+    classes = " / ".join(str(len(split.classes)) for split in experiment.splits.values())
+    data = f"{classes} classes" if experiment.setup.task.has_classes else f"{config.data.kind} tasks"
+    where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
+    return (
+        f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "
+        f"{data} to meta-train / -validate / -test on; {where}"
+    )

@@ -1,0 +1,216 @@
+"""The driver: advance, evaluate, checkpoint, log. The only outer loop there is, whatever the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distmeta.config import RunConfig
+from distmeta.engine.params import sha256
+from distmeta.engine.server import staleness
+from distmeta.report import figures
+from distmeta.report.progress import Reporter
+from distmeta.runs import checkpoint, directory
+from distmeta.runs.arrivals import Arrivals, stored
+from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation, table_rows, table_title
+from distmeta.runs.session import OpenRun, open_run
+from distmeta.types import ServerState
+
+REPORT_SECONDS = 0.5  # of training between two reports to the driver
+
+
+def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any]:
+    """Meta-trains from the start, then evaluates on meta-test.
+
+    Returns:
+        The figures that ``--json`` prints.
+
+    Raises:
+        UserError: before anything is written.
+    """
+    directory.require_new(run_dir)
+    with open_run(directory.absolute(config), run_dir, reporter) as opened:
+        return _train_and_test(opened, 0)
+
+
+def resume(
+    run_dir: Path, overrides: list[str], reporter: Reporter, given: RunConfig | None = None, step: int | None = None
+) -> dict[str, Any]:
+    """Goes on from a run's checkpoint; the result is that of a run that was never stopped.
+
+    Args:
+        run_dir: the run.
+        overrides: settings that do not change the result.
+        reporter: where progress is shown.
+        given: a configuration to use instead of the run's own; refused unless it decides on the same result.
+        step: of the checkpoint; none: the newest.
+    """
+    config, run = directory.read(run_dir, [] if given else overrides)
+    config = directory.absolute(given) if given else config
+    state, identity = checkpoint.load(run_dir, step)
+    with open_run(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
+        opened.coordination.load(state)
+        reporter.note(f"going on from outer step {state.counters['version']}")
+        return _train_and_test(opened, state.counters["version"], is_kept=True)
+
+
+def search(
+    config: RunConfig,
+    run_dir: Path,
+    reporter: Reporter,
+    parent: str,
+    until: int | None = None,
+    start: ServerState | None = None,
+    figures: Mapping[str, float] | None = None,
+) -> None:
+    """A trial of a study: meta-trains, or goes on with it, up to a last meta-validation. Meta-test is out of reach.
+
+    Args:
+        config: of the trial.
+        run_dir: is made unless it is there.
+        reporter: is told of each meta-validation.
+        parent: the study's MLflow run.
+        until: the outer step to go to; none: the last one.
+        start: another trial's state to go on from, with what `config` says now.
+        figures: further metrics, logged where the trial sets out and where it ends.
+    """
+    begun, mlflow_run_id = any((run_dir / checkpoint.FOLDER).glob("step-*")), None
+    state, identity, until = start, None, until or config.outer.steps
+    if begun:
+        mlflow_run_id = directory.read(run_dir, [])[1]["mlflow_run_id"]
+        if start is None:
+            state, identity = checkpoint.load(run_dir)
+        else:
+            directory.write_config(run_dir / directory.CONFIG, directory.absolute(config))
+    with open_run(directory.absolute(config), run_dir, reporter, mlflow_run_id, identity, parent) as opened:
+        done = 0
+        if state:
+            opened.coordination.load(state)
+            done = state.counters["version"]
+        arrivals = _arrivals(opened, done)
+        opened.tracker.log(done, figures or {}, again=True)
+        _train(opened, arrivals, done, begun and start is None, until)
+        _validate(opened, until)
+        opened.tracker.log(until, figures or {}, again=True)
+        if arrivals and until == config.outer.steps:
+            arrivals.finish(until)
+
+
+def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
+    """Evaluates a run's checkpoint, the newest or that of a step, on meta-test."""
+    config, run = directory.read(run_dir, overrides)
+    state, identity = checkpoint.load(run_dir, step)
+    with open_run(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
+        opened.coordination.load(state)
+        return _test(opened, stored(run_dir))
+
+
+def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:
+    config, arrivals = opened.experiment.config, _arrivals(opened, done)
+    try:
+        _train(opened, arrivals, done, is_kept, config.outer.steps)
+    except KeyboardInterrupt:
+        _abandon(opened)
+        raise
+    return _test(opened, arrivals.finish(config.outer.steps) if arrivals else None)
+
+
+def _arrivals(opened: OpenRun, done: int) -> Arrivals | None:
+    if not opened.experiment.config.stream.steps_per_task:
+        return None
+    return Arrivals(opened.experiment, opened.coordination, opened.run_dir, opened.tracker, done)
+
+
+def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool, until: int) -> None:
+    """Goes on from outer step `done`, of which there is a checkpoint if `is_kept`, up to `until`.
+
+    There is one of the start too: before any work it shows whether they can be written.
+    """
+    config, coordination, seconds = opened.experiment.config, opened.coordination, REPORT_SECONDS
+    total, keep_every, validate_every = config.outer.steps, config.checkpoint.every, config.evaluation.validation_every
+    every = (keep_every, validate_every, config.stream.steps_per_task)
+    if not is_kept:
+        _save(opened, coordination.state())
+    while True:
+        opened.asked.check()
+        if done and validate_every and done % validate_every == 0:
+            _validate(opened, done)
+        if done >= until:  # more than it is now to take, where it goes on with another number
+            return
+        if arrivals and done % config.stream.steps_per_task == 0:
+            arrivals.arrive(done // config.stream.steps_per_task, done)
+        stop = min([until, *(done - done % n + n for n in every if n)])
+        for report in coordination.advance(min(stop - done, max(1, int(REPORT_SECONDS / seconds)))):
+            done, seconds = report.outer_step, report.metrics["time/step_seconds"]
+            opened.tracker.log(done, report.metrics)
+            opened.reporter.step(report, total)
+        if done == until or (keep_every and done % keep_every == 0):
+            _save(opened, coordination.state())
+
+
+def _validate(opened: OpenRun, done: int) -> None:
+    """Meta-validation, unless a run that goes on from here has it already."""
+    score = opened.experiment.model.task.score
+    if opened.tracker.last_step(f"meta_validation/{score.name}") >= done and opened.reporter.has_validation(done):
+        return
+    validation = meta_validation(opened.experiment, opened.coordination)
+    opened.tracker.log(done, validation)
+    opened.tracker.flush()  # a trial may be ended where it is reported
+    opened.reporter.validation(done, validation, score)
+
+
+def _abandon(opened: OpenRun) -> None:
+    """Keeps how far an interrupted run has come, if that can be told."""
+    if halted := opened.coordination.halt():
+        state, reports = halted
+        for report in reports:  # those that were logged already are not logged again
+            opened.tracker.log(report.outer_step, report.metrics)
+        _save(opened, state)
+
+
+def _save(opened: OpenRun, state: ServerState) -> None:
+    # What is in MLflow must never be behind the checkpoint: a resumed run does not log earlier steps again.
+    opened.tracker.flush()
+    keep = opened.experiment.config.checkpoint.keep
+    checkpoint.save(opened.run_dir, state, opened.experiment.identity, keep)
+
+
+def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
+    experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
+    progress: Callable[[str, int, int], None] = opened.reporter.episodes
+    state, score = coordination.state(), experiment.model.task.score
+    steps = state.counters["version"]
+    rows = meta_test(experiment, coordination, opened.run_dir, progress)
+    result = {
+        "run_dir": str(opened.run_dir),
+        "mlflow_run_id": tracker.run_id,
+        "outer_steps": steps,
+        "meta_params_sha256": sha256(np.asarray(state.arrays["meta_params"])),
+        "meta_test": rows,
+    }
+    if stream is not None:
+        result["stream"] = stream
+    directory.write_json(opened.run_dir / "evaluation.json", result)
+    tracker.log_artifact(opened.run_dir / "evaluation.json")
+    for row in rows:
+        name = f"meta_test/{score.name}_{row['ways']}way_{row['shots']}shot"
+        tracker.log(steps, {name: row[score.name], f"{name}_ci95": row["ci95"]}, again=True)
+        for kind in ("manifest", "scores"):
+            tracker.log_artifact(opened.run_dir / f"{kind}-{row['ways']}way-{row['shots']}shot.json")
+    if ages := staleness(state):
+        figures.staleness(ages, opened.run_dir / "staleness.png")
+        tracker.log_artifact(opened.run_dir / "staleness.png")
+    if curve := adaptation_curve(experiment, coordination, progress, opened.reporter.note):
+        path = opened.run_dir / "adaptation_curve.png"
+        figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)
+        tracker.log_artifact(path)
+    title = table_title(score, f" on {experiment.config.evaluation.episodes} episodes", "the meta-trained learner's")
+    table = [("episodes", "learner", score.name, "difference"), *table_rows(rows, score)]
+    opened.reporter.table(title, table[0], table[1:])
+    lines = [table[0], ("---",) * 4, *table[1:]]
+    tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    opened.reporter.note(f"kept in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
+    return result

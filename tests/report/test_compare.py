@@ -1,0 +1,78 @@
+"""Runs beside one another on the same episodes."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from distmeta.errors import CheckpointError
+from distmeta.report.compare import compare
+from distmeta.report.progress import Reporter
+
+
+def evaluated(
+    folder: Path, scores: list[float], shots: int = 1, manifest: str = "m", ways: int = 5, **score: Any
+) -> tuple[str, Path]:
+    kind = {"name": "accuracy", "is_share": True, "higher_is_better": True, **score}
+    content = {"ways": ways, "shots": shots, "manifest_sha256": manifest, "score": kind, "scores": scores}
+    folder.mkdir(exist_ok=True)
+    (folder / f"scores-5way-{shots}shot.json").write_text(json.dumps(content))
+    return folder.name, folder
+
+
+def reporter() -> Reporter:
+    return Reporter(Console(file=io.StringIO(), width=200))
+
+
+def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
+    """Scores that vary alike: means 0.5 ± 1.96 · 0.2 / √2 each of two, difference 0.1 in both episodes."""
+    a = evaluated(tmp_path / "a", [0.3, 0.7])
+    b = evaluated(tmp_path / "b", [0.2, 0.6])
+    shown = reporter()
+    (row,) = compare([a, b], shown)["meta_test"]
+    assert (row["ways"], row["shots"], row["episodes"]) == (5, 1, 2)
+    own, other = row["runs"]
+    assert (own["run"], own["accuracy"], own["difference"]) == ("a", 0.5, 0.0)
+    assert own["ci95"] == pytest.approx(1.96 * 0.4 / 2**0.5 / 2**0.5)
+    assert other["run"] == "b"
+    assert (other["accuracy"], other["difference"]) == pytest.approx((0.4, 0.1))
+    assert other["difference_ci95"] == pytest.approx(0, abs=1e-12)
+    text = shown.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "+10.0 ± 0.0" in text
+    assert "a's accuracy less the row's" in text
+
+
+def test_shapes_are_listed_by_shots(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / name, [2.0, 4.0], shots=shots) for name in "ab" for shots in (10, 2)][1::2]
+    assert [row["shots"] for row in compare(runs, reporter())["meta_test"]] == [2, 10]
+
+
+def test_a_score_of_which_less_is_better(tmp_path: Path) -> None:
+    kind: dict[str, Any] = {"name": "mse", "is_share": False, "higher_is_better": False}
+    runs = [
+        evaluated(tmp_path / name, scores, ways=1, **kind) for name, scores in (("a", [1.0, 2.0]), ("b", [2.0, 4.0]))
+    ]
+    shown = reporter()
+    assert compare(runs, shown)["meta_test"][0]["runs"][1]["difference"] == -1.5
+    text = " ".join(shown.console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "lower is better" in text
+    assert "way" not in text  # tasks without classes have none
+
+
+def test_other_episodes_are_refused(tmp_path: Path) -> None:
+    runs = [evaluated(tmp_path / name, [0.5, 0.5], manifest=name) for name in "ab"]
+    with pytest.raises(CheckpointError, match=r"b: was evaluated on other episodes than a \(such as 5-way 1-shot\)"):
+        compare(runs, reporter())
+
+
+def test_a_run_without_scores_is_refused(tmp_path: Path) -> None:
+    a = evaluated(tmp_path / "a", [0.5, 0.5])
+    (tmp_path / "b").mkdir()
+    with pytest.raises(CheckpointError, match="b: has no scores of meta-test; run `distmeta evaluate b`"):
+        compare([a, ("b", tmp_path / "b")], reporter())
+    (tmp_path / "b" / "scores-5way-1shot.json").write_text('{"ways": 5}')
+    with pytest.raises(CheckpointError, match="b: its scores cannot be read"):
+        compare([a, ("b", tmp_path / "b")], reporter())

@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGTERM, sent to a real process: it says so within 10 s, keeps what it has, and can go on."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from toy import start_training, toy_settings, wait_for
+
+from distmeta.runs.stop import Stopped, stopper
+
+SECONDS = 10  # in which the step must have ended, one way or the other, and be kept
+
+
+def config_file(folder: Path, **overrides: Any) -> str:
+    settings = {"outer__steps": 4000, "checkpoint__every": 0, **overrides}
+    (folder / "toy.yaml").write_text(yaml.safe_dump(toy_settings(folder, **settings)))
+    return "toy.yaml"
+
+
+def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> None:
+    name = config_file(folder, **overrides)
+    process = start_training(folder, name, "run_dir=run")
+    wait_for(folder / "run" / "checkpoints" / "step-00000000", process)
+    time.sleep(1)  # some steps
+    asked = time.time()
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert "go on with `distmeta train --resume run`" in said
+    newest = max((folder / "run" / "checkpoints").iterdir())
+    assert asked <= newest.stat().st_mtime < asked + SECONDS
+    steps = int(newest.name.removeprefix("step-"))
+    assert 0 < steps < 4000
+    total = f"outer.steps={steps + 5}"
+    results = []
+    for words in ([name, "run_dir=straight", "cluster.backend=inprocess", total], ["--resume", "run", total]):
+        out, said = start_training(folder, *words).communicate(timeout=200)
+        assert out, said
+        results.append(json.loads(out)["meta_params_sha256"])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number: signal.Signals) -> None:
+    stop_and_resume(tmp_path, number)
+
+
+@pytest.mark.slow
+def test_a_run_on_ray_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path) -> None:
+    stop_and_resume(tmp_path, signal.SIGTERM, cluster__backend="ray")
+
+
+def test_the_first_signal_waits_for_a_good_moment_and_the_second_does_not() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stopper() as asked:
+        asked.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped) as caught:
+            asked.check()
+        assert caught.value.code == 143
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_step_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distmeta.runs.stop.GRACE_SECONDS", 0.1)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with stopper(), pytest.raises(Stopped) as caught:
+        time.sleep(30)
+    assert caught.value.code == 130
+
+
+def test_what_ray_makes_of_it_still_says_which_signal_it_was() -> None:
+    def wait() -> None:
+        with stopper():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped) as caught:
+        wait()
+    assert caught.value.code == 143
