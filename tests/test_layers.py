@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "engine": {"models"},
     "backends": {"engine"},
     "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking"},
-    "tune": {"backends", "report", "runs", "tracking"},
+    "tune": {"backends", "engine", "report", "runs", "tracking"},
     "cli": {"backends", "report", "runs", "tracking", "tune"},
 }
 HOMES = {
