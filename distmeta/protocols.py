@@ -1,17 +1,19 @@
 """What acts on the nouns of `distmeta.types`: the interfaces between the rooms.
 
-    TaskKind        rows → Batch, loss, metrics      (tasks/)
+    TaskFamily      draws → Episode, loss, figures   (tasks/)
     Model           pure functions of parameters     (models/)
     MetaLearner     an algorithm                     (algorithms/)
-    Pool            workers, here or as Ray actors   (backends/)
-    Aggregator      what the coordinator feeds       (server.py)
+    Work            what is done to units            (engine/)
+
+Those within the engine are in `distmeta.engine.interfaces`.
 
 Axes are those of `distmeta.types`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -21,68 +23,101 @@ from torch import Tensor
 from distmeta.config import OuterConfig
 from distmeta.types import (
     Adapted,
-    Add,
     Batch,
-    Done,
     Episode,
+    HeadSpec,
     Inputs,
-    Leaf,
-    Lost,
     Metrics,
+    Mix,
     Params,
     Score,
-    ServerState,
-    StepReport,
+    Statistics,
     Stream,
-    Unit,
-    UnitResult,
-    Work,
 )
 
 
-class TaskKind(Protocol):
-    """One kind of task: how episodes are made, the loss, the metrics. It is picklable: workers draw by themselves."""
+class Draw(Protocol):
+    """One episode before its tensors are made: small and picklable."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the targets stand for."""
+
+
+class TaskFamily(Protocol):
+    """One kind of task: how episodes are made, the loss, the figures. It is picklable: workers draw by themselves."""
+
+    kind: ClassVar[str]  # under which it is registered
     score: ClassVar[Score]
-    has_classes: ClassVar[bool]  # whether targets are classes; if not, episodes have one way
+    head: ClassVar[HeadSpec]
     reads: ClassVar[str]  # the kind of inputs: text | numbers
+    has_classes: ClassVar[bool]  # whether targets are classes of elements, (T, E) whole numbers
+
+    @property
+    def name(self) -> str:
+        """In `Stream.family`, and of its head's parameters, `head.NAME.*`."""
 
     @property
     def classes(self) -> int:
-        """How many classes all splits have together, 0 without any: `labels` of inputs count up to it."""
+        """How many classes all splits have together; `labels` (T, E) of inputs count up to it. 0: no such numbers."""
 
     @property
     def fingerprint(self) -> str:
         """Hash of all the data that it draws from."""
 
-    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
-        """Draws and stacks episodes; the same arguments give the same tensors anywhere."""
+    @property
+    def source(self) -> str:
+        """Hash of the examples that draws are made of, whatever becomes of them in the model."""
+
+    def draw(self, stream: Stream, index: int) -> Draw:
+        """The episode of that index: a pure function, the same on any machine, whatever was drawn before."""
+
+    def batch(self, draws: Sequence[Any]) -> Episode:
+        """Stacks draws of one stream; the same ones give the same tensors anywhere."""
+
+    def to_json(self, draw: Any) -> dict[str, Any]:
+        """A draw for manifests: which examples of the source it is made of."""
 
     def rows(self, split: str) -> np.ndarray:
         """All corpus rows of a split, shortest text first; none where examples are made up as they are needed."""
 
     def collate(self, rows: np.ndarray) -> Inputs:
-        """Tokens of any rows, padded to the longest, with the shape of `rows` in front."""
+        """Inputs of any rows, padded to the longest, with the shape of `rows` in front."""
 
-    def outputs(self, ways: int) -> int:
-        """How many outputs a head needs for an episode of that many ways."""
+    def outputs(self, stream: Stream) -> int:
+        """How many outputs a head needs for a stream's episodes."""
+
+    def describe(self, shape: Mapping[str, Any]) -> str:
+        """What people call episodes of a shape, such as 5-way 1-shot."""
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean loss of each task, (T,)."""
 
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        """Figures of each task, each (T,)."""
+    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
+        """Sums of each task, (T, …) each, detached: added over tasks they give the figures of all of them."""
 
-    def manifest(self, stream: Stream, episodes: int) -> dict[str, Any]:
-        """Which rows of the source the first episodes of a stream are made of, as plain JSON."""
+    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """Figures of the episodes along the first axis together; `loss` and the score's name are among them."""
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
+        """Figures of each task, each (T,), detached."""
 
 
 class Model(Protocol):
-    """Pure functions of parameters; `body.*` makes features of inputs, `head.*` outputs of features."""
+    """Pure functions of parameters, for one family: body and head make elements of inputs, the head outputs of them.
 
-    task: TaskKind
-    dim: int  # D, the number of features
+    Parameters are named `body.*` and `head.FAMILY.*`.
+    """
+
+    task: TaskFamily
+    dim: int  # D, the number of features of an element
     twice_differentiable: bool  # whether all of its kernels have a second derivative
+    reads: tuple[str, ...]  # the inputs that the body takes
+    one_element_each: bool  # whether an example is one element, so that its features can be kept by its row
+
+    @property
+    def frozen_head(self) -> bool:
+        """Whether a parameter of the head is frozen."""
 
     def init(self) -> Params:
         """Starting values of everything that is not frozen."""
@@ -91,10 +126,16 @@ class Model(Protocol):
         """Runs once over all tasks' inputs what comes before the first of the names that differ between tasks."""
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-        """(T, B, ..., D) features; `stacked` holds the parameters that differ between tasks, (T, ...) each."""
+        """(T, E, D) elements; `stacked` holds the parameters that differ between tasks, (T, ...) each."""
 
     def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        """(T, B, ..., N) outputs of the head on the features, of which meta-training drops the share `dropout`."""
+        """(T, E, N) outputs of the head on the elements, of which meta-training drops the share `dropout`."""
+
+    def head_from_prototypes(self, centres: Tensor, scale: float) -> Params:
+        """A head for each task that scores by −scale · squared distance to centres (T, N, D), up to a constant."""
+
+    def head_of_zeros(self, tasks: int, outputs: int, like: Tensor) -> Params:
+        """A head for each task whose parameters are all zero."""
 
     def train(self, mode: bool) -> None:
         """Switches dropout on or off."""
@@ -103,13 +144,28 @@ class Model(Protocol):
 class MetaLearner(Protocol):
     """A published algorithm: a frozen dataclass whose fields are its hyperparameters.
 
-    Parameters of its own in θ are named `meta.*`; the model's are `body.*` and `head.*`.
+    Parameters of its own in θ are named `meta.*`; the model's are `body.*` and `head.*`. It tells what it needs of the
+    rest, and what it changes there; `distmeta.algorithms.base.Algorithm` has the defaults.
     """
 
+    baseline: ClassVar[str | None]  # its row in every evaluation, by that name, without any meta-training
     trains: ClassVar[bool]  # whether it has a meta-gradient at all
+    needs_rounds: ClassVar[bool]  # whether its tasks must arrive in rounds
+    replays: ClassVar[bool]  # whether examples of earlier rounds may be met again
+    starts_near: ClassVar[bool]  # whether a task starts from the most similar earlier rounds
+    anchored: ClassVar[bool]  # whether the proximal regulariser's anchor moves up to θ with each round
+    has_teacher: ClassVar[bool]  # whether another run's learner meets its episodes: the option `teacher` names the run
 
-    def check(self, model: Model) -> None:
-        """Raises a `ConfigError` where it cannot go together with the model or its task kind."""
+    def check(self, model: Model, outputs: int) -> None:
+        """Raises a `ConfigError` where it cannot go together with the model or its family.
+
+        Args:
+            model: is asked for its parameters and its family.
+            outputs: N of the largest episodes.
+        """
+
+    def outer(self, outer: OuterConfig) -> OuterConfig:
+        """The server's settings, as this algorithm needs them."""
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Which of the model's parameters each task gets a copy of."""
@@ -124,94 +180,18 @@ class MetaLearner(Protocol):
         """Learns each task from its support set."""
 
     def predict(self, model: Model, adapted: Adapted, inputs: Inputs) -> Tensor:
-        """(T, B, ..., N) outputs of the adapted learners."""
+        """(T, E, N) outputs of the adapted learners."""
 
 
-class Pool(Protocol):
-    """Workers that each do one unit at a time."""
+@dataclass(frozen=True)
+class Work:
+    """What is done to each unit: meta-gradients on a stream, or (not `training`) adaptation and its statistics.
 
-    can_race: ClassVar[bool]  # whether a second copy of a unit may be faster than the first
+    `cache_features` runs the body once a row instead of once an episode: for learners that do not adapt the body, while
+    it does not change.
+    """
 
-    @property
-    def workers(self) -> Sequence[str]:
-        """The names of those that can be given a unit; they may join and leave at any time."""
-
-    def publish(self, vector: Any) -> Any:
-        """Makes a flat vector, or what `Aggregator.handle` gives, readable by all workers; a handle for `submit`."""
-
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
-        """Starts a unit on an idle worker."""
-
-    def wait(self, seconds: float) -> list[Done | Lost]:
-        """Blocks until something has happened, or nothing has for so long."""
-
-    def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
-        """(P,) float32, the weighted sum of results' gradients in their order (see `distmeta.engine.reduction`).
-
-        Raises:
-            GradientsLostError: some went down with the machine they lay on, and must be worked out again.
-        """
-
-    def replace(self, worker: str) -> None:
-        """Ends a worker that does not answer and starts another of its name; `wait` tells of it as lost."""
-
-
-class Parameters(Protocol):
-    """Where θ is kept and updated: in one `distmeta.engine.shard.Shard`, or in several."""
-
-    @property
-    def values(self) -> np.ndarray:
-        """A copy, (P,) float32."""
-
-    @property
-    def handle(self) -> Any:
-        """What `Pool.publish` takes: the values, or references of their parts."""
-
-    def take(self, leaves: Sequence[Leaf], add: Add) -> None:
-        """Has gradients added up for the next step; raises what `add` does."""
-
-    def squares(self, tasks: int) -> list[float]:
-        """Makes the mean gradient over so many tasks; the sum of squares of each of its blocks, in order."""
-
-    def step(self, scale: float, rate: float) -> None:
-        """One step of the optimiser along the gradient times `scale`."""
-
-    def move_anchor(self) -> None:
-        """From now on the proximal regulariser pulls to where θ is."""
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays of a `ServerState`."""
-
-    def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to what `arrays` returned."""
-
-
-MakeParameters = Callable[[OuterConfig, np.ndarray, np.ndarray | None], Parameters]
-
-
-class Aggregator(Protocol):
-    """Owner of θ: the coordinator hands it a whole meta-batch at a time, in index order."""
-
-    @property
-    def version(self) -> int:
-        """Updates so far."""
-
-    @property
-    def meta_params(self) -> np.ndarray:
-        """A copy of θ, (P,) float32."""
-
-    @property
-    def handle(self) -> Any:
-        """θ as a pool publishes it."""
-
-    def apply(self, results: Sequence[UnitResult], add: Add) -> StepReport:
-        """Has the gradients added in the order given, clips, updates θ, and counts the version up.
-
-        What `add` raises is raised before anything has changed.
-        """
-
-    def state(self) -> ServerState:
-        """A copy of everything `load` needs."""
-
-    def load(self, state: ServerState) -> None:
-        """Goes back to a state."""
+    stream: Stream | Mix
+    learner: MetaLearner
+    training: bool
+    cache_features: bool = False

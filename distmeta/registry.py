@@ -39,12 +39,16 @@ class Registry:
             importlib.import_module(f"{self.package}.{module.name}")
         return sorted(self._entries)
 
-    def get(self, name: str) -> type[Any]:
+    def get(self, name: str, key: str | None = None) -> type[Any]:
         """The class registered under a name.
+
+        Args:
+            name: as it was registered.
+            key: the configuration key that says so, if it is another than usual.
 
         Raises:
             ConfigError: no such name.
         """
         if name not in (names := self.names()):
-            raise ConfigError(self.key, f"{name!r} is unknown", suggest(name, names))
+            raise ConfigError(key or self.key, f"{name!r} is unknown", suggest(name, names))
         return self._entries[name]

@@ -1,93 +1,128 @@
-"""The nouns of the system. Everything that crosses a room's door is defined here.
+"""The nouns of the system: data types shared between packages.
 
     Params          named tensors. θ (`meta_params`) and whatever an algorithm adapts
-    Batch           examples of T tasks, stacked along a leading task axis
+    Batch           elements of T tasks, stacked along a leading task axis
     Episode         a support and a query Batch: T tasks to learn
-    Stream          which episodes: a split, their shape and the seed they are drawn from
-    Visit           the Stream of tasks that arrive in rounds
-    Unit            a few consecutive episodes of a stream, under one version of θ
-    Work            what is done to units: a stream, and the learner that meets it
+    Stream          which episodes: a family, a split, a shape and a seed
+    Mix             Streams of several families, of which each unit takes one
+    Unit            a few consecutive episodes, under one version of θ
     UnitResult      what comes back: Σ gradient as one flat vector, metrics per task
     StepReport      one outer step's metrics
 
 What acts on them is in `distmeta.protocols`.
 
-Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L tokens, P meta-parameters.
+Axes: T tasks, S support, Q query, B examples (S or Q), E elements that are scored (texts, tokens, …), N outputs,
+D features, L tokens, P meta-parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from distmeta.protocols import MetaLearner
-
 Params = dict[str, Tensor]
 Metrics = dict[str, Tensor]  # each (T,)
+Statistics = dict[str, Any]  # sums of each task, (T, …) each, as tensors or arrays
 Inputs = dict[str, Tensor]  # each (T, B, ...)
-Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and what it counts in a sum
+Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and its weight in a sum
+GOLDEN = (5**0.5 - 1) / 2
+
 Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 
 
 class Batch(NamedTuple):
-    """Examples of T tasks.
+    """Elements of T tasks.
 
-    `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L), or `features` (T, B, D) where
-    it has already run (`hidden.K` (T, B, L, D) where its first K layers have); and (T, B) whole numbers: `rows` of the
-    corpus, `labels` among all of its classes. `teacher` (T, B, N) holds a teacher's outputs, where there is one.
-    `weights` (T, B) is 0 for padding.
+    `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L), or `features` (T, E, D) where
+    body and head have already made elements (`hidden.K` (T, B, L, H) where the body's first K layers have run); and
+    what its family adds, such as `rows` of the corpus (T, B). `teacher` (T, E, N) holds a teacher's outputs, where
+    there is one. `targets` is (T, E, …), in the order of the examples; `weights` (T, E) is 0 for what is not scored.
+    `outputs` is N, the number of outputs that a head has for these tasks.
     """
 
     inputs: Inputs
     targets: Tensor
     weights: Tensor
+    outputs: int
 
 
 class Episode(NamedTuple):
-    """T stacked tasks; `names[t]` lists what task t's targets stand for."""
+    """T stacked tasks of one family; `names[t]` lists what task t's targets stand for."""
 
+    family: str
     support: Batch
     query: Batch
     names: tuple[tuple[str, ...], ...]
+
+
+class HeadSpec(NamedTuple):
+    """What a family's elements are, and so which head makes them of a body's states (see `distmeta.models.heads`)."""
+
+    element: str  # text | token | …
 
 
 @dataclass(frozen=True)
 class Stream:
     """An endless sequence of episodes, each a pure function of (stream, index).
 
-    The last two are for classes in meta-training (see `distmeta.config.EpisodesConfig`).
+    `shape` is the family's own, by name: what episodes are made of, and options of drawing them.
     """
 
+    family: str
     split: str  # meta_train | meta_validation | meta_test
-    ways: int
-    shots: int
-    queries: int
     seed: int
-    label_shuffle: bool = True
-    label_mixing: float = 0.0
+    shape: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, family: str, split: str, seed: int, **shape: Any) -> Stream:
+        """A stream of episodes of a shape."""
+        return cls(family, split, seed, tuple(shape.items()))
+
+    def __getitem__(self, name: str) -> Any:
+        """An entry of the shape."""
+        return dict(self.shape)[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An entry of the shape, or a default."""
+        return dict(self.shape).get(name, default)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON for manifests, in which label options stand only where they are in use."""
-        usual = {"label_shuffle": True, "label_mixing": 0.0}
-        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
+        """Plain JSON for manifests."""
+        return {"split": self.split, "seed": self.seed, **dict(self.shape)}
+
+    def taken_by(self, unit: Unit) -> Stream:
+        """The stream that a unit's episodes are of: this one."""
+        return self
 
 
 @dataclass(frozen=True)
-class Visit(Stream):
-    """Episodes of tasks that arrive in rounds (see `distmeta.tasks.rounds.Schedule`).
+class Mix:
+    """Streams of several families: each unit takes all of its episodes from one of them.
 
-    Those of one `round`, on examples held out of training; or (None) those of training, in the schedule's order. With
-    `neighbours`, what is kept of so many earlier rounds comes along: examples of weight 0 in the support, whose share
-    in the warm start, (T, B), is the input `memory`.
+    Which one depends on the unit's index alone. Of many consecutive units each stream gets its share of the weights,
+    evenly spread: the fractional parts of multiples of the golden ratio cover 0 to 1 so.
     """
 
-    round: int | None = None
-    neighbours: int = 0
+    streams: tuple[Stream, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def split(self) -> str:
+        """Of all streams."""
+        return self.streams[0].split
+
+    def taken_by(self, unit: Unit) -> Stream:
+        """The stream that a unit's episodes are of."""
+        place = (unit.first_index // unit.count + 0.5) * GOLDEN % 1 * sum(self.weights)
+        for stream, end in zip(self.streams, accumulate(self.weights), strict=True):
+            if place < end:
+                return stream
+        return self.streams[-1]
 
 
 @dataclass(frozen=True)
@@ -106,20 +141,6 @@ class Rejected:
     index: int
     names: tuple[str, ...]
     reason: str
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is done to each unit: meta-gradients on a stream, or (not `training`) adaptation and its metrics.
-
-    `cache_features` runs the body once a row instead of once an episode: for learners that do not adapt the body, while
-    it does not change.
-    """
-
-    stream: Stream
-    learner: MetaLearner
-    training: bool
-    cache_features: bool = False
 
 
 @dataclass(frozen=True)

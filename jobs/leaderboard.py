@@ -91,7 +91,10 @@ def meta_tests(results: Results, rows: Sequence[str], columns: Sequence[str]) ->
     baselines = [base["name"] for base in one[0]["baselines"]]
     learners = {(row, 0): row for row in rows}
     learners |= {(rows[0], 1 + number): name for number, name in enumerate(baselines) if number}
-    lines = [["", *(f"{column} {its['shots']}-shot".strip() for column in columns for its in one), "seconds"]]
+    # Of one family the shots alone tell rows apart.
+    several = len({its["family"] for its in one}) > 1
+    titles = [its["title"] if several else f"{its['shape']['shots']}-shot" for its in one]
+    lines = [["", *(f"{column} {title}".strip() for column in columns for title in titles), "seconds"]]
     for (row, which), name in learners.items():
         cells = [
             show([run["meta_test"][i] for run in results[row, column]], which)

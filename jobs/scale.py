@@ -23,10 +23,11 @@ from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.config.load import override
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.interfaces import MakeParameters, Pool
 from distmeta.engine.server import ParameterServer
 from distmeta.engine.shard import Shard
-from distmeta.protocols import MakeParameters, Pool
-from distmeta.types import Stream, Unit, UnitResult, Work
+from distmeta.protocols import Work
+from distmeta.types import Stream, Unit, UnitResult
 
 WARM_UP = 2  # outer steps
 GIGABIT = 1e9 / 8
@@ -64,7 +65,7 @@ class Sleeper:
 
 @dataclass(frozen=True)
 class Setup:
-    """What server and workers are built from (see `distmeta.backends.Setup`)."""
+    """What server and workers are built from (see `distmeta.backends.base.Setup`)."""
 
     parameters: int
     durations: Durations
@@ -81,7 +82,7 @@ class Setup:
         start = np.zeros(self.parameters, np.float32)
         server = ParameterServer(self.outer, start, staleness_alpha=alpha, make_parameters=make_parameters)
         learner: Any = None
-        work = Work(Stream("meta_train", 5, 1, 1, 0), learner, training=True)
+        work = Work(Stream.of("classification", "meta_train", 0, ways=5, shots=1, queries=1), learner, training=True)
         return Coordinator(pool, server, work, self.outer, self.cluster)
 
 

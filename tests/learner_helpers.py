@@ -5,18 +5,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from model_helpers import TEXTS, make_options, random_batch
+from model_helpers import TEXTS, build, make_options, random_batch
 from torch import Tensor
 
 from distmeta.algorithms.base import registry
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode, Inputs, Metrics, Params
 
 CORPUS: Any = SimpleNamespace(classes=("a", "b", "c"))  # all that the loss, the metrics and the algorithms need
 
 
-TASK = Classification(CORPUS)
+TASK = Classification(CORPUS, Classes(CORPUS))
 
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -72,9 +73,9 @@ def episode_of(tasks: int = 2) -> Episode:
 
     def labelled(batch: Batch) -> Batch:
         targets = torch.arange(2).repeat_interleave(batch.targets.shape[1] // 2).repeat(tasks, 1)
-        return batch._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64))
+        return batch._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64), outputs=2)
 
-    return Episode(labelled(support), labelled(query), (("a", "b"),) * tasks)
+    return Episode("classification", labelled(support), labelled(query), (("a", "b"),) * tasks)
 
 
 def make(name: str) -> Any:

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from model_helpers import TEXTS, make_options, random_batch
+from model_helpers import TEXTS, build, make_options, random_batch
 from torch import Tensor
 
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode, Inputs, Params
 
 CORPUS: Any = SimpleNamespace(classes=("a", "b", "c"))  # all that the loss and the metrics need
-TASK = Classification(CORPUS)
+TASK = Classification(CORPUS, Classes(CORPUS))
 SIZES: dict[str, dict[str, Any]] = {
     "text_cnn": {"embedding_size": 4, "filters": 3, "widths": (2,)},
     "mlp": {"embedding_size": 4, "hidden_sizes": (5,)},
@@ -30,7 +31,7 @@ class Given:
         self.task, self.dim, self.ways = TASK, dim, ways
 
     def init(self) -> Params:
-        return {"head.bias": torch.zeros(self.ways, dtype=torch.float64)}
+        return {"head.classification.bias": torch.zeros(self.ways, dtype=torch.float64)}
 
     def encode(self, shared: Params, adapted: Any, inputs: Inputs) -> Inputs:
         return inputs
@@ -39,7 +40,7 @@ class Given:
         return inputs["features"]
 
     def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        return inputs["features"].sum(-1, keepdim=True) + shared["head.bias"]
+        return inputs["features"].sum(-1, keepdim=True) + shared["head.classification.bias"]
 
 
 def without_classes(dim: int) -> Any:
@@ -50,10 +51,10 @@ def without_classes(dim: int) -> Any:
 
 
 def given(features: Any, targets: list[int], weights: list[float] | None = None) -> Batch:
-    """A batch of one task."""
+    """A batch of one task of two classes."""
     values = torch.tensor([features], dtype=torch.float64)
     marks = torch.tensor([weights or [1.0] * len(targets)], dtype=torch.float64)
-    return Batch({"features": values}, torch.tensor([targets]), marks)
+    return Batch({"features": values}, torch.tensor([targets]), marks, 2)
 
 
 def random_given(tasks: int, ways: int, each: int, dim: int, seed: int) -> Batch:
@@ -61,13 +62,13 @@ def random_given(tasks: int, ways: int, each: int, dim: int, seed: int) -> Batch
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(tasks, ways * each, dim, generator=generator, dtype=torch.float64)
     targets = torch.arange(ways).repeat_interleave(each).repeat(tasks, 1)
-    return Batch({"features": features}, targets, torch.ones(targets.shape, dtype=torch.float64))
+    return Batch({"features": features}, targets, torch.ones(targets.shape, dtype=torch.float64), ways)
 
 
 def take(batch: Batch, order: list[int]) -> Batch:
     """The examples at these positions."""
     inputs = {name: value[:, order] for name, value in batch.inputs.items()}
-    return Batch(inputs, batch.targets[:, order], batch.weights[:, order])
+    return Batch(inputs, batch.targets[:, order], batch.weights[:, order], batch.outputs)
 
 
 def with_padding(batch: Batch, at: int) -> Batch:
@@ -79,6 +80,7 @@ def with_padding(batch: Batch, at: int) -> Batch:
         {"features": torch.cat([features[:, :at], far, features[:, at:]], dim=1)},
         torch.cat([batch.targets[:, :at], zeros, batch.targets[:, at:]], dim=1),
         torch.cat([batch.weights[:, :at], zeros.double(), batch.weights[:, at:]], dim=1),
+        batch.outputs,
     )
 
 
@@ -104,9 +106,9 @@ def text_episode() -> Episode:
     def batch(texts: int, seed: int, weights: list[float]) -> Batch:
         made = random_batch((2, texts, 5), 12, seed)
         targets = torch.arange(2).repeat_interleave(texts // 2).repeat(2, 1)
-        return made._replace(targets=targets, weights=torch.tensor([weights] * 2, dtype=torch.float64))
+        return made._replace(targets=targets, weights=torch.tensor([weights] * 2, dtype=torch.float64), outputs=2)
 
-    return Episode(batch(6, 5, [1, 1, 0, 1, 0.5, 1]), batch(4, 6, [1, 1, 1, 0]), (("a", "b"),) * 2)
+    return Episode("classification", batch(6, 5, [1, 1, 0, 1, 0.5, 1]), batch(4, 6, [1, 1, 1, 0]), (("a", "b"),) * 2)
 
 
 def scattered(theta: Params, size: float) -> Params:

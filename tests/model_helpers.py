@@ -1,5 +1,6 @@
-"""What the model tests share: a task kind, batches, a meta-gradient, and tiny encoders saved as pretrained ones."""
+"""What the model tests share: a task family, batches, a meta-gradient, and tiny encoders saved as pretrained ones."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from distmeta.config.load import build_options
-from distmeta.models.base import FunctionalModel, ModelFactory, registry
-from distmeta.types import Batch, Params
+from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, registry
+from distmeta.models.base import build as build_network
+from distmeta.types import Batch, Episode, HeadSpec, Params, Stream
 
 WORDS = [f"word{number}" for number in range(20)]
 TEXTS = [" ".join(WORDS[start : start + 4]) for start in range(16)]
@@ -18,7 +20,9 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
 class CrossEntropy:
-    """A task kind of which models need only the loss."""
+    """A task family of which models need only the loss."""
+
+    name, head = "toy", HeadSpec("text")
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean over each task's examples, (T,)."""
@@ -42,7 +46,7 @@ def random_batch(shape: tuple[int, int, int], vocab_size: int, seed: int, classe
     targets = torch.randint(classes, (tasks, texts), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": mask, "rows": torch.zeros(tasks, texts, dtype=torch.long)}
     inputs["labels"] = targets
-    return Batch(inputs, targets, torch.ones(tasks, texts))
+    return Batch(inputs, targets, torch.ones(tasks, texts), classes)
 
 
 def stack(params: Params, tasks: int) -> Params:
@@ -88,3 +92,24 @@ def save_encoder(folder: Path, model_type: str = "bert", **config: Any) -> str:
         torch.manual_seed(0)
         AutoModel.from_config(made).save_pretrained(folder)
     return str(folder)
+
+
+def build(
+    options: ModelFactory,
+    architecture: Architecture,
+    task: Any,
+    outputs: int,
+    freeze: Sequence[str] = (),
+    values: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> FunctionalModel:
+    """A model of a single family."""
+    network = build_network(options, architecture, {task.name: (task.head.element, outputs)}, values, seed, device)
+    return FunctionalModel(network, task, freeze, options.twice_differentiable)
+
+
+def episodes(family: Any, stream: Stream, first: int, count: int) -> Episode:
+    """Consecutive episodes of a stream, stacked."""
+    made: Episode = family.batch([family.draw(stream, index) for index in range(first, first + count)])
+    return made

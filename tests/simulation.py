@@ -13,11 +13,12 @@ from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
 from distmeta.errors import GradientsLostError
-from distmeta.types import Done, Leaf, Lost, ServerState, StepReport, Stream, Unit, UnitResult, Work
+from distmeta.protocols import Work
+from distmeta.types import Done, Leaf, Lost, ServerState, StepReport, Stream, Unit, UnitResult
 
 LEARNER: Any = None
-WORK = Work(Stream("meta_train", 5, 1, 1, 0), LEARNER, training=True)
-OTHER = Work(Stream("meta_test", 5, 1, 1, 0), LEARNER, training=False)
+WORK = Work(Stream.of("classification", "meta_train", 0, ways=5, shots=1, queries=1), LEARNER, training=True)
+OTHER = Work(Stream.of("classification", "meta_test", 0, ways=5, shots=1, queries=1), LEARNER, training=False)
 
 
 class Fate(NamedTuple):

@@ -10,6 +10,7 @@ from toy import toy_config
 
 from distmeta.config import RunConfig, StreamConfig
 from distmeta.tasks.rounds import Schedule, cosines
+from distmeta.types import Stream
 
 STREAM: dict[str, Any] = {
     **{"data__task": "domain", "data__splits": {"train": 0.5, "validation": 0.25, "test": 0.25}},
@@ -41,6 +42,13 @@ def stream_config(folder: Path, **overrides: Any) -> RunConfig:
     if not (folder / "data.csv").exists():
         write_tasks(folder / "data.csv")
     return toy_config(folder, **{**deepcopy(STREAM), **overrides})
+
+
+def visit(shape: tuple[int, int, int], seed: int = 0, neighbours: int = 0, round: int | None = None) -> Stream:
+    """Episodes of (ways, shots, queries) of tasks that arrive in rounds: of training, or of a round's evaluation."""
+    entries = dict(zip(("ways", "shots", "queries"), shape, strict=True)) | {"neighbours": neighbours}
+    entries |= {} if round is None else {"round": round}
+    return Stream.of("classification", "meta_train", seed, **entries)
 
 
 # Unit vectors at 0, 60, 0 and 90 degrees: their cosines are 1, ½, 0 and √3/2.

@@ -222,7 +222,8 @@ def test_runs_that_cannot_go_on(
 
     assert "run_dir: run exists" in refused("train", path)
     assert "inner.lr: cannot change in a run that has begun" in refused("train", "--resume", "run", "inner.lr=2")
-    assert "was made with other config" in refused("train", path, "inner.lr=2", "--resume", "run")
+    other = refused("train", path, "inner.lr=2", "--resume", "run")
+    assert "was made with other settings: inner.lr was 0.1, and is 2.0" in other
     assert "no such run directory" in refused("evaluate", "no/run")
     assert "Run with id=0123456789abcdef not found" in refused("evaluate", "0123456789abcdef")
     assert "is not a run's directory" in refused("evaluate", str(tmp_path))

@@ -40,11 +40,17 @@ def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) 
     printed = json.loads(result.stdout)
     assert printed["run_dir"] == "run"
     assert printed["outer_steps"] == 2
-    assert [(row["ways"], row["shots"], row["episodes"]) for row in printed["meta_test"]] == [(3, 1, 12), (3, 2, 12)]
+    assert [(row["title"], row["episodes"]) for row in printed["meta_test"]] == [
+        ("3-way 1-shot", 12),
+        ("3-way 2-shot", 12),
+    ]
+    assert [row["shape"] for row in printed["meta_test"]] == [
+        {"ways": 3, "shots": shots, "queries": 2} for shots in (1, 2)
+    ]
     assert "outer steps 2/2" in result.stderr
     assert "3-way 2-shot" in result.stderr
     for row in printed["meta_test"]:
-        manifest = tmp_path / "run" / f"manifest-3way-{row['shots']}shot.json"
+        manifest = tmp_path / "run" / f"manifest-3way-{row['shape']['shots']}shot.json"
         assert len(json.loads(manifest.read_text())["episodes"]) == 12
     beside = run("compare", "run", printed["mlflow_run_id"], "--json", cwd=tmp_path)
     assert beside.returncode == 0, beside.stderr

@@ -86,7 +86,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     for row in result["meta_test"]:
         for its in (row, *row["baselines"]):
             value = next(its[key] for key in ("accuracy", "mse") if key in its)
-            scores[f"{row['shots']}-shot {its['name']}"] = value
+            scores[f"{row['shape']['shots']}-shot {its['name']}"] = value
     return {"meta_params_sha256": result["meta_params_sha256"], "loss": reporter.last, "scores": scores}
 
 

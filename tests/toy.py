@@ -12,8 +12,11 @@ import pytest
 
 from distmeta.config import RunConfig
 from distmeta.config.load import override, validate
+from distmeta.engine.setup import RunSetup
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
+from distmeta.runs.experiment import Experiment
+from distmeta.types import Stream
 
 CLASSES, TEXTS = 16, 8
 
@@ -80,6 +83,24 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
+
+
+def training_stream(setup: RunSetup) -> Stream:
+    """The meta-training episodes of the only family."""
+    assert isinstance(setup.training.stream, Stream)
+    return setup.training.stream
+
+
+def evaluated(experiment: Experiment, split: str, shots: int) -> Stream:
+    """The stream of classification episodes of a split that has so many shots."""
+    (stream,) = (its for its in experiment.evaluated("classification", split) if its["shots"] == shots)
+    return stream
+
+
+def changed(stream: Stream, split: str | None = None, seed: int | None = None, **shape: Any) -> Stream:
+    """A stream with another split, another seed, or other entries of its shape."""
+    merged = {**dict(stream.shape), **shape}
+    return Stream.of(stream.family, split or stream.split, stream.seed if seed is None else seed, **merged)
 
 
 DROPOUT = {"model__dropout": 0.3}  # drawn from the episode's index, so it is the same anywhere

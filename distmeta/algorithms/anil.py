@@ -19,10 +19,10 @@ class ANIL(GradientBased):
 
     inner_adapt: Literal["head"] = "head"
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses a head that is frozen altogether, and what `GradientBased` refuses."""
         if not self.adapts(list(model.init())):
             raise ConfigError(
                 "model.freeze", "anil adapts the head, and all of it is frozen", "freeze less, or use boil"
             )
-        super().check(model)
+        super().check(model, outputs)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from distmeta.algorithms.inner import expand, gradient_descent
+from distmeta.config import OuterConfig
 from distmeta.errors import ConfigError
 from distmeta.models.names import match
 from distmeta.protocols import MetaLearner, Model
@@ -32,6 +33,22 @@ def gradient_of(losses: Callable[[Params], tuple[Tensor, Metrics]], meta_params:
         loss, metrics = losses(leaves)
     gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(leaves, gradients, strict=True)), metrics
+
+
+class Algorithm:
+    """What an algorithm needs of the rest and changes there, unless it says otherwise: nothing."""
+
+    baseline: ClassVar[str | None] = None
+    trains: ClassVar[bool] = True
+    needs_rounds: ClassVar[bool] = False
+    replays: ClassVar[bool] = True
+    starts_near: ClassVar[bool] = False
+    anchored: ClassVar[bool] = False
+    has_teacher: ClassVar[bool] = False
+
+    def outer(self, outer: OuterConfig) -> OuterConfig:
+        """The server's settings as they are."""
+        return outer
 
 
 def query_gradient(learner: MetaLearner, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
@@ -62,7 +79,7 @@ def without_head(params: Params) -> Params:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientBased:
+class GradientBased(Algorithm):
     """A meta-learner that adapts by gradient descent on the support loss.
 
     Learned rates and the loss over several steps are those of MAML++: Antoniou, Edwards, Storkey, "How to train your
@@ -77,15 +94,15 @@ class GradientBased:
     inner_multi_step_loss: Share = 0.0  # weight of the mean query loss after all steps but the last
     inner_clip_norm: Rate | None = None  # of each task's gradient
     inner_dropout: Share = 0.0  # of the support features, in meta-training only
-    first_order: ClassVar[bool] = False
-    trains: ClassVar[bool] = True
+    inner_first_order: bool = False  # inner gradients count as constants (Finn et al. 2017, §5.2)
     learns_through_steps: ClassVar[bool] = True  # the meta-gradient is that of the loss after the inner steps
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses options that would do nothing, and second derivatives where the body's kernels have none."""
         for key, used, needed in (
             ("inner.learn_lr", self.inner_learn_lr, 1),
             ("inner.multi_step_loss", self.inner_multi_step_loss, 2),
+            ("inner.first_order", self.inner_first_order, 0),
         ):
             if used and not self.learns_through_steps:
                 found = "this algorithm's meta-gradient is not that of the loss after the inner steps"
@@ -95,10 +112,12 @@ class GradientBased:
                 found = f"there are no {earlier}, since inner.steps is {self.inner_steps}"
                 raise ConfigError(key, found, f"leave it out, or set inner.steps to {needed} or more")
         through_body = any(name.startswith("body.") for name in self.adapts(list(model.init())))
-        second_order = self.learns_through_steps and not self.first_order and self.inner_steps > 0
+        second_order = self.learns_through_steps and not self.inner_first_order and self.inner_steps > 0
         if through_body and second_order and not model.twice_differentiable:
             found = "second derivatives, which this attention kernel does not have"
-            raise ConfigError("model.attention", found, "set it to eager, or use fomaml, or inner.adapt=head")
+            raise ConfigError(
+                "model.attention", found, "set it to eager, or set inner.first_order=true or inner.adapt=head"
+            )
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Which of these parameters each task gets a copy of."""
@@ -149,7 +168,7 @@ class GradientBased:
         def rate(name: str, step: int) -> float | Tensor:
             return self.rate(meta_params, support, name, step)
 
-        points = gradient_descent(losses, stacked, rate, self.inner_steps, self.first_order, self.inner_clip_norm)
+        points = gradient_descent(losses, stacked, rate, self.inner_steps, self.inner_first_order, self.inner_clip_norm)
         return (Adapted(shared, point) for point in points)
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
@@ -183,7 +202,11 @@ class GradientBased:
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:
-    """Both batches' examples, along the example axis; tokens are padded to the longer of the two."""
+    """Both batches' examples, along the example axis; tokens are padded to the longer of the two.
+
+    Elements (T, E, …) are those of the examples (T, B, …), equally many each: they are padded with weight 0.
+    """
+    examples = [next(iter(batch.inputs.values())).shape[1] for batch in (first, second)]
 
     def join(a: Tensor, b: Tensor) -> Tensor:
         if a.dim() > 2:
@@ -191,5 +214,10 @@ def concatenate(first: Batch, second: Batch) -> Batch:
             a, b = (F.pad(x, (0, 0) * (x.dim() - 3) + (0, length - x.shape[2])) for x in (a, b))
         return torch.cat([a, b], dim=1)
 
+    def join_elements(a: Tensor, b: Tensor) -> Tensor:
+        a, b = (x.reshape(len(x), count, -1, *x.shape[2:]) for x, count in zip((a, b), examples, strict=True))
+        return join(a, b).flatten(1, 2)
+
     inputs = {name: join(first.inputs[name], second.inputs[name]) for name in first.inputs}
-    return Batch(inputs, join(first.targets, second.targets), join(first.weights, second.weights))
+    targets, weights = (join_elements(getattr(first, its), getattr(second, its)) for its in ("targets", "weights"))
+    return Batch(inputs, targets, weights, first.outputs)

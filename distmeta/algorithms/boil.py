@@ -19,10 +19,10 @@ class BOIL(GradientBased):
 
     inner_adapt: Literal["body"] = "body"
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses a body that is frozen altogether, and what `GradientBased` refuses."""
         if not self.adapts(list(model.init())):
             raise ConfigError(
                 "model.freeze", "boil adapts the body, and all of it is frozen", "freeze less, or use anil"
             )
-        super().check(model)
+        super().check(model, outputs)

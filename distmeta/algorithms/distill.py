@@ -10,7 +10,7 @@ Language Model Compression across Domains. ACL 2021. https://arxiv.org/abs/2012.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -49,6 +49,8 @@ class Distill(ProtoMAML):
     The teacher's outputs are in `batch.inputs["teacher"]`, in meta-training alone; without them the loss is that of the
     labels.
     """
+
+    has_teacher: ClassVar[bool] = True
 
     teacher: str | None = None  # its run directory; must be given to meta-train
     # Chosen for jobs/distill.yaml on its meta-validation: a teacher that has adapted to few examples is soft enough.

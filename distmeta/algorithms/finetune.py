@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, Rate, Steps, registry, without_head
@@ -31,6 +30,7 @@ class FineTune(GradientBased):
     inner_lr: Rate = 0.5  # of the head: in units of one over the mean squared length of the support features
     inner_steps: Steps = 50
     inner_adapt: str | tuple[str, ...] = "head"
+    baseline: ClassVar[str | None] = "fine-tuned head, frozen encoder"
     trains: ClassVar[bool] = False
     learns_through_steps: ClassVar[bool] = False
 
@@ -48,15 +48,10 @@ class FineTune(GradientBased):
         if "features" not in support.inputs:
             return rate
         squares = 1 + support.inputs["features"].square().sum(-1).mean(1)  # 1 for the bias
-        return rate / squares.view(-1, *(1,) * (2 if name == "head.weight" else 1))
+        return rate / squares.view(-1, *(1,) * (2 if name.endswith(".weight") else 1))
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
         """A head of zeros for each task."""
         tasks = len(support.targets)
-        outputs = model.task.outputs(1 + int(support.targets.max())) if model.task.has_classes else 1
-        like = next(iter(meta_params.values()))
-        head = {
-            "head.weight": torch.zeros(tasks, outputs, model.dim, dtype=like.dtype, device=like.device),
-            "head.bias": torch.zeros(tasks, outputs, dtype=like.dtype, device=like.device),
-        }
+        head = model.head_of_zeros(tasks, support.outputs, like=next(iter(meta_params.values())))
         return {**expand(meta_params, self.adapts(list(meta_params)), tasks), **head}

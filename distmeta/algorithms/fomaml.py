@@ -5,7 +5,7 @@ ICML 2017, §5.2. https://arxiv.org/abs/1703.03400
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 from distmeta.algorithms.base import GradientBased, registry
 
@@ -15,4 +15,4 @@ from distmeta.algorithms.base import GradientBased, registry
 class FOMAML(GradientBased):
     """MAML whose inner gradients count as constants: the meta-gradient is Σ_t ∇L_t at the adapted parameters."""
 
-    first_order: ClassVar[bool] = True
+    inner_first_order: Literal[True] = True

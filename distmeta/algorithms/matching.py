@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distmeta.algorithms.base import Rate, Steps, query_gradient, registry, require_classes, without_head
+from distmeta.algorithms.base import Algorithm, Rate, Steps, query_gradient, registry, require_classes, without_head
 from distmeta.errors import ConfigError
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
@@ -24,7 +23,7 @@ FORWARD, BACKWARD, READER = (f"meta.context.{name}" for name in ("forward", "bac
 
 @registry.register("matching")
 @dataclass(frozen=True, kw_only=True)
-class Matching:
+class Matching(Algorithm):
     """P(n | x) = Σ_{i of class n} a(x, x_i), a = softmax_i(scale · cos(f(x), g(x_i))): attention over the support set.
 
     With `full_context`, g(x_i) also depends on the rest of the support set and f(x) on all of it (appendix A of the
@@ -36,13 +35,12 @@ class Matching:
     scale: Rate = 1.0  # the paper's; cosines of pretrained features lie close together: they want about 10
     full_context: bool = False
     context_steps: Steps = 5  # K, the times that a query reads the support set; with full_context alone
-    trains: ClassVar[bool] = True
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Nothing: the support set is looked at, not learned from by steps."""
         return []
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses tasks without classes, and reads of a context that is not used."""
         require_classes(model, "attention is summed over the examples of a class")
         if not self.full_context and self.context_steps != Matching.context_steps:
@@ -64,7 +62,7 @@ class Matching:
         """Keys g(x_i) (T, S, D), and members (T, S, N): an example's weight at its class, else 0."""
         keys = model.features(meta_params, {}, support.inputs)
         weights = support.weights.to(keys.dtype)
-        members = F.one_hot(support.targets).to(keys.dtype) * weights.unsqueeze(-1)
+        members = F.one_hot(support.targets, support.outputs).to(keys.dtype) * weights.unsqueeze(-1)
         if self.full_context:
             states = (_read_through(meta_params, name, keys, weights) for name in (FORWARD, BACKWARD))
             keys = keys + sum(states)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from distmeta.algorithms.base import Rate, gradient_of, registry, require_classes, without_head
+from distmeta.algorithms.base import Algorithm, Rate, gradient_of, registry, require_classes, without_head
 from distmeta.algorithms.protonet import prototypes
 from distmeta.errors import ConfigError
 from distmeta.protocols import Model
@@ -27,7 +27,7 @@ ENCODER, GENERATOR = "meta.encoder", "meta.generator"
 
 @registry.register("metanet")
 @dataclass(frozen=True, kw_only=True)
-class MetaNet:
+class MetaNet(Algorithm):
     """Meta-trained on α · L_task + β · L_meta; a task's head is slow weights plus fast ones that a network generates.
 
     1. The meta-network's head encodes a text of features f: r = f + E(f), E two layers, `meta.encoder.*`. The class
@@ -52,32 +52,22 @@ class MetaNet:
     scale: Rate = 10.0  # for features of unit length
     hidden_size: Count = 256  # of E and of G
     max_generated: Count = 1_000_000  # numbers that may be generated for a task
-    trains: ClassVar[bool] = True
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Nothing: weights are generated, not adapted."""
         return []
 
-    def check(self, model: Model) -> None:
-        """Refuses tasks without classes, and an objective of nothing."""
+    def check(self, model: Model, outputs: int) -> None:
+        """Refuses tasks without classes, an objective of nothing, and heads too large for a network to write."""
         require_classes(model, "weights are generated class by class")
         if not self.alpha and not self.beta:
             raise ConfigError("algorithm.alpha", "0, and algorithm.beta too", "let one of them be above 0")
-
-    def check_head(self, ways: int, dim: int) -> None:
-        """Refuses heads that are too large for a network to write.
-
-        Args:
-            ways: of the largest episodes, of meta-training or of evaluation.
-            dim: D, the number of features.
-
-        Raises:
-            ConfigError: naming the key, and the size that would do.
-        """
-        if (size := ways * (dim + 1)) > self.max_generated:
-            found = f"{self.max_generated}, but a head is {ways} ways × ({dim} features + 1) = {size} numbers"
-            fits = self.max_generated // (dim + 1)
-            fewer = f"let episodes and evaluation have at most {fits} ways" if fits > 1 else "use protonet"
+        if (size := outputs * (model.dim + 1)) > self.max_generated:
+            found = (
+                f"{self.max_generated}, but a head is {outputs} classes × ({model.dim} features + 1) = {size} numbers"
+            )
+            fits = self.max_generated // (model.dim + 1)
+            fewer = f"let episodes and evaluation have at most {fits} classes" if fits > 1 else "use protonet"
             raise ConfigError("algorithm.max_generated", found, f"set it to {size}, or {fewer}")
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
@@ -138,7 +128,7 @@ def slow_head(encodings: Tensor, support: Batch) -> Params:
 def meta_information(encodings: Tensor, scores: Tensor, support: Batch) -> Tensor:
     """m_n (T, N, D) of encodings (T, S, D) and scores (T, S, N): where more of w_n would lower the support loss."""
     share = support.weights.to(scores.dtype) / support.weights.sum(-1, keepdim=True)
-    errors = (F.one_hot(support.targets) - scores.softmax(-1)) * share.unsqueeze(-1)
+    errors = (F.one_hot(support.targets, support.outputs) - scores.softmax(-1)) * share.unsqueeze(-1)
     return scores.shape[-1] * errors.mT @ encodings
 
 

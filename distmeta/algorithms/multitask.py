@@ -31,26 +31,27 @@ class MultiTask(FineTune):
     """
 
     scale: Rate = 1.0  # of the logits in meta-training; features of unit length want about 10
+    baseline: ClassVar[str | None] = None
     trains: ClassVar[bool] = True
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses a scale of logits where there are none, and what `FineTune` refuses."""
-        if self.scale != MultiTask.scale and not model.task.has_classes:
+        if self.scale != MultiTask.scale and not model.task.classes:
             raise ConfigError("algorithm.scale", f"{self.scale:g}, and these tasks have no classes", "leave it out")
-        super().check(model)
+        super().check(model, outputs)
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
         """θ: the body, and the common head."""
         params = super().init(model, generator)
-        if not model.task.has_classes:
+        if not model.task.classes:
             return {**model.init(), **params}
         weight = torch.randn(model.task.classes, model.dim, generator=generator) / model.dim**0.5
         weight = weight.to(next(iter(params.values()))) if params else weight
-        return {**params, "meta.classes.weight": weight, "meta.classes.bias": weight.new_zeros(len(weight))}
+        return {**params, f"{_common(model)}.weight": weight, f"{_common(model)}.bias": weight.new_zeros(len(weight))}
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
         """A new head of zeros where there are classes, else the common one."""
-        if model.task.has_classes:
+        if model.task.classes:
             return super().start(model, meta_params, support)
         names = [*self.adapts(list(meta_params)), *(name for name in meta_params if name.startswith("head."))]
         return expand(meta_params, names, len(support.targets))
@@ -60,12 +61,18 @@ class MultiTask(FineTune):
         batch = concatenate(episode.support, episode.query)
 
         def losses(leaves: Params) -> tuple[Tensor, Metrics]:
-            if not model.task.has_classes:
+            if not model.task.classes:
                 outputs, targets = model.outputs(leaves, {}, batch.inputs), batch
             else:
                 features = model.features(leaves, {}, batch.inputs)
-                outputs = self.scale * (features @ leaves["meta.classes.weight"].T + leaves["meta.classes.bias"])
+                weight, bias = leaves[f"{_common(model)}.weight"], leaves[f"{_common(model)}.bias"]
+                outputs = self.scale * (features @ weight.T + bias)
                 targets = batch._replace(targets=batch.inputs["labels"])
             return model.task.loss(outputs, targets), model.task.metrics(outputs, targets)
 
         return gradient_of(losses, meta_params)
+
+
+def _common(model: Model) -> str:
+    """The common head of all classes of a family."""
+    return f"meta.classes.{model.task.name}"

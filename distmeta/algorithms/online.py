@@ -7,6 +7,7 @@ https://arxiv.org/abs/1902.08438
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ class Online(GradientBased):
     Without a memory, as on tasks outside the stream or in its first round, it starts from θ.
     """
 
+    needs_rounds: ClassVar[bool] = True
+    starts_near: ClassVar[bool] = True
+
     warm_steps: Steps = 5
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
@@ -48,5 +52,7 @@ class Online(GradientBased):
         def rate(name: str, step: int) -> float | Tensor:
             return self.rate(meta_params, support, name, step)
 
-        *_, last = gradient_descent(losses, stacked, rate, self.warm_steps, self.first_order, self.inner_clip_norm)
+        *_, last = gradient_descent(
+            losses, stacked, rate, self.warm_steps, self.inner_first_order, self.inner_clip_norm
+        )
         return last

@@ -34,13 +34,13 @@ class ProtoMAML(GradientBased):
         chosen = set(super().adapts(names))
         return [name for name in names if name in chosen or name.startswith("head.")]
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses tasks without classes, a frozen head, and what `GradientBased` refuses."""
         require_classes(model, "prototypes stand for classes")
-        if not {"head.weight", "head.bias"} <= set(model.init()):
+        if model.frozen_head:
             found = "the head is frozen, which this algorithm makes of each support set and adapts"
             raise ConfigError("model.freeze", found, "leave the head out, or use protonet")
-        super().check(model)
+        super().check(model, outputs)
 
     def starting(self, params: Params) -> Params:
         """The body; the head is made from each support set."""
@@ -49,8 +49,5 @@ class ProtoMAML(GradientBased):
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
         """The head from prototypes, and a copy for each task of what is adapted of the body."""
         centres = prototypes(model.features(meta_params, {}, support.inputs), support)
-        head = {
-            "head.weight": 2 * self.scale * centres,
-            "head.bias": -self.scale * centres.square().sum(-1),
-        }
+        head = model.head_from_prototypes(centres, self.scale)
         return {**expand(meta_params, self.adapts(list(meta_params)), len(centres)), **head}

@@ -14,30 +14,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distmeta.algorithms.base import Rate, query_gradient, registry, require_classes, without_head
+from distmeta.algorithms.base import Algorithm, Rate, query_gradient, registry, require_classes, without_head
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
 
 def prototypes(features: Tensor, support: Batch) -> Tensor:
-    """The weighted mean feature of each class: (T, S, D) → (T, N, D); N is the largest target plus one."""
-    members = F.one_hot(support.targets).to(features.dtype) * support.weights.to(features.dtype).unsqueeze(-1)
+    """The weighted mean feature of each class: (T, S, D) → (T, N, D)."""
+    members = F.one_hot(support.targets, support.outputs).to(features.dtype) * support.weights.to(
+        features.dtype
+    ).unsqueeze(-1)
     return torch.einsum("tsn,tsd->tnd", members, features) / members.sum(1).unsqueeze(-1)
 
 
 @registry.register("protonet")
 @dataclass(frozen=True, kw_only=True)
-class ProtoNet:
+class ProtoNet(Algorithm):
     """Scores a class by −scale · squared Euclidean distance to the mean of its support features."""
 
+    baseline: ClassVar[str | None] = "prototypes, frozen encoder"
+
     scale: Rate = 1.0  # the paper's; features of unit length want about 10
-    trains: ClassVar[bool] = True
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Nothing: prototypes are made, not adapted."""
         return []
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses tasks without classes."""
         require_classes(model, "prototypes stand for classes")
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, concatenate, gradient_of, registry
 from distmeta.config import OuterConfig
+from distmeta.errors import ConfigError
 from distmeta.protocols import Model
 from distmeta.types import Episode, Metrics, Params
 
@@ -29,9 +30,19 @@ class Proximal(GradientBased):
 
     proximal_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1  # λ
     learns_through_steps: ClassVar[bool] = False
+    needs_rounds: ClassVar[bool] = True
+    replays: ClassVar[bool] = False
+    anchored: ClassVar[bool] = True
 
-    def penalise(self, outer: OuterConfig) -> OuterConfig:
-        """The server's settings with λ‖·‖²; its own regulariser is half of that."""
+    def outer(self, outer: OuterConfig) -> OuterConfig:
+        """The server's settings with λ‖·‖²; its own regulariser is half of that.
+
+        Raises:
+            ConfigError: there is another regulariser.
+        """
+        if outer.regularizer != "none":
+            found = f"{outer.regularizer} beside that of proximal"
+            raise ConfigError("outer.regularizer", found, "leave it out and set algorithm.proximal_weight")
         return outer.model_copy(update={"regularizer": "proximal", "regularizer_weight": 2 * self.proximal_weight})
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:

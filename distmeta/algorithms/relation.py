@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from distmeta.algorithms.base import gradient_of, registry, require_classes, without_head
+from distmeta.algorithms.base import Algorithm, gradient_of, registry, require_classes, without_head
 from distmeta.algorithms.protonet import prototypes
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
@@ -26,7 +26,7 @@ SLOPE, MIDDLE = 10.0, 0.95  # at the start r = σ(SLOPE · (MIDDLE − distance)
 
 @registry.register("relation")
 @dataclass(frozen=True, kw_only=True)
-class Relation:
+class Relation(Algorithm):
     """A learned comparison: r_n(x) = σ(v · relu(W [c_n; f(x)] + b) + d) in 0..1, the relation of a text to a class.
 
     c_n is the class's mean support feature. The paper takes the sum, which grows with the shots: a module trained on
@@ -41,13 +41,12 @@ class Relation:
 
     hidden_size: Annotated[int, Field(ge=2, multiple_of=2)] = 768  # twice the features of a small encoder
     loss: Literal["mse", "cross_entropy"] = "mse"  # the paper's; on pretrained features cross_entropy learned more
-    trains: ClassVar[bool] = True
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Nothing: classes are compared with, not adapted to."""
         return []
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses tasks without classes."""
         require_classes(model, "relations are between texts and classes")
 

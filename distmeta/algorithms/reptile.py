@@ -27,12 +27,12 @@ class Reptile(GradientBased):
 
     learns_through_steps: ClassVar[bool] = False
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model, outputs: int) -> None:
         """Refuses to learn from no steps, and what `GradientBased` refuses."""
         if not self.inner_steps:
             found = "0, and reptile learns from where the inner steps lead"
             raise ConfigError("inner.steps", found, "set it to 1 or more")
-        super().check(model)
+        super().check(model, outputs)
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """Σ_t θ − θ′_t for what is adapted, 0 for what is not."""

@@ -12,10 +12,11 @@ import torch
 from distmeta.config import ClusterConfig
 from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
-from distmeta.types import Done, Leaf, Lost, Unit, Work
+from distmeta.protocols import Work
+from distmeta.types import Done, Leaf, Lost, Unit
 
 if TYPE_CHECKING:
-    from distmeta.backends import Note, Setup, UnitRunner
+    from distmeta.backends.base import Note, Setup, UnitRunner
 
 
 class InProcessPool:

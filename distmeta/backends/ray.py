@@ -22,7 +22,7 @@ from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError
 
 if TYPE_CHECKING:
-    from distmeta.backends import Note, Setup
+    from distmeta.backends.base import Note, Setup
 
 GIB = 2**30
 NOTE_SECONDS = 20  # between two words on workers that have not started

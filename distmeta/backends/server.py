@@ -20,10 +20,11 @@ from distmeta.backends.shards import RayShards
 from distmeta.backends.workers import RayPool, WorkerFactory
 from distmeta.engine.shard import Shard
 from distmeta.errors import ServerLostError, TrainingError
-from distmeta.types import ServerState, StepReport, Work
+from distmeta.protocols import Work
+from distmeta.types import ServerState, StepReport
 
 if TYPE_CHECKING:
-    from distmeta.backends import Note
+    from distmeta.backends.base import Note
     from distmeta.engine.coordinator import Coordinator
 
 HALT_SECONDS = 4.0  # for a server to say how far it has come

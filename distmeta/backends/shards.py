@@ -1,4 +1,4 @@
-"""θ and its optimiser spread over actors, each with a range of the numbers (see `distmeta.protocols.Parameters`)."""
+"""θ and its optimiser spread over actors: `distmeta.engine.interfaces.Parameters` in parts."""
 
 from __future__ import annotations
 

@@ -17,10 +17,11 @@ from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 from distmeta.backends.nodes import Remote, add_here, reason
 from distmeta.engine import reduction
 from distmeta.errors import ServerLostError
-from distmeta.types import Done, Leaf, Lost, Unit, UnitResult, Work
+from distmeta.protocols import Work
+from distmeta.types import Done, Leaf, Lost, Unit, UnitResult
 
 if TYPE_CHECKING:
-    from distmeta.backends import UnitRunner
+    from distmeta.backends.base import UnitRunner
 
 NODE_LABEL = "ray.io/node-id"  # Ray's own
 MOVE_AFTER = 3  # losses in a row on one node, until a worker is started on another

@@ -4,7 +4,7 @@ Sections `model` and `algorithm` also take the options of the chosen model or al
 fields when it is built, which is still before anything starts.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 from pydantic import ConfigDict, Field
@@ -14,7 +14,6 @@ from distmeta.config.base import (
     NotNegative,
     Patterns,
     Positive,
-    Probability,
     Sample,
     Section,
     Seed,
@@ -22,6 +21,7 @@ from distmeta.config.base import (
     Ways,
 )
 from distmeta.config.cluster import ClusterConfig
+from distmeta.config.tasks import DataConfig, EpisodesConfig, FamilyConfig, Fractions, StreamConfig
 from distmeta.config.tune import Dimension, TuneConfig
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Dimension",
     "EpisodesConfig",
     "EvaluationConfig",
+    "FamilyConfig",
     "Fractions",
     "InnerConfig",
     "ModelConfig",
@@ -42,89 +43,6 @@ __all__ = [
     "TrackingConfig",
     "TuneConfig",
 ]
-
-
-class Fractions(Section):
-    """Shares of the classes (or of the groups of classes) that go into each split."""
-
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
-
-    @pydantic.model_validator(mode="after")
-    def _at_most_one(self) -> Self:
-        if (total := self.train + self.validation + self.test) > 1 + 1e-9:
-            raise ValueError(f"the fractions add up to {total:g}; give at most 1")
-        return self
-
-
-class DataConfig(Section):
-    """Which tasks: for classification, labelled texts, and which of their classes may be seen when.
-
-    Further keys are the options of the kind.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    kind: str = "classification"
-    path: str | None = None  # a parquet, CSV or JSONL file, a folder of them, hub:owner/name, or attack
-    subset: str | None = None  # a hub data set's configuration
-    text: str = "text"
-    label: str = "label"
-    group: str | None = None  # classes of one group stay in one split
-    task: str | None = None  # the column that names a text's task: an episode is all the labels of one task
-    splits: str | Fractions = Fractions()  # a JSON file of class names, or shares
-    split: str = "1"  # which split of the file; with shares, which of the random ones
-    min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
-    max_length: Annotated[int, Field(ge=4)] = 64  # tokens; longer texts are cut
-    cache: str = "~/.cache/distmeta"  # of tokenised texts
-    keep_features: bool = False  # there too, of an encoder that is frozen; trials of a study share them
-
-    @pydantic.field_validator("split", mode="before")
-    @classmethod
-    def _name(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
-
-
-class EpisodesConfig(Section):
-    """The shape of a training episode."""
-
-    ways: Ways = 5
-    shots: Count = 5
-    queries: Count = 5
-    # Yin et al., ICLR 2020, https://arxiv.org/abs/1912.03820: what a task's labels mean must not be known beforehand.
-    label_shuffle: bool = True  # false: a class has the same label in all episodes, which invites memorising
-    label_mixing: Probability = 0.0  # share of the episodes in which each class is a mix of two
-    # Patterns, such as "card *", of the classes that meta-training draws from; with data.task of the tasks.
-    only: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
-
-    @pydantic.field_validator("label_mixing")
-    @classmethod
-    def _halves(cls, value: float, info: pydantic.ValidationInfo) -> float:
-        if value and min(info.data.get(name, 2) for name in ("shots", "queries")) < 2:
-            raise ValueError("a class is a half of each of two; give episodes.shots and episodes.queries of 2 or more")
-        return value
-
-
-class StreamConfig(Section):
-    """Tasks of meta-training that arrive one after another, a round each, instead of all at once.
-
-    Recurring: a task may come back, after a gap, with new examples. Drifting: while a round goes on, a growing share of
-    its episodes is drawn from the next round's task, so that one domain turns into the next little by little.
-    """
-
-    steps_per_task: Annotated[int, Field(ge=0)] = 0  # outer steps of a round; 0: no stream
-    tasks: Annotated[int, Field(ge=2)] = 10  # rounds; outer.steps must be steps_per_task times this
-    recurrence: Probability = 0.0  # probability that a round brings an earlier task back; else it brings a new one
-    gap: Annotated[int, Field(ge=1)] = 2  # rounds for which a task stays away at least
-    drift: Probability = 0.0  # share of the episodes from the next task at the end of a round; grows from 0
-    buffer: Count = 8  # earlier rounds that are remembered, the latest
-    examples: Count = 20  # of each class of a remembered round that are kept
-    replay: Share = 0.0  # share of each meta-batch that is drawn from what is kept
-    neighbours: Annotated[int, Field(ge=0)] = 0  # remembered rounds, the most similar, that `online` starts from
-    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.0  # cosine from which on a remembered round is a neighbour
-    temperature: Positive = 0.1  # of similarities: a remembered round's weight is ∝ exp(cosine / temperature)
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5  # share of a round's examples that only evaluation sees
-    episodes: Sample = 40  # of each round's evaluation, for each of evaluation.shots
 
 
 class ModelConfig(Section):
@@ -154,6 +72,7 @@ class InnerConfig(Section):
     multi_step_loss: Share | None = None  # weight of the mean query loss after all steps but the last (MAML++)
     clip_norm: Positive | None = None  # of each task's gradient
     dropout: Share | None = None  # of the support features, in meta-training only
+    first_order: bool | None = None  # inner gradients count as constants in the meta-gradient
 
 
 class OuterConfig(Section):
@@ -214,9 +133,14 @@ class TrackingConfig(Section):
     experiment: str = "distmeta"
 
 
+FamilyName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]  # a part of parameters' names
+
+
 class RunConfig(Section):
     """A whole run."""
 
+    # Several families of tasks, by name; `data` and `episodes` are the short form of a single one.
+    tasks: dict[FamilyName, FamilyConfig] = Field(default_factory=dict)
     data: DataConfig = DataConfig()
     episodes: EpisodesConfig = EpisodesConfig()
     stream: StreamConfig = StreamConfig()
@@ -231,6 +155,26 @@ class RunConfig(Section):
     tune: TuneConfig | None = None  # what `distmeta tune` searches; training leaves it aside
     seed: Seed = 0
     run_dir: str | None = None  # none: runs/<name of the file>-<time>
+
+    @pydantic.model_validator(mode="after")
+    def _one_form(self) -> Self:
+        for name in ("data", "episodes"):
+            if self.tasks and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"both tasks and {name} are given; move {name} into tasks.NAME.{name}")
+        return self
+
+    @property
+    def families(self) -> dict[str, FamilyConfig]:
+        """All families of tasks by name; a single one is called by its kind."""
+        if self.tasks:
+            return self.tasks
+        return {self.data.kind: FamilyConfig(kind=self.data.kind, data=self.data, episodes=self.episodes)}
+
+    def single(self, name: str) -> "RunConfig":
+        """The configuration as if a family were the only one, in the short form."""
+        family = self.families[name]
+        data = family.data.model_copy(update={"kind": family.kind})
+        return self.model_copy(update={"tasks": {}, "data": data, "episodes": family.episodes})
 
     @property
     def evaluation_ways(self) -> int:

@@ -14,9 +14,10 @@ import numpy as np
 
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.dispatch import Clock, Dispatcher, Round
+from distmeta.engine.interfaces import Aggregator, Pool
 from distmeta.errors import DivergedError, GradientsLostError
-from distmeta.protocols import Aggregator, Pool
-from distmeta.types import ServerState, StepReport, UnitResult, Work
+from distmeta.protocols import Work
+from distmeta.types import ServerState, StepReport, UnitResult
 
 
 class Coordinator:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distmeta.config import ClusterConfig
+from distmeta.engine.interfaces import Pool
 from distmeta.errors import TrainingError
-from distmeta.protocols import Pool
-from distmeta.types import Lost, Unit, UnitResult, Work
+from distmeta.protocols import Work
+from distmeta.types import Lost, Unit, UnitResult
 
 MAX_LOSSES = 20  # workers lost between two results before the run is given up
 LOSSES_PER_WORKER = 10  # as many may be lost where that is more: a network that fails takes all of them several times

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distmeta.protocols import Model, TaskKind
+from distmeta.protocols import Model
 from distmeta.types import Params
 
 CHUNK = 64  # rows that the body takes at once
@@ -22,14 +22,13 @@ class FeatureCache:
     the same to the bit whoever needs them first.
 
     Args:
-        model: whose body.
-        task: whose rows.
+        model: whose body, and whose family's rows.
         device: a torch device.
         folder: where features of a body that is frozen are kept for other workers and runs too.
     """
 
-    def __init__(self, model: Model, task: TaskKind, device: str, folder: Path | None = None) -> None:
-        self.model, self.task, self.device, self.folder = model, task, device, folder
+    def __init__(self, model: Model, device: str, folder: Path | None = None) -> None:
+        self.model, self.task, self.device, self.folder = model, model.task, device, folder
         self._key: np.ndarray | None = None
         self._splits: dict[str, tuple[np.ndarray, dict[int, Tensor]]] = {}
 

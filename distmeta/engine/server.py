@@ -15,9 +15,9 @@ import numpy as np
 
 from distmeta.config import OuterConfig
 from distmeta.engine import reduction
+from distmeta.engine.interfaces import MakeParameters
 from distmeta.engine.shard import Shard
 from distmeta.errors import TrainingError
-from distmeta.protocols import MakeParameters
 from distmeta.types import Add, Rejected, ServerState, StepReport, UnitResult
 
 STALENESS = "staleness_"  # a counter of a state: + versions
@@ -133,9 +133,10 @@ def staleness(state: ServerState) -> dict[int, int]:
 def _means(results: Sequence[UnitResult]) -> dict[str, float]:
     """Means over the accepted tasks; empty where there are none."""
     rejected = {task.index for result in results for task in result.rejected}
-    indices = np.concatenate([r.unit.first_index + np.arange(r.unit.count) for r in results])
-    accepted = ~np.isin(indices, list(rejected))
-    if not accepted.any():
-        return {}
-    values = {name: np.concatenate([result.metrics[name] for result in results]) for name in results[0].metrics}
-    return {name: float(value[accepted].mean()) for name, value in values.items()}
+    values: dict[str, list[np.ndarray]] = {}
+    for result in results:  # those of several families have figures of their own
+        accepted = ~np.isin(result.unit.first_index + np.arange(result.unit.count), list(rejected))
+        for name, value in result.metrics.items():
+            values.setdefault(name, []).append(value[accepted])
+    means = {name: np.concatenate(parts) for name, parts in values.items()}
+    return {name: float(value.mean()) for name, value in means.items() if len(value)}

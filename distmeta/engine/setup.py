@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +12,45 @@ import torch
 
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.interfaces import MakeParameters, Pool
 from distmeta.engine.params import Layout
 from distmeta.engine.server import ParameterServer
 from distmeta.engine.shard import Shard
 from distmeta.engine.worker import Teacher, Worker
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build
-from distmeta.protocols import MakeParameters, Pool, TaskKind
-from distmeta.types import Work
+from distmeta.protocols import TaskFamily, Work
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Enough to build the same model anywhere, without files. `frozen` holds what is not in θ."""
+    """Enough to build the same model anywhere, without files. `frozen` holds what is not in θ.
+
+    `outputs` says of each family what its elements are, and how many outputs an element has.
+    """
 
     options: ModelFactory
     architecture: Architecture
-    outputs: int
+    outputs: dict[str, tuple[str, int]]
     freeze: tuple[str, ...]
     frozen: dict[str, np.ndarray]
     seed: int
 
-    def build(self, task: TaskKind, device: str) -> FunctionalModel:
-        """Builds the model; what is free has random values, since θ is always given."""
+    def build(self, families: Mapping[str, TaskFamily], device: str) -> dict[str, FunctionalModel]:
+        """Builds one network, and a model of each family on it.
+
+        What is free has random values, since θ is always given.
+        """
         values = {name: torch.tensor(value) for name, value in self.frozen.items()}
-        return build(self.options, self.architecture, task, self.outputs, self.freeze, values, self.seed, device)
+        network = build(self.options, self.architecture, self.outputs, values, self.seed, device)
+        differentiable = self.options.twice_differentiable
+        return {name: FunctionalModel(network, its, self.freeze, differentiable) for name, its in families.items()}
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """What server and workers are built from, wherever they run (see `distmeta.backends.Setup`)."""
+    """What server and workers are built from, wherever they run (see `distmeta.backends.base.Setup`)."""
 
-    task: TaskKind
+    families: dict[str, TaskFamily]
     model: ModelSpec
     layout: Layout
     meta_params: np.ndarray
@@ -49,7 +58,8 @@ class RunSetup:
     training: Work
     cluster: ClusterConfig
     teacher: RunSetup | None = None  # meets the same episodes in meta-training
-    features: Path | None = None  # where features of a frozen body are kept for others too, in a folder for each device
+    # Where features of a frozen body are kept for others too, by family, in a folder for each device.
+    features: Mapping[str, Path] = field(default_factory=dict)
     anchor_every: int = 0  # outer steps after which the proximal regulariser's anchor moves up to θ; 0: never
 
     def make_worker(self, name: str, device: str) -> Worker:
@@ -61,12 +71,12 @@ class RunSetup:
         if self.teacher is not None:
             worker = self.teacher.make_worker(f"teacher of {name}", device)
             teacher = Teacher(worker, self.teacher.training, self.teacher.meta_params)
-        packed, features = self.cluster.compression == "bf16", None
-        if self.features is not None:
-            kind = torch.cuda.get_device_name(device) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
-            features = self.features / f"{torch.__version__}-{kind.replace(' ', '-')}"  # others' may differ in a bit
-        model = self.model.build(self.task, device)
-        return Worker(name, model, self.task, self.layout, device, teacher, packed, features)
+        packed = self.cluster.compression == "bf16"
+        kind = torch.cuda.get_device_name(device) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
+        place = f"{torch.__version__}-{kind.replace(' ', '-')}"  # the features of others may differ in a bit
+        features = {name: folder / place for name, folder in self.features.items()}
+        models = self.model.build(self.families, device)
+        return Worker(name, models, self.layout, device, teacher, packed, features)
 
     def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the parameter server and its coordinator.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distmeta.engine import reduction
 from distmeta.engine.features import FeatureCache
 from distmeta.engine.params import Layout
-from distmeta.protocols import Model, TaskKind
-from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Rejected, Stream, Unit, UnitResult, Work
+from distmeta.protocols import Model, Work
+from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
 
 DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
 
@@ -23,50 +25,57 @@ class Worker:
 
     Args:
         name: who it is, in results.
-        model: the learner's pure functions.
-        task: where episodes come from.
+        models: the learner's pure functions, by family; each has the family that episodes come from.
         layout: of the flat vectors it is given and returns.
         device: a torch device.
         teacher: another learner, whose outputs go with the examples in meta-training.
         packed: whether gradients leave as bfloat16.
-        features: where features of a frozen body are kept for others too.
+        features: by family, where features of a frozen body are kept for others too.
     """
 
     def __init__(
         self,
         name: str,
-        model: Model,
-        task: TaskKind,
+        models: Mapping[str, Model],
         layout: Layout,
         device: str,
         teacher: Teacher | None = None,
         packed: bool = False,
-        features: Path | None = None,
+        features: Mapping[str, Path] | None = None,
     ) -> None:
-        self.name, self.model, self.task, self.layout, self.device = name, model, task, layout, device
-        self.cache, self.teacher, self.packed = FeatureCache(model, task, device, features), teacher, packed
+        self.name, self.models, self.layout, self.device = name, models, layout, device
+        kept = features or {}
+        self.caches = {family: FeatureCache(model, device, kept.get(family)) for family, model in models.items()}
+        self.teacher, self.packed = teacher, packed
         self.body_is_frozen = not any(name.startswith("body.") for name in layout.names)
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
         """Works on a unit under the meta-parameters in `vector`, (P,) float32."""
         started = time.perf_counter()
+        stream = work.stream.taken_by(unit)
+        work = replace(work, stream=stream)
         meta_params = self.layout.unflatten(vector, self.device)
+        figures: Statistics
         if work.training:
-            gradient, metrics, rejected = self._meta_gradient(work, unit, meta_params, vector)
+            gradient, figures, rejected = self._meta_gradient(work, unit, meta_params, vector)
             gradient = reduction.pack(gradient) if self.packed else gradient
         else:
             gradient = None
-            metrics, rejected = self._evaluate(work, unit, meta_params, vector)
-        arrays = {name: value.detach().cpu().double().numpy() for name, value in metrics.items()}
+            figures, rejected = self._evaluate(work, unit, meta_params, vector)
+        arrays = {name: value.detach().cpu().double().numpy() for name, value in figures.items()}
+        if work.training and len(self.models) > 1:  # the loss is common to all families, other figures are not
+            arrays = {name if name == "loss" else f"{stream.family}/{name}": its for name, its in arrays.items()}
         return UnitResult(unit, gradient, arrays, rejected, self.name, time.perf_counter() - started)
 
     def _meta_gradient(
         self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray
     ) -> tuple[np.ndarray, Metrics, tuple[Rejected, ...]]:
-        self.model.train(True)
+        model = self._model(work)
+        model.train(True)
         episode = self._episode(work, unit, meta_params, vector)
-        gradients, metrics = work.learner.meta_gradient(self.model, meta_params, episode)
-        flat = self.layout.flatten(gradients)
+        gradients, metrics = work.learner.meta_gradient(model, self._own(meta_params, episode.family), episode)
+        others = {name: torch.zeros_like(value) for name, value in meta_params.items() if name not in gradients}
+        flat = self.layout.flatten({**gradients, **others})
         if np.isfinite(flat).all() and _are_finite(metrics):
             return flat, metrics, ()
         if unit.count == 1:
@@ -88,41 +97,56 @@ class Worker:
 
     def _evaluate(
         self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray
-    ) -> tuple[Metrics, tuple[Rejected, ...]]:
-        self.model.train(False)
-        episode, metrics = self._outcome(work, unit, meta_params, vector)
-        # Accuracy alone would hide it: the largest of outputs that are not numbers is the first.
-        finite = torch.stack([value.isfinite() for value in metrics.values()]).all(0).tolist()
+    ) -> tuple[Statistics, tuple[Rejected, ...]]:
+        self._model(work).train(False)
+        episode, statistics = self._outcome(work, unit, meta_params, vector)
+        # Right answers alone would hide it: the largest of outputs that are not numbers is the first.
+        finite = torch.stack([value.isfinite().flatten(1).all(1) for value in _rows(statistics)]).all(0).tolist()
         bad = (t for t in range(unit.count) if not finite[t])
-        return metrics, tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
+        return statistics, tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
 
-    def _outcome(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> tuple[Episode, Metrics]:
-        """A unit's episodes, and their figures after adaptation."""
+    def _outcome(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> tuple[Episode, Statistics]:
+        """A unit's episodes, and their statistics after adaptation."""
         with torch.no_grad():
-            episode = self._episode(work, unit, meta_params, vector)
-            adapted = work.learner.adapt(self.model, meta_params, episode.support)
-            outputs = work.learner.predict(self.model, adapted, episode.query.inputs)
-            return episode, self.model.task.metrics(outputs, episode.query)
+            episode, model = self._episode(work, unit, meta_params, vector), self._model(work)
+            own = self._own(meta_params, episode.family)
+            adapted = work.learner.adapt(model, own, episode.support)
+            outputs = work.learner.predict(model, adapted, episode.query.inputs)
+            return episode, model.task.statistics(outputs, episode.query)
+
+    def _model(self, work: Work) -> Model:
+        """Of the family that the unit's stream is of."""
+        assert isinstance(work.stream, Stream), "a unit whose stream was not chosen"
+        return self.models[work.stream.family]
+
+    def _own(self, meta_params: Params, family: str) -> Params:
+        """θ without the heads of other families."""
+        heads = tuple(f"head.{name}." for name in self.models if name != family)
+        return {name: value for name, value in meta_params.items() if not name.startswith(heads)}
 
     def _episode(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> Episode:
+        assert isinstance(work.stream, Stream), "a unit whose stream was not chosen"
+        family, model = work.stream.family, self._model(work)
         # Before the seeding, so that what the teacher draws, if anything, changes nothing of the student's dropout.
         taught = self.teacher.teach(work.stream, unit) if self.teacher and work.training else None
         # Dropout draws from torch's own generator: seeded by the episode, it is the same on any worker.
         torch.manual_seed(np.random.SeedSequence([work.stream.seed, unit.first_index]).generate_state(1)[0].item())
-        episode = self.task.episodes(work.stream, unit.first_index, unit.count)
+        indices = range(unit.first_index, unit.first_index + unit.count)
+        episode = model.task.batch([model.task.draw(work.stream, index) for index in indices])
         key = vector[:0] if self.body_is_frozen else vector
 
         def prepare(batch: Batch) -> Batch:
             if work.cache_features:
                 rows = batch.inputs["rows"]
-                features = self.cache.lookup(key, meta_params, work.stream.split, rows)
-                also = {"rows", "labels", "memory"}.intersection(batch.inputs)
-                kept: Inputs = {name: batch.inputs[name] for name in sorted(also)}
-                batch = batch._replace(inputs={"features": features, **kept})
+                features = self.caches[family].lookup(key, own, split, rows)
+                others: Inputs = {name: value for name, value in batch.inputs.items() if name not in model.reads}
+                batch = batch._replace(inputs={"features": features, **others})
             inputs = {name: value.to(self.device) for name, value in batch.inputs.items()}
-            return Batch(inputs, batch.targets.to(self.device), batch.weights.to(self.device))
+            targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
+            return batch._replace(inputs=inputs, targets=targets, weights=weights)
 
-        episode = Episode(prepare(episode.support), prepare(episode.query), episode.names)
+        own, split = self._own(meta_params, family), work.stream.split
+        episode = episode._replace(support=prepare(episode.support), query=prepare(episode.query))
         return _with_teacher(episode, taught) if taught else episode
 
 
@@ -141,18 +165,19 @@ class Teacher:
 
     def teach(self, stream: Stream, unit: Unit) -> Episode:
         """A unit's episodes with `rows`, and as `teacher` its outputs (T, B, N) once it has learned the support."""
-        model, learner, work = self.worker.model, self.work.learner, replace(self.work, stream=stream)
+        learner, work = self.work.learner, replace(self.work, stream=stream)
+        model = self.worker.models[stream.family]
         model.train(False)
         with torch.no_grad():
             # Features are kept under an empty key: θ stays as it is.
             episode = self.worker._episode(work, unit, self.meta_params, np.empty(0, np.float32))
-            adapted = learner.adapt(model, self.meta_params, episode.support)
+            adapted = learner.adapt(model, self.worker._own(self.meta_params, stream.family), episode.support)
 
             def answer(batch: Batch) -> Batch:
                 outputs = learner.predict(model, adapted, batch.inputs)
                 return batch._replace(inputs={"rows": batch.inputs["rows"], "teacher": outputs})
 
-            return Episode(answer(episode.support), answer(episode.query), episode.names)
+            return episode._replace(support=answer(episode.support), query=answer(episode.query))
 
 
 def _with_teacher(episode: Episode, taught: Episode) -> Episode:
@@ -166,5 +191,10 @@ def _with_teacher(episode: Episode, taught: Episode) -> Episode:
     return episode._replace(support=join(episode.support, taught.support), query=join(episode.query, taught.query))
 
 
-def _are_finite(metrics: Metrics) -> bool:
+def _rows(statistics: Statistics) -> Iterator[Tensor]:
+    """Statistics as (T, …) tensors of at least two axes."""
+    return (value.unsqueeze(-1) for value in statistics.values())
+
+
+def _are_finite(metrics: Statistics) -> bool:
     return all(bool(value.isfinite().all()) for value in metrics.values())

@@ -13,36 +13,19 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from distmeta.models.body import Body
+from distmeta.models.heads.base import LinearHead
+from distmeta.models.heads.base import registry as heads
 from distmeta.models.names import layer_of, match
-from distmeta.protocols import TaskKind
+from distmeta.protocols import TaskFamily
 from distmeta.registry import Registry
 from distmeta.types import Inputs, Params
 
 registry = Registry("model.name", "distmeta.models")
 
-# Plain JSON: all that is needed to build the body on any machine, without files.
-Architecture = dict[str, Any]
+Architecture = dict[str, Any]  # plain JSON: all that is needed to build a body on any machine, without files
 CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
 HIDDEN = "hidden."  # `hidden.4` among inputs: (T, B, L, H) states after a body's first 4 layers
-
-
-class Body(nn.Module):
-    """Makes features of its `inputs`: for texts, (B, L) ids and mask → (B, D). `dim` is D.
-
-    One text's features must not depend on the padding that other texts of its batch need.
-    """
-
-    dim: int
-    inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
-    splits = False  # whether `lower` and `upper` are there: then it is the upper after the lower, cut at any layer
-
-    def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L) → (B, L, H): hidden states after the first so many layers."""
-        raise NotImplementedError
-
-    def upper(self, hidden: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L, H) hidden states after so many layers, and their mask → (B, D)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,48 +79,74 @@ def cut_of(inputs: Iterable[str]) -> int | None:
 
 
 class Network(nn.Module):
-    """A body and a linear head; features that are given are not computed again."""
+    """A body, and the heads of families by their name; elements that are given are not made again."""
 
-    def __init__(self, body: Body, outputs: int, normalize: bool) -> None:
+    def __init__(self, body: Body, heads: Mapping[str, tuple[LinearHead, int]], normalize: bool) -> None:
         super().__init__()
         self.body, self.normalize = body, normalize
-        self.head = nn.Linear(body.dim, outputs)
+        self.heads = {family: head for family, (head, _) in heads.items()}
+        # Its names are those of the parameters: head.FAMILY.weight.
+        self.head = nn.ModuleDict(
+            {family: head.module(head.dim(body), outputs) for family, (head, outputs) in heads.items()}
+        )
 
-    def forward(self, inputs: Inputs, features_only: bool, dropout: float = 0.0, layers: int | None = None) -> Tensor:
-        """(B, ...) inputs → (B, ..., D) features or (B, ..., N) outputs; with `layers`, the states after so many."""
+    def forward(
+        self, inputs: Inputs, family: str, elements_only: bool, dropout: float = 0.0, layers: int | None = None
+    ) -> Tensor:
+        """(B, ...) inputs → (B, ..., D) elements or (B, ..., N) outputs; with `layers`, the states after so many."""
         if layers is not None:
             return self.body.lower(inputs["input_ids"], inputs["attention_mask"], layers)
         if "features" in inputs:
-            features = inputs["features"]
+            elements = inputs["features"]
         else:
+            head = self.heads[family]
             if (cut := cut_of(inputs)) is None:
-                features = self.body(*(inputs[name] for name in self.body.inputs))
+                elements = head.elements(self.body, inputs)
             else:
-                features = self.body.upper(inputs[f"{HIDDEN}{cut}"], inputs["attention_mask"], cut)
+                mask = inputs["attention_mask"]
+                elements = head.upper(self.body, self.body.upper(inputs[f"{HIDDEN}{cut}"], mask, cut), mask)
             if self.normalize:
-                features = F.normalize(features, dim=-1)
-        return features if features_only else self.head(F.dropout(features, dropout, self.training))
+                elements = F.normalize(elements, dim=-1)
+        return elements if elements_only else self.head[family](F.dropout(elements, dropout, self.training))
 
 
 class FunctionalModel:
-    """A network as pure functions of its parameters (see `distmeta.protocols.Model`).
+    """A network as pure functions of its parameters, for one of its families (see `distmeta.protocols.Model`).
 
     Args:
         network: gives the structure, and the starting values for `init`.
-        task: the kind of task, for its loss.
+        task: the family, for its loss, and which of the heads it is.
         freeze: patterns of parameter names that are neither adapted nor meta-learned.
         twice_differentiable: whether the body's kernels have a second derivative.
     """
 
     def __init__(
-        self, network: Network, task: TaskKind, freeze: Sequence[str] = (), twice_differentiable: bool = True
+        self, network: Network, task: TaskFamily, freeze: Sequence[str] = (), twice_differentiable: bool = True
     ) -> None:
         self.network, self.task, self.twice_differentiable = network, task, twice_differentiable
-        self.dim = network.body.dim
-        values = {name: value.detach() for name, value in network.named_parameters()}
+        self.head, self.reads = network.heads[task.name], network.body.inputs
+        self.dim, self.one_element_each = self.head.dim(network.body), self.head.one_element_each
+        self._prefix = f"head.{task.name}."
+        values = {name: value.detach() for name, value in network.named_parameters() if self._is_own(name)}
         frozen = match(values, freeze, "model.freeze")
         self.frozen = {name: values[name] for name in frozen}
         self.free = [name for name in values if name not in self.frozen]
+
+    def _is_own(self, name: str) -> bool:
+        return name.startswith(("body.", self._prefix))
+
+    @property
+    def frozen_head(self) -> bool:
+        """Whether a parameter of the head is frozen."""
+        return any(name.startswith("head.") for name in self.frozen)
+
+    def head_from_prototypes(self, centres: Tensor, scale: float) -> Params:
+        """See `distmeta.models.heads.base.LinearHead.from_prototypes`."""
+        return {self._prefix + name: value for name, value in self.head.from_prototypes(centres, scale).items()}
+
+    def head_of_zeros(self, tasks: int, outputs: int, like: Tensor) -> Params:
+        """A head for each task whose parameters are all zero, (T, ...) each."""
+        return {self._prefix + name: value for name, value in self.head.zeros(tasks, outputs, self.dim, like).items()}
 
     def init(self) -> Params:
         """Copies of the starting values of all that is not frozen."""
@@ -151,9 +160,10 @@ class FunctionalModel:
     def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
         """Runs once, on all tasks' inputs, what no task has parameters of its own for.
 
-        That is the body, up to (T, B, D) `features`; or its layers below the first adapted one, up to `hidden.4`, where
-        it splits (in meta-training, dropout there is drawn once and not at every inner step); or nothing. Texts are
-        sorted by length and taken in chunks, so that short ones are not padded to the longest.
+        That is the body and what makes elements, up to (T, E, D) `features`; or the body's layers below the first
+        adapted one, up to `hidden.4`, where it splits (in meta-training, dropout there is drawn once and not at every
+        inner step); or nothing. Texts are sorted by length and taken in chunks, so that short ones are not padded to
+        the longest.
         """
         cut, own = cut_of(inputs), [name for name in adapted if name.startswith("body.")]
         below = self._below(own)
@@ -166,6 +176,8 @@ class FunctionalModel:
         by_length = "attention_mask" in reads
         values = self._by_length(shared, flat, below) if by_length else self._call(shared, flat, True)
         values = values.view(*inputs[reads[0]].shape[:2], *values.shape[1:])
+        if below is None:
+            values = _as_elements(values)
         others = {name: value for name, value in inputs.items() if name not in reads}
         if below is None:
             return {"features": values, **others}
@@ -185,16 +197,16 @@ class FunctionalModel:
         for chunk in torch.split(order, size):
             longest = int(lengths[chunk[-1]])
             part = self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, True, layers=layers)
-            parts.append(part if layers is None else F.pad(part, (0, 0, 0, mask.shape[1] - longest)))
+            parts.append(part if part.dim() == 2 else F.pad(part, (0, 0, 0, mask.shape[1] - longest)))
         return torch.cat(parts)[torch.argsort(order)]
 
     def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-        """(T, B, D) features."""
+        """(T, E, D) elements."""
         encoded = self.encode(shared, stacked, inputs)
         return encoded["features"] if "features" in encoded else self._stacked(shared, stacked, encoded, True)
 
     def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        """(T, B, N) outputs; in meta-training, the share `dropout` of the features is dropped."""
+        """(T, E, N) outputs; in meta-training, the share `dropout` of the features is dropped."""
         return self._stacked(shared, stacked, self.encode(shared, stacked, inputs), False, dropout)
 
     def _stacked(
@@ -204,32 +216,45 @@ class FunctionalModel:
         def one_task(own: Params, its: Inputs) -> Tensor:
             return self._call({**shared, **own}, its, features_only, dropout)
 
-        return vmap(one_task, randomness="different")(stacked, inputs)
+        return _as_elements(vmap(one_task, randomness="different")(stacked, inputs))
 
     def _call(
         self, params: Params, inputs: Inputs, features_only: bool, dropout: float = 0.0, layers: int | None = None
     ) -> Tensor:
-        needed = ("head.",) if "features" in inputs else ("body.", "head.")
+        needed = (self._prefix,) if "features" in inputs else ("body.", self._prefix)
         params = {n: v for n, v in {**self.frozen, **params}.items() if n.startswith(needed)}
-        result: Tensor = functional_call(self.network, params, (inputs, features_only, dropout, layers))
+        result: Tensor = functional_call(self.network, params, (inputs, self.task.name, features_only, dropout, layers))
         return result
+
+
+def _as_elements(values: Tensor) -> Tensor:
+    """(T, B, ..., D) → (T, E, D): the elements of all examples in a row."""
+    return values.flatten(1, -2)
 
 
 def build(
     options: ModelFactory,
     architecture: Architecture,
-    task: TaskKind,
-    outputs: int,
-    freeze: Sequence[str] = (),
+    outputs: Mapping[str, tuple[str, int]],
     values: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     device: str = "cpu",
-) -> FunctionalModel:
-    """Builds a model on any machine; `values` replace the seeded random ones."""
+) -> Network:
+    """Builds a network on any machine; `values` replace the seeded random ones.
+
+    Args:
+        options: of the body.
+        architecture: of the body.
+        outputs: by family, its element and how many outputs an element has.
+        values: by name.
+        seed: of the random values.
+        device: a torch device.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(options.body(architecture), outputs, options.normalize)
+        made = {family: (heads.get(element)(), count) for family, (element, count) in outputs.items()}
+        network = Network(options.body(architecture), made, options.normalize)
     unknown = network.load_state_dict(dict(values or {}), strict=False).unexpected_keys
     if unknown:
         raise ValueError(f"values for parameters that the network does not have: {', '.join(unknown)}")
-    return FunctionalModel(network.to(device), task, freeze, options.twice_differentiable)
+    return network.to(device)

@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import Architecture, Body, ModelOptions, registry
+from distmeta.models.base import Architecture, ModelOptions, registry
+from distmeta.models.body import Body
 from distmeta.types import Params
 
 Size = Annotated[int, Field(ge=1)]
@@ -66,11 +67,11 @@ class DenseBody(Body):
     def __init__(self, inputs: int, options: Dense) -> None:
         super().__init__()
         sizes = (inputs, *options.hidden_sizes)
-        self.dim = sizes[-1]
+        self.width = self.dim = sizes[-1]
         self.hidden = nn.ModuleList(nn.Linear(size, wider) for size, wider in itertools.pairwise(sizes))
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor) -> Tensor:  # type: ignore[override]
         """(B, inputs) → (B, D)."""
         for layer in self.hidden:
             values = self.dropout(layer(values).relu())

@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from distmeta.errors import ConfigError, ModelError
-from distmeta.models.base import Architecture, Body, ModelOptions, registry
+from distmeta.models.base import Architecture, ModelOptions, registry
+from distmeta.models.body import Body
 from distmeta.models.lora import attach, choose
 from distmeta.models.pretrained import locate, quiet, reading
 from distmeta.models.text import check_length, masked_mean
@@ -175,12 +176,13 @@ class HuggingFaceBody(Body):
     def __init__(self, encoder: Any, architecture: Architecture, pooling: str) -> None:
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
-        self.dim, self.max_length = encoder.config.hidden_size, architecture["max_length"]
+        self.width = self.dim = encoder.config.hidden_size
+        self.max_length = architecture["max_length"]
         self.layers = LAYERS.get(architecture["model_type"])
         self.splits = self.layers is not None
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, D).
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, L, D).
 
         Raises:
             ConfigError: L is more than the positions there are.
@@ -189,17 +191,17 @@ class HuggingFaceBody(Body):
             return self.upper(self.lower(input_ids, attention_mask, 0), attention_mask, 0)
         check_length(input_ids, self.max_length)
         added = _added(attention_mask, self.encoder.get_input_embeddings().weight.dtype)
-        hidden = self.encoder(input_ids=input_ids, attention_mask=added).last_hidden_state
-        return self.pool(hidden, attention_mask)
+        hidden: Tensor = self.encoder(input_ids=input_ids, attention_mask=added).last_hidden_state
+        return hidden
 
     def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
         """(B, L) → (B, L, D) after the first so many layers."""
         check_length(input_ids, self.max_length)
         return self._run(self.encoder.embeddings(input_ids), attention_mask, slice(0, layers))
 
-    def upper(self, hidden: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L, D) after so many layers → (B, D)."""
-        return self.pool(self._run(hidden, attention_mask, slice(layers, None)), attention_mask)
+    def upper(self, states: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
+        """(B, L, D) after so many layers → (B, L, D) after the last one."""
+        return self._run(states, attention_mask, slice(layers, None))
 
     def _run(self, hidden: Tensor, attention_mask: Tensor, which: slice) -> Tensor:
         added = _added(attention_mask, hidden.dtype)
@@ -207,9 +209,9 @@ class HuggingFaceBody(Body):
             hidden = layer(hidden, attention_mask=added)
         return hidden
 
-    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, L, D) and (B, L) → (B, D)."""
-        return hidden[:, 0] if self.pooling == "cls" else masked_mean(hidden, attention_mask)
+        return states[:, 0] if self.pooling == "cls" else masked_mean(states, attention_mask)
 
 
 def _added(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:

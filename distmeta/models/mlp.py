@@ -11,7 +11,8 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from distmeta.models.base import Architecture, Body, registry
+from distmeta.models.base import Architecture, registry
+from distmeta.models.body import Body
 from distmeta.models.text import TextOptions, masked_mean
 
 Size = Annotated[int, Field(ge=1)]
@@ -35,14 +36,19 @@ class MLPBody(Body):
     def __init__(self, vocab_size: int, options: MLP) -> None:
         super().__init__()
         sizes = (options.embedding_size, *options.hidden_sizes)
-        self.dim = sizes[-1]
+        self.width, self.dim = sizes[0], sizes[-1]
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
         self.hidden = nn.ModuleList(nn.Linear(size, wider) for size, wider in itertools.pairwise(sizes))
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, D)."""
-        features: Tensor = self.dropout(masked_mean(self.embedding(input_ids), attention_mask))
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, L, E): the embeddings."""
+        embedded: Tensor = self.embedding(input_ids)
+        return embedded
+
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L, E) → (B, D)."""
+        features: Tensor = self.dropout(masked_mean(states, attention_mask))
         for layer in self.hidden:
             features = self.dropout(layer(features).relu())
         return features

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import Architecture, Body, registry
+from distmeta.models.base import Architecture, registry
+from distmeta.models.body import Body
 from distmeta.models.text import TextOptions, check_length, masked_mean
 
 
@@ -85,7 +86,8 @@ class TextAttentionBody(Body):
 
     def __init__(self, vocab_size: int, max_length: int, options: TextAttention) -> None:
         super().__init__()
-        self.dim, self.max_length = options.embedding_size, max_length
+        self.width = self.dim = options.embedding_size
+        self.max_length = max_length
         self.embedding = nn.Embedding(vocab_size, self.dim)
         self.positions = nn.Embedding(max_length, self.dim)
         for table in (self.embedding, self.positions):
@@ -94,8 +96,8 @@ class TextAttentionBody(Body):
         self.norm = nn.LayerNorm(self.dim)
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, D).
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, L, D).
 
         Raises:
             ConfigError: L is more than the positions there are.
@@ -105,4 +107,9 @@ class TextAttentionBody(Body):
         tokens: Tensor = self.dropout(self.embedding(input_ids) + self.positions.weight[: input_ids.shape[-1]])
         for block in self.blocks:
             tokens = block(tokens, present)
-        return masked_mean(self.norm(tokens), present)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L, D) → (B, D)."""
+        return masked_mean(states, attention_mask.bool())

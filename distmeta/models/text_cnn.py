@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from distmeta.models.base import Architecture, Body, registry
+from distmeta.models.base import Architecture, registry
+from distmeta.models.body import Body
 from distmeta.models.text import TextOptions
 
 Width = Annotated[int, Field(ge=1)]
@@ -36,22 +37,26 @@ class TextCNNBody(Body):
 
     def __init__(self, vocab_size: int, options: TextCNN) -> None:
         super().__init__()
-        self.widths, self.dim = options.widths, options.filters * len(options.widths)
+        self.widths = options.widths
+        self.width = self.dim = options.filters * len(options.widths)
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
         self.banks = nn.ModuleList(
             nn.Linear(options.embedding_size * width, options.filters) for width in options.widths
         )
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, D)."""
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, L, D): filters of every width, of the windows that start at a word."""
         present = attention_mask.bool().unsqueeze(-1)
         embedded = self.embedding(input_ids) * present
-        pooled = []
+        found = []
         for width, bank in zip(self.widths, self.banks, strict=True):
             # As a linear map of unfolded windows: stacked over tasks, twice as fast as a grouped convolution.
             windows = F.pad(embedded, (0, 0, 0, width - 1)).unfold(1, width, 1).flatten(2)
-            # After the ReLU nothing is below 0, so a masked window never wins; of no windows it is 0.
-            pooled.append((bank(windows).relu() * present).amax(1))
-        features: Tensor = self.dropout(torch.cat(pooled, dim=-1))
+            found.append(bank(windows).relu() * present)
+        return torch.cat(found, dim=-1)
+
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L, D) → (B, D): nothing is below 0 after the ReLU, so that a masked window never wins."""
+        features: Tensor = self.dropout(states.amax(1))
         return features

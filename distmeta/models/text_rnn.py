@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distmeta.models.base import Architecture, Body, registry
+from distmeta.models.base import Architecture, registry
+from distmeta.models.body import Body
 from distmeta.models.text import TextOptions
 
 
@@ -37,17 +38,21 @@ class GRU(nn.Module):
         self.inputs = nn.Linear(input_size, 3 * hidden_size)
         self.state = nn.Linear(hidden_size, 3 * hidden_size)
 
-    def forward(self, embedded: Tensor, present: Tensor, backwards: bool) -> Tensor:
-        """(B, L, E) embeddings, (B, L, 1) presence → (B, H) state after the last word read."""
+    def forward(self, embedded: Tensor, present: Tensor, backwards: bool) -> list[Tensor]:
+        """(B, L, E) embeddings, (B, L, 1) presence → L states (B, H), each after a word, in the order of reading.
+
+        Padding leaves the state as it is.
+        """
         steps = list(zip(self.inputs(embedded).unbind(1), present.unbind(1), strict=True))
-        state = embedded.new_zeros(embedded.shape[0], self.hidden_size)
+        state, states = embedded.new_zeros(embedded.shape[0], self.hidden_size), list[Tensor]()
         for seen, there in reversed(steps) if backwards else steps:
             x_reset, x_update, x_new = seen.chunk(3, dim=-1)
             h_reset, h_update, h_new = self.state(state).chunk(3, dim=-1)
             candidate = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)
             update = torch.sigmoid(x_update + h_update)
             state = torch.where(there, (1 - update) * candidate + update * state, state)
-        return state
+            states.append(state)
+        return states
 
 
 class TextRNNBody(Body):
@@ -55,18 +60,34 @@ class TextRNNBody(Body):
 
     def __init__(self, vocab_size: int, options: TextRNN) -> None:
         super().__init__()
-        self.dim = options.hidden_size * (2 if options.bidirectional else 1)
+        self.width = self.dim = options.hidden_size * (2 if options.bidirectional else 1)
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
         self.forwards = GRU(options.embedding_size, options.hidden_size)
         self.backwards = GRU(options.embedding_size, options.hidden_size) if options.bidirectional else None
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, D)."""
+    def _read(self, input_ids: Tensor, attention_mask: Tensor) -> list[list[Tensor]]:
+        """The states of each direction, in the order of reading."""
         embedded = self.dropout(self.embedding(input_ids))
         present = attention_mask.bool().unsqueeze(-1)
         states = [self.forwards(embedded, present, backwards=False)]
         if self.backwards is not None:
             states.append(self.backwards(embedded, present, backwards=True))
-        features: Tensor = self.dropout(torch.cat(states, dim=-1))
+        return states
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, L, D)."""
+        forwards, *backwards = self._read(input_ids, attention_mask)
+        return torch.cat([torch.stack(its, 1) for its in (forwards, *(its[::-1] for its in backwards))], dim=-1)
+
+    def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L, D) → (B, D): what each direction has read in the end."""
+        size = self.forwards.hidden_size
+        forwards, backwards = states[..., :size], states[..., size:]
+        features: Tensor = self.dropout(torch.cat([forwards[:, -1], backwards[:, 0]], dim=-1))
+        return features
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, D): as `pool` of `states`, without keeping the states of all words."""
+        features: Tensor = self.dropout(torch.cat([its[-1] for its in self._read(input_ids, attention_mask)], dim=-1))
         return features

@@ -11,7 +11,8 @@ import numpy as np
 
 from distmeta.errors import CheckpointError
 from distmeta.report.progress import Reporter
-from distmeta.runs.evaluate import paired, shape_name, table_title
+from distmeta.report.tables import table_title
+from distmeta.runs.evaluate import paired
 from distmeta.types import Score
 
 
@@ -32,34 +33,33 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
     evaluations = [(name, _read(name, path)) for name, path in runs]
     (first, own), *others = evaluations
     for name, its in others:
-        if missing := [shape for shape in own if shape not in its]:
-            found = f"was evaluated on other episodes than {first} (such as {shape_name(*missing[0][:2])})"
+        if missing := [content["title"] for shape, content in own.items() if shape not in its]:
+            found = f"was evaluated on other episodes than {first} (such as {missing[0]})"
             raise CheckpointError(name, found, "evaluate both with the same data, splits and evaluation.* settings")
     rows, results = [], []
-    for shape, (score, scores) in own.items():
-        ways, shots, _ = shape
-        compared = []
+    for shape, content in own.items():
+        score, scores, compared = Score(**content["score"]), np.array(content["scores"]), []
         for name, its in evaluations:
-            figures = paired(score.name, scores, its[shape][1])
+            figures = paired(score.name, scores, np.array(its[shape]["scores"]))
             compared.append({"run": name, **figures})
             difference = "" if its is own else score.format(figures["difference"], figures["difference_ci95"], "+")
             shown = score.format(figures[score.name], figures["ci95"])
-            rows.append((shape_name(ways, shots), name, shown, difference))
-        results.append({"ways": ways, "shots": shots, "episodes": len(scores), "runs": compared})
-    score, _ = next(iter(own.values()))
+            rows.append((content["title"], name, shown, difference))
+        about = {name: content[name] for name in ("family", "shape", "title", "score")}
+        results.append({**about, "episodes": len(scores), "runs": compared})
+    score = Score(**next(iter(own.values()))["score"])
     title = table_title(score, "", f"{first}'s")
     reporter.table(title, ("episodes", "run", score.name, "difference"), rows)
     return {"meta_test": results}
 
 
-def _read(name: str, run_dir: Path) -> dict[tuple[int, int, str], tuple[Score, np.ndarray]]:
-    """The meta-trained learner's scores, by ways, shots and hash of the manifest."""
+def _read(name: str, run_dir: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The meta-trained learner's scores, by title and hash of the manifest."""
     try:
         contents = [json.loads(path.read_text(encoding="utf-8")) for path in run_dir.glob("scores-*.json")]
-        found = {
-            (its["ways"], its["shots"], its["manifest_sha256"]): (Score(**its["score"]), np.array(its["scores"]))
-            for its in contents
-        }
+        found = {(its["title"], its["manifest_sha256"]): its for its in contents}
+        for its in contents:
+            Score(**its["score"]), np.array(its["scores"], float)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             name, f"its scores cannot be read ({error})", f"run `distmeta evaluate {name}`"

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from distmeta.backends import Coordination
+from distmeta.backends.base import Coordination
 from distmeta.errors import CheckpointError
+from distmeta.protocols import Work
 from distmeta.report import figures
 from distmeta.runs import directory
 from distmeta.runs.evaluate import mean_ci95
 from distmeta.runs.experiment import Experiment
-from distmeta.tasks.classification import Classification
 from distmeta.tasks.rounds import Schedule, nearest
+from distmeta.tasks.visits import of_round, schedule_of
 from distmeta.tracking import Tracker
-from distmeta.types import Visit, Work
 
 STREAM, GRAPH, TABLE = "stream.json", "task_graph.png", "task_graph.csv"
 Row = dict[str, Any]
@@ -46,10 +46,10 @@ class Arrivals:
     def __init__(
         self, experiment: Experiment, coordination: Coordination, run_dir: Path, tracker: Tracker, done: int
     ) -> None:
-        assert isinstance(experiment.setup.task, Classification), "a stream of tasks without rounds"
-        assert experiment.setup.task.schedule is not None, "a stream without a schedule"
         self.experiment, self.coordination, self.tracker = experiment, coordination, tracker
-        self.schedule, self.path = experiment.setup.task.schedule, run_dir / STREAM
+        ((name, self.family),) = experiment.setup.families.items()
+        self.stream, self.path = experiment.streams[name]["meta_train"][0], run_dir / STREAM
+        self.schedule = schedule_of(self.family)
         self.shots = experiment.config.evaluation.shots
         evaluation = experiment.config.evaluation
         self.settings = {"shots": self.shots, "queries": evaluation.queries, "seed": evaluation.seed}
@@ -81,7 +81,7 @@ class Arrivals:
             for shots in self.shots:
                 last = self._evaluate(round, shots)
                 self.rows[round, shots] |= {f"final_{name}": value for name, value in last.items()}
-        score = self.experiment.model.task.score.name
+        score = self.family.score.name
         result = {"rounds": self._listed(), "summary": [summarise(self._listed(k), k, score) for k in self.shots]}
         for row in result["summary"]:
             values = {f"stream/{name}_{row['shots']}shot": value for name, value in row.items() if name != "shots"}
@@ -106,15 +106,12 @@ class Arrivals:
         """Mean figures of a round's held-out episodes; `independent`: from the first θ, with nothing carried over."""
         experiment, config = self.experiment, self.experiment.config
         neighbours = 0 if independent else config.stream.neighbours
-        ways, evaluation = experiment.setup.training.stream.ways, config.evaluation
-        stream = Visit(
-            "meta_train", ways, shots, evaluation.queries, evaluation.seed, round=round, neighbours=neighbours
-        )
+        evaluation = config.evaluation
+        stream = of_round(self.stream, round, shots, evaluation, neighbours)
         cached = experiment.setup.training.cache_features
         work = Work(stream, experiment.learner, training=False, cache_features=cached)
         count, per_unit = config.stream.episodes, evaluation.episodes_per_unit
-        metrics = self.coordination.evaluate(work, 0, count, per_unit, initial=independent)
-        return {name: float(values.mean()) for name, values in metrics.items()}
+        return self.family.figures(self.coordination.evaluate(work, 0, count, per_unit, initial=independent))
 
     def _listed(self, shots: int | None = None) -> list[Row]:
         return [self.rows[key] for key in sorted(self.rows) if shots in (None, key[1])]

@@ -10,6 +10,8 @@ from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
 from distmeta.report.progress import Reporter
 from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.teacher import with_teacher
+from distmeta.tasks.base import Split
 
 
 def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
@@ -23,12 +25,12 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     """
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     preflight(config.cluster)
-    experiment = build_experiment(config)
+    experiment = with_teacher(build_experiment(config))
     summary = summarise(experiment)
     reporter.table("Data", ("split", "classes", "examples", "such as"), _split_rows(experiment))
     reporter.table("Parameters", ("what", "parameters", "tensors"), _parameter_rows(summary))
     plan = summary["plan"]
-    for name, split in experiment.splits.items():
+    for name, split in _splits(experiment):
         reporter.note(f"  {name}: {split.sample}")
     reporter.note(f"adapted to each task: {', '.join(summary['adapted']) or 'nothing'}")
     joining = config.cluster.range.min < plan["workers"]
@@ -49,18 +51,19 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
 
 def summarise(experiment: Experiment) -> dict[str, Any]:
     """The plan as plain JSON."""
-    config, setup, model = experiment.config, experiment.setup, experiment.model
+    config, setup = experiment.config, experiment.setup
     sizes = dict(zip(setup.layout.names, setup.layout.sizes, strict=True))
-    adapted = experiment.learner.adapts([*model.free])
+    names = dict.fromkeys(name for model in experiment.models.values() for name in model.free)
+    adapted = experiment.learner.adapts([*names])
+    splits = _splits(experiment)
     return {
-        "examples": sum(split.examples for split in experiment.splits.values()),
+        "examples": sum(split.examples for _, split in splits),
         "splits": {
-            name: {"classes": list(split.drawn or split.classes), "examples": split.examples}
-            for name, split in experiment.splits.items()
+            name: {"classes": list(split.drawn or split.classes), "examples": split.examples} for name, split in splits
         },
         "meta_parameters": setup.layout.size,
-        "frozen_parameters": sum(value.numel() for value in model.frozen.values()),
-        "frozen": list(model.frozen),
+        "frozen_parameters": sum(value.size for value in setup.model.frozen.values()),
+        "frozen": list(setup.model.frozen),
         "adapted_parameters": sum(sizes.get(name, 0) for name in adapted),
         "adapted": adapted,
         "plan": {
@@ -75,6 +78,15 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _splits(experiment: Experiment) -> list[tuple[str, Split]]:
+    """All splits by name; where there are several families, with theirs."""
+    return [
+        (split if len(experiment.splits) == 1 else f"{family} {split}", its)
+        for family, splits in experiment.splits.items()
+        for split, its in splits.items()
+    ]
+
+
 def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
     return [
         (
@@ -83,7 +95,7 @@ def _split_rows(experiment: Experiment) -> list[tuple[str, str, str, str]]:
             f"{split.examples:,}" if split.examples else "–",
             ", ".join((split.drawn or split.classes)[:2]),
         )
-        for name, split in experiment.splits.items()
+        for name, split in _splits(experiment)
     ]
 
 

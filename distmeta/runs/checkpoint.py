@@ -23,7 +23,7 @@ from distmeta.types import ServerState
 FOLDER, TENSORS, DOCUMENT, SUMS = "checkpoints", "state.safetensors", "state.json", "SHA256SUMS"
 
 
-def save(run_dir: Path, state: ServerState, identity: dict[str, str], keep: int) -> Path:
+def save(run_dir: Path, state: ServerState, identity: dict[str, Any], keep: int) -> Path:
     """Writes a checkpoint and removes all but the newest `keep`.
 
     Args:
@@ -49,7 +49,7 @@ def save(run_dir: Path, state: ServerState, identity: dict[str, str], keep: int)
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _save(folder: Path, state: ServerState, identity: dict[str, str], keep: int) -> Path:
+def _save(folder: Path, state: ServerState, identity: dict[str, Any], keep: int) -> Path:
     final = _folder(folder, state.counters["version"])
     aside = folder / f".{final.name}.{os.getpid()}"
     aside.mkdir(parents=True)
@@ -68,7 +68,7 @@ def _save(folder: Path, state: ServerState, identity: dict[str, str], keep: int)
     return final
 
 
-def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str, str]]:
+def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str, Any]]:
     """Reads a checkpoint: that of an outer step, or the newest.
 
     Raises:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distmeta.backends import Coordination, Note
+from distmeta.backends.base import Coordination, Note
 from distmeta.errors import DivergedError
+from distmeta.protocols import TaskFamily, Work
 from distmeta.runs.experiment import Contender, Experiment
-from distmeta.tasks.classification import manifest_sha256
-from distmeta.types import Score, Stream, Work
+from distmeta.tasks.base import each, manifest, manifest_sha256
+from distmeta.types import Score, Statistics, Stream
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
@@ -25,61 +26,122 @@ def mean_ci95(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
+def scores_of(family: TaskFamily, statistics: Statistics) -> np.ndarray:
+    """The family's score on each episode, (episodes,)."""
+    return np.array([figures[family.score.name] for figures in each(family, statistics)])
+
+
 def meta_test(
     experiment: Experiment, coordination: Coordination, run_dir: Path, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Evaluates all contenders on the same meta-test episodes, one row of figures for each number of shots.
+    """Evaluates all contenders on the same meta-test episodes, one row of figures for each family and shape.
 
-    Writes each manifest into `run_dir`, and the meta-trained learner's score on each episode. A row holds the task
-    kind's score under its name, such as `accuracy` (a share of 1) or `mse`; `difference` is the meta-trained learner's
-    score less the baseline's, paired by episode. A baseline that diverges on a task has no figures: they are None, and
+    Writes each manifest into `run_dir`, and the meta-trained learner's score on each episode. A row holds the family's
+    score under its name, such as `accuracy` (a share of 1) or `mse`; `difference` is the meta-trained learner's score
+    less the baseline's, paired by episode. A baseline that diverges on a task has no figures: they are None, and
     `diverged` says why.
 
     Raises:
         DivergedError: the meta-trained learner does.
     """
-    evaluation, score = experiment.config.evaluation, experiment.model.task.score.name
-    rows: list[dict[str, Any]] = []
-    streams = {shots: experiment.stream("meta_test", shots) for shots in evaluation.shots}
-    trained, *baselines = experiment.contenders
+    evaluation = experiment.config.evaluation
+    shapes = list(_shapes(experiment, "meta_test"))
 
-    def scores(contender: Contender, stream: Stream) -> np.ndarray:
+    def scores(contender: Contender, family: TaskFamily, stream: Stream) -> np.ndarray:
         work = experiment.work(contender.learner, stream, evaluation.episodes)
-        return run_episodes(experiment, coordination, contender, work, evaluation.episodes, progress)[score]
+        title = f"{contender.name}, {name_of(experiment, stream)}"
+        statistics = run_episodes(
+            experiment, coordination, work, evaluation.episodes, title, progress, contender.initial
+        )
+        return scores_of(family, statistics)
 
-    def scores_if_any(contender: Contender, stream: Stream) -> np.ndarray | DivergedError:
+    def scores_if_any(contender: Contender, family: TaskFamily, stream: Stream) -> np.ndarray | DivergedError:
         try:
-            return scores(contender, stream)
+            return scores(contender, family, stream)
         except DivergedError as error:
             return error
 
     # All of one θ before the next: features are kept for one θ at a time.
-    own = {shots: scores(trained, stream) for shots, stream in streams.items()}
-    others = {(its.name, shots): scores_if_any(its, stream) for its in baselines for shots, stream in streams.items()}
-    for shots, stream in streams.items():
-        manifest = experiment.model.task.manifest(stream, evaluation.episodes)
-        digest = manifest_sha256(manifest)
-        shape = {"ways": stream.ways, "shots": shots, "manifest_sha256": digest}
-        each = {"score": experiment.model.task.score._asdict(), "scores": own[shots].tolist()}
-        for name, content in (("manifest", manifest), ("scores", {**shape, **each})):
-            path = run_dir / f"{name}-{stream.ways}way-{shots}shot.json"
-            path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")), encoding="utf-8")
-        mean, half = mean_ci95(own[shots])
-        compared = [{"name": its.name, **paired(score, own[shots], others[its.name, shots])} for its in baselines]
-        rows.append(
-            {
-                "name": trained.name,
-                "ways": stream.ways,
-                "shots": shots,
-                "queries": stream.queries,
-                "episodes": evaluation.episodes,
-                score: mean,
-                "ci95": half,
-                "manifest_sha256": digest,
-                "baselines": compared,
-            }
-        )
-    return rows
+    own = [scores(experiment.contenders(family.name)[0], family, stream) for family, stream in shapes]
+    others = [
+        {its.name: scores_if_any(its, family, stream) for its in experiment.contenders(family.name)[1:]}
+        for family, stream in shapes
+    ]
+    rows = [
+        _row(experiment, family, stream, own_scores, baselines, run_dir)
+        for (family, stream), own_scores, baselines in zip(shapes, own, others, strict=True)
+    ]
+    return rows if len(experiment.models) == 1 else [*rows, mean_row(rows, experiment.score)]
+
+
+def _row(
+    experiment: Experiment,
+    family: TaskFamily,
+    stream: Stream,
+    own: np.ndarray,
+    baselines: Mapping[str, np.ndarray | DivergedError],
+    run_dir: Path,
+) -> dict[str, Any]:
+    """The figures of one shape of a family's episodes; writes their manifest and scores."""
+    score, count = family.score.name, experiment.config.evaluation.episodes
+    content = manifest(family, stream, count)
+    about = {
+        "family": family.name,
+        "shape": dict(stream.shape),
+        "title": name_of(experiment, stream),
+        "score": family.score._asdict(),
+        "manifest_sha256": manifest_sha256(content),
+    }
+    for name, document in (("manifest", content), ("scores", {**about, "scores": own.tolist()})):
+        path = run_dir / f"{name}-{slug(experiment, stream)}.json"
+        path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")), encoding="utf-8")
+    mean, half = mean_ci95(own)
+    compared = [{"name": name, **paired(score, own, scores)} for name, scores in baselines.items()]
+    learner = experiment.contenders(family.name)[0].name
+    return {**about, "name": learner, "episodes": count, score: mean, "ci95": half, "baselines": compared}
+
+
+def mean_row(rows: Sequence[Mapping[str, Any]], score: Score) -> dict[str, Any]:
+    """The mean over families, of the mean over the shapes of each; intervals as of independent figures.
+
+    Baselines are those that every family has.
+    """
+
+    def mean(figures: Sequence[tuple[str, float, float]]) -> tuple[float, float]:
+        """Of a figure and its half-width by family."""
+        families: dict[str, list[tuple[float, float]]] = {}
+        for family, value, half in figures:
+            families.setdefault(family, []).append((value, half))
+        weighted = [(v / len(its), h / len(its)) for its in families.values() for v, h in its]
+        values, halves = np.array(weighted).T / len(families)
+        return float(values.sum()), float(np.sqrt(np.square(halves).sum()))
+
+    def baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+        return next((its for its in row["baselines"] if its["name"] == name and "diverged" not in its), None)
+
+    own, half = mean([(row["family"], row[row["score"]["name"]], row["ci95"]) for row in rows])
+    baselines = []
+    for name in [its["name"] for its in rows[0]["baselines"]]:
+        found = [(row["family"], row["score"]["name"], baseline(row, name)) for row in rows]
+        if complete := [(family, figure, its) for family, figure, its in found if its is not None]:
+            if len(complete) < len(rows):
+                continue
+            value, width = mean([(family, its[figure], its["ci95"]) for family, figure, its in complete])
+            gain, gain_width = mean(
+                [(family, its["difference"], its["difference_ci95"]) for family, _, its in complete]
+            )
+            figures = {score.name: value, "ci95": width, "difference": gain, "difference_ci95": gain_width}
+            baselines.append({"name": name, **figures})
+    about = {"family": "mean", "shape": {}, "title": "mean of families", "score": score._asdict()}
+    first = rows[0]
+    return {
+        **about,
+        "name": first["name"],
+        "episodes": first["episodes"],
+        score.name: own,
+        "ci95": half,
+        "baselines": baselines,
+    }
 
 
 def paired(score: str, own: np.ndarray, base: np.ndarray | DivergedError) -> dict[str, Any]:
@@ -92,44 +154,52 @@ def paired(score: str, own: np.ndarray, base: np.ndarray | DivergedError) -> dic
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
-    """Figures of the present θ on meta-validation episodes."""
-    evaluation = experiment.config.evaluation
-    stream = experiment.stream("meta_validation", experiment.config.validation_shots)
-    episodes = evaluation.validation_episodes
-    work = experiment.work(experiment.learner, stream, episodes)
-    metrics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
-    figures = {f"meta_validation/{name}": float(values.mean()) for name, values in metrics.items()}
-    score = experiment.model.task.score.name
-    figures[f"meta_validation/{score}_ci95"] = mean_ci95(metrics[score])[1]
+    """Figures of the present θ on meta-validation episodes; of several families with their names, and their mean."""
+    evaluation, several = experiment.config.evaluation, len(experiment.models) > 1
+    episodes, figures, scores = evaluation.validation_episodes, dict[str, float](), list[tuple[float, float]]()
+    for family, stream in _shapes(experiment, "meta_validation"):
+        work = experiment.work(experiment.learner, stream, episodes)
+        statistics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
+        prefix = f"meta_validation/{family.name}/" if several else "meta_validation/"
+        figures |= {prefix + name: value for name, value in family.figures(statistics).items()}
+        mean, half = mean_ci95(scores_of(family, statistics))
+        figures[f"{prefix}{family.score.name}_ci95"] = half
+        scores.append((mean, half))
+    if several:
+        means, halves = np.array(scores).T
+        name = f"meta_validation/{experiment.score.name}"
+        figures[name], figures[f"{name}_ci95"] = float(means.mean()), float(np.sqrt((halves**2).sum()) / len(halves))
     return figures
 
 
 def adaptation_curve(
     experiment: Experiment, coordination: Coordination, progress: Progress, note: Note
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Scores and their intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
+    """Scores of the first family and their intervals after 0, 1, 2, … inner steps; empty for learners without them.
 
     On meta-validation episodes: a curve invites a choice of steps, and choices are not made on meta-test. A learner's
     curve ends, with a note, before the first number of steps after which a task has diverged.
     """
     evaluation = experiment.config.evaluation
-    if "inner_steps" not in {field.name for field in fields(experiment.learner)}:  # type: ignore[arg-type]
+    if not hasattr(experiment.learner, "inner_steps"):
         return {}
-    stream = experiment.stream("meta_validation", experiment.config.validation_shots)
+    family, stream = next(_shapes(experiment, "meta_validation"))
     curves = {}
-    for contender in experiment.contenders[:2]:
+    for contender in experiment.contenders(family.name)[:2]:
         points = []
         for steps in range(evaluation.curve_steps + 1):
             learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
             # All points meet the same rows under the same θ.
             work = experiment.work(learner, stream, evaluation.curve_episodes * (evaluation.curve_steps + 1))
-            named = contender._replace(name=f"{contender.name}, {steps} inner steps")
+            title = f"{contender.name}, {steps} inner steps"
             try:
-                metrics = run_episodes(experiment, coordination, named, work, evaluation.curve_episodes, progress)
+                statistics = run_episodes(
+                    experiment, coordination, work, evaluation.curve_episodes, title, progress, contender.initial
+                )
             except DivergedError as error:
                 note(f"the adaptation curve of {contender.name} ends before {steps} inner steps: {error}")
                 break
-            points.append(mean_ci95(metrics[experiment.model.task.score.name]))
+            points.append(mean_ci95(scores_of(family, statistics)))
         if points:
             curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
     return curves
@@ -138,48 +208,38 @@ def adaptation_curve(
 def run_episodes(
     experiment: Experiment,
     coordination: Coordination,
-    contender: Contender,
     work: Work,
     episodes: int,
+    title: str,
     progress: Progress,
+    initial: bool,
 ) -> dict[str, np.ndarray]:
-    """Metrics of the first episodes of the work's stream, (episodes,) each."""
+    """Statistics of the first episodes of the work's stream, (episodes, …) each."""
     per_unit = experiment.config.evaluation.episodes_per_unit
-    what = f"{contender.name}, {work.stream.shots}-shot"
     size = per_unit * -(-episodes // (per_unit * SLICES))  # whole units: their cuts must not depend on the slices
     parts = []
     for first in range(0, episodes, size):
-        progress(what, first, episodes)
+        progress(title, first, episodes)
         count = min(size, episodes - first)
-        parts.append(coordination.evaluate(work, first, count, per_unit, contender.initial))
-    progress(what, episodes, episodes)
+        parts.append(coordination.evaluate(work, first, count, per_unit, initial))
+    progress(title, episodes, episodes)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def shape_name(ways: int, shots: int) -> str:
-    """What people call episodes of a shape; tasks without classes have one way."""
-    return f"{ways}-way {shots}-shot" if ways > 1 else f"{shots}-shot"
+def slug(experiment: Experiment, stream: Stream) -> str:
+    """A stream's name in files and metrics, such as 5way-1shot; with the family where there are several."""
+    name = experiment.setup.families[stream.family].describe(dict(stream.shape))
+    name = name.replace("-", "").replace(" ", "-")
+    return name if len(experiment.models) == 1 else f"{stream.family}-{name}"
 
 
-def table_title(score: Score, of: str, whose: str) -> str:
-    """The two lines over an evaluation table: what the figures are, and whose the rows are taken from."""
-    return (
-        f"Meta-test {score.name}{score.unit and ' in %'}{of}, ± 95 % interval; "
-        f"{'higher' if score.higher_is_better else 'lower'} is better.\n"
-        f"Difference: {whose} {score.name} less the row's, paired by episode"
-    )
+def name_of(experiment: Experiment, stream: Stream) -> str:
+    """What people call a stream's episodes."""
+    name = experiment.setup.families[stream.family].describe(dict(stream.shape))
+    return name if len(experiment.models) == 1 else f"{stream.family} {name}"
 
 
-def table_rows(meta_test: Sequence[dict[str, Any]], score: Score) -> list[tuple[str, str, str, str]]:
-    """The evaluation table: episodes, learner, score, and the meta-trained learner's less it."""
-    rows = []
-    for row in meta_test:
-        shape = shape_name(row["ways"], row["shots"])
-        rows.append((shape, row["name"], score.format(row[score.name], row["ci95"]), ""))
-        for base in row["baselines"]:
-            if "diverged" in base:
-                rows.append((shape, base["name"], "diverged", ""))
-                continue
-            difference = score.format(base["difference"], base["difference_ci95"], "+")
-            rows.append((shape, base["name"], score.format(base[score.name], base["ci95"]), difference))
-    return rows
+def _shapes(experiment: Experiment, split: str) -> Iterator[tuple[TaskFamily, Stream]]:
+    for name, family in experiment.setup.families.items():
+        for stream in experiment.evaluated(name, split):
+            yield family, stream

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
-from distmeta.algorithms.finetune import FineTune
-from distmeta.algorithms.metanet import MetaNet
-from distmeta.algorithms.protonet import ProtoNet
-from distmeta.algorithms.proximal import Proximal
-from distmeta.config import RunConfig, Section
-from distmeta.config.load import build_options
+from distmeta.config import RunConfig
 from distmeta.engine.params import Layout, sha256
 from distmeta.engine.setup import ModelSpec, RunSetup
 from distmeta.errors import ConfigError
 from distmeta.models.base import FunctionalModel, ModelFactory, build
 from distmeta.models.base import registry as models
-from distmeta.models.names import match
-from distmeta.protocols import MetaLearner
-from distmeta.runs.teacher import load_teacher, teacher_sha256
-from distmeta.tasks.base import Kind, Split
-from distmeta.tasks.base import registry as kinds
-from distmeta.tasks.classification import Classification
+from distmeta.protocols import MetaLearner, TaskFamily, Work
+from distmeta.runs.identity import identify
+from distmeta.runs.settings import make_kinds, make_learner, make_model_options
+from distmeta.runs.starting import meta_parameters
+from distmeta.tasks.base import Examples, Split
 from distmeta.tasks.rounds import check_stream
 from distmeta.tasks.visits import arrange
-from distmeta.types import Stream, Visit, Work
+from distmeta.types import Mix, Score, Stream
+
+Streams = dict[str, list[Stream]]  # of a family, by split
 
 
 class Contender(NamedTuple):
@@ -45,209 +42,174 @@ class Contender(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run that could start."""
+    """A run that could start. What belongs to a family of tasks is by its name."""
 
     config: RunConfig
-    splits: dict[str, Split]
+    splits: dict[str, dict[str, Split]]
+    streams: dict[str, Streams]
     tokenizer: Tokenizer | None
-    model: FunctionalModel
+    models: dict[str, FunctionalModel]
     learner: MetaLearner
     setup: RunSetup
+    score: Score  # what learners are compared by
     has_meta_test: bool = True
 
     @property
-    def contenders(self) -> list[Contender]:
-        """The meta-trained learner, then what it is compared with on the same episodes."""
+    def model(self) -> FunctionalModel:
+        """Of the first family."""
+        return next(iter(self.models.values()))
+
+    def contenders(self, family: str) -> list[Contender]:
+        """The meta-trained learner, then what it is compared with on the same episodes of a family."""
         name = self.config.algorithm.name
         contenders = [
             Contender(f"{name}, meta-trained", self.learner, initial=False),
             Contender(f"{name}, not meta-trained", self.learner, initial=True),
-            Contender("fine-tuned head, frozen encoder", FineTune(), initial=True),
         ]
-        if self.setup.task.has_classes:
-            contenders.append(Contender("prototypes, frozen encoder", ProtoNet(), initial=True))
+        for algorithm in map(algorithms.get, algorithms.names()):
+            if algorithm.baseline is not None and _suits(baseline := algorithm(), self.models[family]):
+                contenders.append(Contender(algorithm.baseline, baseline, initial=True))
         return contenders
 
     @cached_property
-    def identity(self) -> dict[str, str]:
-        """Hashes of what decides a run's result: equal identities give equal meta-parameters."""
-        config = self.config.model_dump(mode="json")
-        deciding = {name: config[name] for name in ("data", "episodes", "model", "algorithm", "inner", "outer", "seed")}
-        if self.config.stream.steps_per_task:
-            deciding["stream"] = config["stream"]
-        deciding["tasks_per_unit"] = config["cluster"]["tasks_per_unit"]
-        if self.config.cluster.max_staleness:
-            deciding |= {name: config["cluster"][name] for name in ("max_staleness", "staleness_alpha")}
-        if self.config.cluster.compression != "none":
-            deciding["compression"] = config["cluster"]["compression"]
-        for name in ("path", "cache", "keep_features", "splits"):
-            deciding["data"].pop(name)  # where the data lies does not matter: its content is hashed below
-        deciding["model"].pop("path")
-        if deciding["episodes"]["only"] == ["*"]:
-            deciding["episodes"].pop("only")
-        deciding["algorithm"].pop("teacher", None)
-        if self.config.outer.schedule == "constant":
-            deciding["outer"].pop("steps")  # so that a finished run can be prolonged
-        text = json.dumps(deciding, sort_keys=True)
-        frozen = Layout.of(self.model.frozen)
-        return {
-            "config": hashlib.sha256(text.encode()).hexdigest(),
-            "data": self.setup.task.fingerprint,
-            "initial_meta_params": sha256(self.setup.meta_params),
-            "frozen_params": sha256(frozen.flatten(self.model.frozen)),
-            **({"teacher": teacher_sha256(teacher)} if (teacher := self.setup.teacher) else {}),
-        }
+    def identity(self) -> dict[str, Any]:
+        """What decides a run's result: equal identities give equal meta-parameters."""
+        return identify(self.config, self.setup)
 
     def work(self, learner: MetaLearner, stream: Stream, episodes: int) -> Work:
         """Evaluation of a learner on so many episodes; features are kept where that saves running the body."""
+        family, model = self.setup.families[stream.family], self.models[stream.family]
         names = list(self.setup.layout.names)
         adapts_body = any(name.startswith("body.") for name in learner.adapts(names))
-        texts = episodes * stream.ways * (stream.shots + stream.queries)
-        pays = 0 < len(self.setup.task.rows(stream.split)) < texts
-        return Work(stream, learner, training=False, cache_features=pays and not adapts_body)
+        rows = len(family.rows(stream.split))
+        pays = model.one_element_each and rows > 0 and not adapts_body
+        if pays:
+            episode = family.batch([family.draw(stream, 0)])
+            pays = rows < episodes * sum(batch.targets.shape[1] for batch in (episode.support, episode.query))
+        return Work(stream, learner, training=False, cache_features=pays)
 
-    def stream(self, split: str, shots: int) -> Stream:
-        """Evaluation episodes of a split.
+    def evaluated(self, family: str, split: str) -> list[Stream]:
+        """The streams of a family's evaluation episodes.
 
         Raises:
             PermissionError: of meta-test, in the trial of a study.
         """
         if split == "meta_test" and not self.has_meta_test:
             raise PermissionError("a trial of a study must not see meta-test episodes")
-        evaluation = self.config.evaluation
-        ways = self.config.evaluation_ways if self.setup.task.has_classes else 1
-        return Stream(split, ways, shots, evaluation.queries, evaluation.seed)
+        return self.streams[family][split]
 
 
-def build_experiment(config: RunConfig, with_teacher: bool = True) -> Experiment:
-    """Loads data and model, and the teacher if the algorithm has one, and checks that they fit the configuration.
+def build_experiment(config: RunConfig) -> Experiment:
+    """Loads data and model, and checks that they fit the configuration; a teacher is a matter of its own.
 
     Raises:
         UserError: naming what does not.
     """
     learner = make_learner(config)
-    check_stream(config)
+    outer = learner.outer(config.outer)
+    check_stream(config, learner)
     options = make_model_options(config)
-    kind = make_kind(config)
-    task, architecture, tokenizer, splits = kind.load(config, options)
-    if options.reads != task.reads:
-        suitable = [name for name in models.names() if models.get(name).reads == task.reads]
-        found = f"{config.model.name} reads {options.reads}, and {config.data.kind} tasks are of {task.reads}"
-        raise ConfigError("model.name", found, f"use {' or '.join(suitable)}")
-    if not task.has_classes:
-        _refuse_class_options(config)
+    examples = {name: kind.read(name, config.single(name)) for name, kind in make_kinds(config).items()}
+    tokenizer, architecture = _prepare(config, options, examples)
+    loaded = {name: its.load(tokenizer, architecture) for name, its in examples.items()}
+    families = {name: its.family for name, its in loaded.items()}
+    streams = {name: its.streams for name, its in loaded.items()}
     freeze = (config.model.freeze,) if isinstance(config.model.freeze, str) else tuple(config.model.freeze)
-    ways = config.episodes.ways if task.has_classes else 1
-    outputs = task.outputs(ways)
-    pretrained = options.pretrained(config.model.path)
-    values = {f"body.{name}": value for name, value in (pretrained or {}).items()}
-    model = build(options, architecture, task, outputs, freeze, values, config.seed)
-    _check_patterns(config, model, freeze)
-    learner.check(model)
-    if isinstance(learner, MetaNet):
-        learner.check_head(max(ways, config.evaluation_ways), model.dim)
-    if config.outer.steps and not learner.trains:
-        found = f"{config.outer.steps}, but {config.algorithm.name} trains nothing beforehand"
-        raise ConfigError("outer.steps", found, "set it to 0, or use multitask")
-    theta = learner.init(model, torch.Generator().manual_seed(config.seed))
-    if not theta:
-        raise ConfigError("model.freeze", "nothing is left to meta-learn", "freeze less")
-    if config.evaluation_ways != config.episodes.ways and any(name.startswith("head.") for name in theta):
-        raise ConfigError(
-            "evaluation.ways",
-            f"{config.algorithm.name} meta-learns a head for {config.episodes.ways} ways",
-            "give the same number, or use protomaml or protonet",
-        )
-    layout = Layout.of(theta)
-    frozen = {name: value.numpy() for name, value in model.frozen.items()}
-    spec = ModelSpec(options, architecture, outputs, freeze, frozen, config.seed)
-    stream = Stream("meta_train", seed=config.seed, **config.episodes.model_dump(exclude={"only"}) | {"ways": ways})
+    heads = {n: (its.head.element, its.outputs(streams[n]["meta_train"][0])) for n, its in families.items()}
+    values = {f"body.{name}": value for name, value in (options.pretrained(config.model.path) or {}).items()}
+    network = build(options, architecture, heads, values, config.seed)
+    made = {n: FunctionalModel(network, its, freeze, options.twice_differentiable) for n, its in families.items()}
+    theta = meta_parameters(config, learner, made, streams, freeze)
     if config.stream.steps_per_task:
-        assert isinstance(task, Classification), "a stream of other tasks was not refused"
-        task = arrange(config, task, model)
-        stream = Visit(**vars(stream), neighbours=config.stream.neighbours)
+        families, streams = _in_rounds(config, families, streams, made)
+        made = {n: FunctionalModel(network, its, freeze, options.twice_differentiable) for n, its in families.items()}
+    layout = Layout.of(theta)
+    frozen = {name: value.numpy() for model in made.values() for name, value in model.frozen.items()}
+    spec = ModelSpec(options, architecture, heads, freeze, frozen, config.seed)
     body_is_frozen = not any(name.startswith("body.") for name in theta)
-    cached = body_is_frozen and not options.dropout and len(task.rows("meta_train")) > 0
-    training = Work(stream, learner, training=True, cache_features=cached)
-    setup = RunSetup(task, spec, layout, layout.flatten(theta), config.outer, training, config.cluster)
-    if config.data.keep_features and body_is_frozen:
-        setup = replace(setup, features=_features_folder(config, task.fingerprint, model))
-    if isinstance(learner, Proximal):
-        setup = replace(setup, outer=learner.penalise(config.outer), anchor_every=config.stream.steps_per_task)
-    experiment = Experiment(config, splits, tokenizer, model, learner, setup)
-    if with_teacher and hasattr(learner, "teacher"):
-        teacher = load_teacher(learner.teacher, experiment, kind, partial(build_experiment, with_teacher=False))
-        experiment = replace(experiment, setup=replace(setup, teacher=teacher))
-    return experiment
+    by_row = all(model.one_element_each and len(model.task.rows("meta_train")) for model in made.values())
+    cached = body_is_frozen and not options.dropout and by_row
+    training = Work(_mixed(config, streams), learner, training=True, cache_features=cached)
+    features = {
+        name: _features_folder(config, name, families[name].fingerprint, model)
+        for name, model in made.items()
+        if config.families[name].data.keep_features and body_is_frozen
+    }
+    setup = RunSetup(
+        families,
+        spec,
+        layout,
+        layout.flatten(theta),
+        outer,
+        training,
+        config.cluster,
+        features=features,
+        anchor_every=config.stream.steps_per_task if learner.anchored else 0,
+    )
+    splits = {name: its.splits for name, its in loaded.items()}
+    return Experiment(config, splits, streams, tokenizer, made, learner, setup, _score(families.values()))
 
 
-def _features_folder(config: RunConfig, fingerprint: str, model: FunctionalModel) -> Path:
+def _prepare(
+    config: RunConfig, options: ModelFactory, examples: Mapping[str, Examples]
+) -> tuple[Tokenizer | None, dict[str, Any]]:
+    """The tokenizer of all families together, if they are of texts, and the body's architecture."""
+    for name, its in examples.items():
+        if options.reads != its.reads:
+            suitable = [model for model in models.names() if models.get(model).reads == its.reads]
+            kind = config.families[name].kind
+            found = f"{config.model.name} reads {options.reads}, and {kind} tasks are of {its.reads}"
+            raise ConfigError("model.name", found, f"use {' or '.join(suitable)}")
+    if options.reads == "text":
+        texts = itertools.chain.from_iterable(its.texts() for its in examples.values())
+        return options.prepare(config.model.path, texts)
+    return None, next(iter(examples.values())).architecture
+
+
+def _in_rounds(
+    config: RunConfig,
+    families: Mapping[str, TaskFamily],
+    streams: Mapping[str, Streams],
+    made: Mapping[str, FunctionalModel],
+) -> tuple[dict[str, TaskFamily], dict[str, Streams]]:
+    """The only family and its streams, its tasks of meta-training arriving in rounds."""
+    if len(families) > 1:
+        raise ConfigError("stream.steps_per_task", "a stream of several families", "give one family, or leave it out")
+    ((name, family),) = families.items()
+    family, stream = arrange(config.single(name), family, streams[name]["meta_train"][0], made[name])
+    return {name: family}, {name: {**streams[name], "meta_train": [stream]}}
+
+
+def _mixed(config: RunConfig, streams: Mapping[str, Streams]) -> Stream | Mix:
+    """The episodes of meta-training: of the only family, or of all of them by their weights."""
+    training = tuple(its["meta_train"][0] for its in streams.values())
+    return training[0] if len(training) == 1 else Mix(training, tuple(its.weight for its in config.families.values()))
+
+
+def _score(families: Iterable[TaskFamily]) -> Score:
+    """The families' own score where it is one and the same, else that of their mean."""
+    scores = {family.score for family in families}
+    if len(scores) == 1:
+        return scores.pop()
+    if all(score.is_share and score.higher_is_better for score in scores):
+        return Score("mean_score", is_share=True, higher_is_better=True)
+    found = f"families that are measured in {' and '.join(sorted(score.name for score in scores))}"
+    raise ConfigError("tasks", found, "mix families whose scores are shares, such as accuracy and F1")
+
+
+def _suits(learner: MetaLearner, model: FunctionalModel) -> bool:
+    try:
+        learner.check(model, 1)
+    except ConfigError:
+        return False
+    return True
+
+
+def _features_folder(config: RunConfig, name: str, fingerprint: str, model: FunctionalModel) -> Path:
     """Named by all that decides what a frozen body makes of the texts."""
     frozen = {name: value for name, value in model.frozen.items() if name.startswith("body.")}
     weights = sha256(Layout.of(frozen).flatten(frozen))
     options = config.model.model_dump(mode="json", exclude={"path"})
     text = json.dumps([fingerprint, weights, options], sort_keys=True)
-    return Path(config.data.cache).expanduser() / "features" / hashlib.sha256(text.encode()).hexdigest()
-
-
-def make_learner(config: RunConfig) -> MetaLearner:
-    """The configured algorithm; `inner.*` keys set its fields of the same names."""
-    name = config.algorithm.name
-    cls = algorithms.get(name)
-    options: dict[str, Any] = dict(config.algorithm.model_extra or {})
-    keys = {option: f"algorithm.{option}" for option in options}
-    adapts = "inner_steps" in {field.name for field in fields(cls)}
-    # Not `model_fields_set`: a run's own config.yaml gives every key.
-    for key, value in config.inner.model_dump(exclude_none=True).items():
-        if not adapts:
-            found = f"{name} does not learn a task by gradient steps"
-            raise ConfigError(f"inner.{key}", found, "leave it out, or use protomaml")
-        options[f"inner_{key}"] = value
-        keys[f"inner_{key}"] = f"inner.{key}"
-    learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys)
-    return learner
-
-
-def make_model_options(config: RunConfig) -> ModelFactory:
-    """The configured model's options."""
-    options: ModelFactory = _build_extra(models.get(config.model.name), config.model, "model")
-    return options
-
-
-def make_kind(config: RunConfig) -> Kind:
-    """The configured kind of tasks."""
-    kind: Kind = _build_extra(kinds.get(config.data.kind), config.data, "data")
-    return kind
-
-
-def _build_extra(cls: type[Any], section: Section, name: str) -> Any:
-    """A registered class from what its configuration section holds besides its own keys."""
-    extra = dict(section.model_extra or {})
-    return build_options(cls, extra, {key: f"{name}.{key}" for key in extra}, also=type(section).model_fields)
-
-
-def _refuse_class_options(config: RunConfig) -> None:
-    """Refuses what is about classes where there are none; the defaults, which a run's own config.yaml gives, do."""
-    for key in ("episodes.ways", "episodes.label_shuffle", "episodes.label_mixing", "episodes.only", "evaluation.ways"):
-        name, _, field = key.partition(".")
-        section = getattr(config, name)
-        if (value := getattr(section, field)) != type(section).model_fields[field].default:
-            raise ConfigError(key, f"{value}, but {config.data.kind} tasks have no classes", "leave it out")
-
-
-def _check_patterns(config: RunConfig, model: FunctionalModel, freeze: tuple[str, ...]) -> None:
-    """Refuses patterns of parameter names that fit nothing, and more layers than there are."""
-    names = [*model.frozen, *model.free]
-    adapt = config.inner.adapt or []
-    for key, patterns, among in (
-        ("model.freeze", freeze, names),
-        ("inner.adapt", [adapt] if isinstance(adapt, str) else adapt, model.free),
-    ):
-        for pattern in patterns:
-            fits = match(names, pattern, key)
-            if not match(among, pattern, key):
-                frozen = " that is not frozen" if fits else ""
-                remedy = f"there are {len(names)}, such as {', '.join(names[:3])}"
-                if pattern == "lora" and not fits:
-                    remedy = "set model.lora_rank, such as 4, with model.name=hf"
-                raise ConfigError(key, f"{pattern!r} fits no parameter{frozen}", remedy)
+    cache = Path(config.families[name].data.cache).expanduser()
+    return cache / "features" / hashlib.sha256(text.encode()).hexdigest()

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distmeta import tracking
-from distmeta.backends import Coordination, open_backend
+from distmeta.backends import open_backend
+from distmeta.backends.base import Coordination
 from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
 from distmeta.errors import CheckpointError
 from distmeta.report.progress import Reporter
 from distmeta.runs import directory
 from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.identity import difference
 from distmeta.runs.stop import Stopper, stopper
+from distmeta.runs.teacher import with_teacher
+from distmeta.tasks.base import Split
 from distmeta.tracking import Ended, Tracker
 
 PARENT_TAG = "mlflow.parentRunId"  # below which run MLflow shows a trial
@@ -39,7 +44,7 @@ def open_run(
     run_dir: Path,
     reporter: Reporter,
     mlflow_run_id: str | None = None,
-    identity: dict[str, str] | None = None,
+    identity: dict[str, Any] | None = None,
     parent: str | None = None,
 ) -> Iterator[OpenRun]:
     """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt.
@@ -49,14 +54,9 @@ def open_run(
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     if parent is None:  # a study has looked already
         preflight(config.cluster)
-    experiment = replace(build_experiment(config), has_meta_test=parent is None)
-    for name, expected in (identity or {}).items():
-        if experiment.identity[name] != expected:
-            raise CheckpointError(
-                str(run_dir),
-                f"was made with other {name.replace('_', ' ')}",
-                "restore it, or start a new run",
-            )
+    experiment = replace(with_teacher(build_experiment(config)), has_meta_test=parent is None)
+    if identity and (found := difference(identity, experiment.identity)):
+        raise CheckpointError(str(run_dir), f"was made with {found}", "restore it, or start a new run")
     reporter.note(describe(experiment))
     with stopper() as asked, open_backend(config.cluster) as backend:
         asked.listen()  # Ray has set handlers of its own
@@ -108,10 +108,14 @@ def tracked(
 def describe(experiment: Experiment) -> str:
     """A run in a line: data, model, what is adapted, where."""
     config, layout = experiment.config, experiment.setup.layout
-    classes = " / ".join(str(len(split.classes)) for split in experiment.splits.values())
-    data = f"{classes} classes" if experiment.setup.task.has_classes else f"{config.data.kind} tasks"
+    data = "; ".join(_describe(name, splits) for name, splits in experiment.splits.items())
     where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"
     return (
         f"{config.algorithm.name} on {config.model.name}: {layout.size:,} meta-parameters; "
         f"{data} to meta-train / -validate / -test on; {where}"
     )
+
+
+def _describe(name: str, splits: dict[str, Split]) -> str:
+    classes = " / ".join(str(len(split.classes)) for split in splits.values())
+    return f"{classes} classes" if any(split.classes for split in splits.values()) else f"{name} tasks"

@@ -5,61 +5,36 @@ It is a `RunSetup` of its own: its tokens, model and θ. Only the episodes that 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
-
-from distmeta.config import RunConfig
-from distmeta.engine.params import sha256
 from distmeta.engine.setup import RunSetup
 from distmeta.errors import CheckpointError, ConfigError, UserError
+from distmeta.protocols import Work
 from distmeta.runs import checkpoint, directory
-from distmeta.tasks.base import Kind
-from distmeta.types import Work
-
-if TYPE_CHECKING:
-    from distmeta.runs.experiment import Experiment
+from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.settings import make_kinds
+from distmeta.tasks.base import manifest
 
 KEY = "algorithm.teacher"
 
 
-@dataclass(frozen=True)
-class Trained:
-    """Stands for the teacher's model where texts are tokenised: its tokenizer is made already."""
-
-    tokenizer: Any  # a `Tokenizer`; none where numbers are read
-    architecture: dict[str, Any]
-
-    def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, dict[str, Any]]:
-        """What the teacher was meta-trained with, whatever the texts."""
-        return self.tokenizer, self.architecture
-
-
-def load_teacher(
-    folder: str | None, student: Experiment, kind: Kind, build: Callable[[RunConfig], Experiment]
-) -> RunSetup:
-    """The newest checkpoint of a run, set up to meet the student's meta-training episodes.
-
-    Args:
-        folder: the teacher's run directory.
-        student: the run to be taught.
-        kind: loads the student's data.
-        build: makes an experiment of the teacher's own configuration.
+def with_teacher(student: Experiment) -> Experiment:
+    """The experiment with its teacher, if its algorithm has one: the newest checkpoint of the run that it names.
 
     Raises:
         UserError: naming `algorithm.teacher`, and what of the run does not fit.
     """
+    if not student.learner.has_teacher:
+        return student
+    folder = getattr(student.learner, "teacher")  # noqa: B009
     if folder is None:
         raise ConfigError(KEY, "missing", "give the run directory of a meta-trained teacher")
     where, path = f"{KEY} {folder}", Path(folder).expanduser()
     try:
         config, _ = directory.read(path, [])
         state, identity = checkpoint.load(path)
-        own = build(config)
+        own = build_experiment(config)
     except UserError as error:
         raise CheckpointError(where, f"{error.where} {error.found}", error.remedy) from error
     theta = state.arrays["meta_params"]
@@ -70,34 +45,45 @@ def load_teacher(
         found = f"was made with other {changed[0].replace('_', ' ')}"
         raise CheckpointError(where, found, "restore what it was made with, or meta-train it again")
     _check_fit(where, own, student)
-    data = student.config.data.model_copy(update={"max_length": own.config.data.max_length})
-    reading = student.config.model_copy(update={"data": data, "model": own.config.model})
-    task = kind.load(reading, Trained(own.tokenizer, own.setup.model.architecture)).task
+    teacher = replace(own.setup, meta_params=theta)
+    return replace(student, setup=replace(student.setup, teacher=_beside(own, teacher, student)))
+
+
+def _beside(own: Experiment, teacher: RunSetup, student: Experiment) -> RunSetup:
+    """The teacher, set up to meet the student's meta-training episodes in tokens of its own."""
+    families = {}
+    for name, kind in make_kinds(student.config).items():
+        config = student.config.single(name)
+        length = own.config.families[name].data.max_length
+        data = config.data.model_copy(update={"max_length": length})
+        examples = kind.read(name, config.model_copy(update={"data": data, "model": own.config.model}))
+        families[name] = examples.load(own.tokenizer, own.setup.model.architecture).family
     adapts_body = any(name.startswith("body.") for name in own.learner.adapts(list(own.setup.layout.names)))
     # θ never changes: where all tasks share the body, it runs once a row.
-    cached = not adapts_body and len(task.rows("meta_train")) > 0
-    teaching = Work(student.setup.training.stream, own.learner, training=False, cache_features=cached)
-    return replace(own.setup, task=task, meta_params=theta, training=teaching)
-
-
-def teacher_sha256(teacher: RunSetup) -> str:
-    """Hash of all that decides what the teacher says: its θ, what is frozen, its model, learner and tokens."""
-    frozen = {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in teacher.model.frozen.items()}
-    decides = (teacher.layout, frozen, teacher.model.options, teacher.training.learner, teacher.task.fingerprint)
-    return hashlib.sha256(repr((sha256(teacher.meta_params), decides)).encode()).hexdigest()
+    by_row = all(
+        own.models[name].one_element_each and len(family.rows("meta_train")) for name, family in families.items()
+    )
+    teaching = Work(
+        student.setup.training.stream, own.learner, training=False, cache_features=by_row and not adapts_body
+    )
+    return replace(teacher, families=families, training=teaching)
 
 
 def _check_fit(where: str, own: Experiment, student: Experiment) -> None:
     """Refuses a teacher of other data, one that knows what the student is tested on, and a head of other ways."""
-    stream = student.setup.training.stream
-    if own.setup.task.manifest(stream, 0) != student.setup.task.manifest(stream, 0):
-        raise ConfigError(where, "was meta-trained on other data", "give a teacher of this run's data")
-    here = {name: split for split, its in student.splits.items() for name in its.classes}
-    for name in own.splits["meta_train"].classes:
-        if (split := here.get(name, "no split")) != "meta_train":
-            found = f"was meta-trained on {name!r}, which is of {split} here"
-            raise ConfigError(where, found, "give a teacher with the same data.splits and data.split")
-    outputs = student.setup.model.outputs
-    if own.setup.model.outputs != outputs and any(name.startswith("head.") for name in own.setup.layout.names):
-        found = f"meta-learned a head of {own.setup.model.outputs} outputs, and the episodes need {outputs}"
-        raise ConfigError(where, found, "set episodes.ways to the teacher's, or give one of protomaml or protonet")
+    if set(own.models) != set(student.models):
+        found = f"was meta-trained on {' and '.join(own.models)}, and this run on {' and '.join(student.models)}"
+        raise ConfigError(where, found, "give a teacher of the same families of tasks")
+    for name, family in student.setup.families.items():
+        stream = student.streams[name]["meta_train"][0]
+        if manifest(own.setup.families[name], stream, 0) != manifest(family, stream, 0):
+            raise ConfigError(where, "was meta-trained on other data", "give a teacher of this run's data")
+        here = {label: split for split, its in student.splits[name].items() for label in its.classes}
+        for label in own.splits[name]["meta_train"].classes:
+            if (split := here.get(label, "no split")) != "meta_train":
+                found = f"was meta-trained on {label!r}, which is of {split} here"
+                raise ConfigError(where, found, "give a teacher with the same data.splits and data.split")
+        (_, outputs), (_, its) = student.setup.model.outputs[name], own.setup.model.outputs[name]
+        if its != outputs and any(key.startswith("head.") for key in own.setup.layout.names):
+            found = f"meta-learned a head of {its} outputs, and the episodes need {outputs}"
+            raise ConfigError(where, found, "set episodes.ways to the teacher's, or give one of protomaml or protonet")

@@ -13,9 +13,10 @@ from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
 from distmeta.report import figures
 from distmeta.report.progress import Reporter
+from distmeta.report.tables import table_rows, table_title
 from distmeta.runs import checkpoint, directory
 from distmeta.runs.arrivals import Arrivals, stored
-from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation, table_rows, table_title
+from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
 from distmeta.runs.session import OpenRun, open_run
 from distmeta.types import ServerState
 
@@ -153,7 +154,7 @@ def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool,
 
 def _validate(opened: OpenRun, done: int) -> None:
     """Meta-validation, unless a run that goes on from here has it already."""
-    score = opened.experiment.model.task.score
+    score = opened.experiment.score
     if opened.tracker.last_step(f"meta_validation/{score.name}") >= done and opened.reporter.has_validation(done):
         return
     validation = meta_validation(opened.experiment, opened.coordination)
@@ -181,7 +182,7 @@ def _save(opened: OpenRun, state: ServerState) -> None:
 def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
     experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
     progress: Callable[[str, int, int], None] = opened.reporter.episodes
-    state, score = coordination.state(), experiment.model.task.score
+    state, score = coordination.state(), experiment.score
     steps = state.counters["version"]
     rows = meta_test(experiment, coordination, opened.run_dir, progress)
     result = {
@@ -196,10 +197,11 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
     directory.write_json(opened.run_dir / "evaluation.json", result)
     tracker.log_artifact(opened.run_dir / "evaluation.json")
     for row in rows:
-        name = f"meta_test/{score.name}_{row['ways']}way_{row['shots']}shot"
-        tracker.log(steps, {name: row[score.name], f"{name}_ci95": row["ci95"]}, again=True)
-        for kind in ("manifest", "scores"):
-            tracker.log_artifact(opened.run_dir / f"{kind}-{row['ways']}way-{row['shots']}shot.json")
+        figure = row["score"]["name"]
+        name = f"meta_test/{figure}_{row['title'].replace('-', '').replace(' ', '_')}"
+        tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"]}, again=True)
+    for path in sorted(opened.run_dir.glob("manifest-*.json")) + sorted(opened.run_dir.glob("scores-*.json")):
+        tracker.log_artifact(path)
     if ages := staleness(state):
         figures.staleness(ages, opened.run_dir / "staleness.png")
         tracker.log_artifact(opened.run_dir / "staleness.png")
@@ -208,7 +210,7 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
         figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)
         tracker.log_artifact(path)
     title = table_title(score, f" on {experiment.config.evaluation.episodes} episodes", "the meta-trained learner's")
-    table = [("episodes", "learner", score.name, "difference"), *table_rows(rows, score)]
+    table = [("episodes", "learner", score.name, "difference"), *table_rows(rows)]
     opened.reporter.table(title, table[0], table[1:])
     lines = [table[0], ("---",) * 4, *table[1:]]
     tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))

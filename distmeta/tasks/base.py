@@ -1,17 +1,24 @@
-"""What task kinds share: the registry, and what loading one gives."""
+"""What task families share: the registry, what loading one gives, figures of single tasks, and manifests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from distmeta.config import RunConfig
-from distmeta.protocols import TaskKind
+from distmeta.protocols import TaskFamily
 from distmeta.registry import Registry
+from distmeta.types import Batch, Metrics, Statistics, Stream
 
 registry = Registry("data.kind", "distmeta.tasks")
+
+MANIFEST_FORMAT = 1
 
 
 class Split(NamedTuple):
@@ -24,27 +31,93 @@ class Split(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A task kind ready to draw from, and what the model's body is to be built for."""
+    """A task family ready to draw from.
 
-    task: TaskKind
-    architecture: dict[str, Any]
-    tokenizer: Tokenizer | None
+    `streams` are the episodes of each split: one stream for meta-training and meta-validation, any number of them for
+    meta-test.
+    """
+
+    family: TaskFamily
     splits: dict[str, Split]
+    streams: dict[str, list[Stream]]
 
 
-class Reader(Protocol):
-    """What a task kind needs of the model."""
+class Examples(Protocol):
+    """The examples of a family, read and split."""
 
-    def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, dict[str, Any]]:
-        """The tokenizer, made of these meta-training texts if the model is not pretrained, and the architecture."""
+    reads: str  # the kind of inputs: text | numbers
+    architecture: dict[str, Any]  # for a body that reads numbers
+
+    def texts(self) -> Iterable[str]:
+        """Those of meta-training, of which a tokenizer may be made."""
+
+    def load(self, tokenizer: Tokenizer | None, architecture: Mapping[str, Any]) -> Loaded:
+        """The family, its texts tokenised.
+
+        Args:
+            tokenizer: None where numbers are read.
+            architecture: of the body; `max_length`, if it is there, is the most tokens that it takes.
+
+        Raises:
+            UserError: naming what does not fit.
+        """
 
 
 class Kind(Protocol):
     """What a registered class of options offers."""
 
-    def load(self, config: RunConfig, model: Reader) -> Loaded:
-        """Reads the data and checks it against the configuration. Driver only.
+    def read(self, name: str, config: RunConfig) -> Examples:
+        """Reads the data and checks it against the configuration of this one family. Driver only.
+
+        Args:
+            name: of the family.
+            config: `RunConfig.single(name)` of the run's.
 
         Raises:
             UserError: naming what does not fit.
         """
+
+
+class Family:
+    """What all families do alike."""
+
+    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
+        """Sums of each task, (T, …) each."""
+        raise NotImplementedError
+
+    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """Figures of the episodes along the first axis together."""
+        raise NotImplementedError
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
+        """Figures of each task, each (T,) float64, detached."""
+        statistics = {name: value.cpu() for name, value in self.statistics(outputs.detach(), batch).items()}
+        rows = each(self, statistics)
+        return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
+
+
+def each(family: TaskFamily | Family, statistics: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The figures of each single episode."""
+    count = len(next(iter(statistics.values())))
+    return [family.figures({name: value[t : t + 1] for name, value in statistics.items()}) for t in range(count)]
+
+
+def manifest(family: TaskFamily, stream: Stream, episodes: int) -> dict[str, Any]:
+    """Which examples the first episodes of a stream are made of, as plain JSON."""
+    return {
+        "format": MANIFEST_FORMAT,
+        "kind": family.kind,
+        "source": family.source,
+        "stream": stream.to_json(),
+        "episodes": [family.to_json(family.draw(stream, index)) for index in range(episodes)],
+    }
+
+
+def manifest_sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 hex of a manifest's canonical JSON: sorted keys, no spaces."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Means over the elements of each task, (T, E) and (T, E) → (T,)."""
+    return (values * weights).sum(-1) / weights.sum(-1)

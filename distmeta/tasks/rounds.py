@@ -16,6 +16,7 @@ import numpy as np
 
 from distmeta.config import RunConfig, StreamConfig
 from distmeta.errors import ConfigError
+from distmeta.protocols import MetaLearner
 
 Task = tuple[str, ...]  # class names, in label order
 ORDER, POOL, ROWS, SOURCES, EPISODE = range(5)  # what random numbers are for
@@ -170,7 +171,7 @@ def episode_sources(config: StreamConfig, meta_batch_size: int, similarity: np.n
     return np.concatenate(sources).astype(np.int32)
 
 
-def check_stream(config: RunConfig) -> None:
+def check_stream(config: RunConfig, learner: MetaLearner) -> None:
     """Refuses settings of a stream that do not go together.
 
     Raises:
@@ -178,14 +179,13 @@ def check_stream(config: RunConfig) -> None:
     """
     stream, name, batch = config.stream, config.algorithm.name, config.outer.meta_batch_size
     if not stream.steps_per_task:
-        if name in ("online", "proximal"):
+        if learner.needs_rounds:
             found = f"0, but {name} is for tasks that arrive in rounds"
             raise ConfigError("stream.steps_per_task", found, "set it to the outer steps of a round, such as 20")
         return
     replayed, needed = round_half_up(stream.replay * batch), config.episodes.shots + config.episodes.queries
     total = stream.steps_per_task * stream.tasks
     for key, wrong, found, remedy in (
-        ("data.kind", config.data.kind != "classification", f"{config.data.kind} with a stream", "use classification"),
         ("outer.steps", config.outer.steps != total, f"{config.outer.steps}", f"a stream of that size has {total}"),
         (
             "cluster.max_staleness",
@@ -196,14 +196,14 @@ def check_stream(config: RunConfig) -> None:
         ("episodes.label_mixing", config.episodes.label_mixing, "mixed tasks with a stream", "leave it out"),
         (
             "algorithm.teacher",
-            "teacher" in (config.algorithm.model_extra or {}),
+            learner.has_teacher,
             "beside a stream",
             "leave out one of them",
         ),
         (
             "stream.replay",
-            stream.replay and name == "proximal",
-            "proximal keeps nothing of earlier tasks",
+            stream.replay and not learner.replays,
+            f"{name} keeps nothing of earlier tasks",
             "set it to 0",
         ),
         (
@@ -218,18 +218,17 @@ def check_stream(config: RunConfig) -> None:
             f"{stream.examples} of a class, and an episode takes {needed}",
             f"set it to {needed} or more",
         ),
-        ("stream.neighbours", stream.neighbours and name != "online", f"{name} starts from θ alone", "set it to 0"),
+        (
+            "stream.neighbours",
+            stream.neighbours and not learner.starts_near,
+            f"{name} starts from θ alone",
+            "set it to 0",
+        ),
         (
             "stream.neighbours",
             stream.neighbours > stream.buffer,
             f"{stream.neighbours} of {stream.buffer} remembered rounds",
             f"set it to {stream.buffer} or less, or raise stream.buffer",
-        ),
-        (
-            "outer.regularizer",
-            name == "proximal" and config.outer.regularizer != "none",
-            f"{config.outer.regularizer} beside that of proximal",
-            "leave it out and set algorithm.proximal_weight",
         ),
     ):
         if wrong:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import AfterValidator, FiniteFloat
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from distmeta.config import DataConfig, RunConfig
+from distmeta.config import DataConfig, RunConfig, Section
 from distmeta.data.splits import SPLITS
 from distmeta.errors import ConfigError
-from distmeta.tasks.base import Loaded, Reader, Split, registry
-from distmeta.types import Batch, Episode, Inputs, Metrics, Score, Stream
-
-MANIFEST_FORMAT = 1
+from distmeta.tasks.base import Family, Loaded, Split, registry, weighted_mean
+from distmeta.types import Batch, Episode, HeadSpec, Inputs, Score, Statistics, Stream
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -44,21 +44,59 @@ class SinusoidData:
     phase: Range = (0.0, math.pi)
     x: Range = (-5.0, 5.0)
 
-    def load(self, config: RunConfig, model: Reader) -> Loaded:
+    def read(self, name: str, config: RunConfig) -> Curves:
         """Nothing is read: curves are made up as they are needed, apart from one another by their split.
 
         Raises:
-            ConfigError: a key of the section `data` that is for tasks which are read.
+            ConfigError: a key of the section `data` that is for tasks which are read, or one that is about classes.
         """
         for key in DataConfig.model_fields.keys() - {"kind"}:
-            # Not `model_fields_set`: a run's own config.yaml gives every key.
-            if getattr(config.data, key) != DataConfig.model_fields[key].get_default():
+            if _is_set(config.data, key):
                 remedy = "leave it out, or choose another data.kind"
                 raise ConfigError(f"data.{key}", "sinusoid tasks are made up, not read", remedy)
-        task, shape = Sinusoid(self), config.episodes
-        streams = [Stream(split, 1, shape.shots, shape.queries, config.seed) for split in SPLITS]
-        splits = {stream.split: Split((), 0, task.episode_at(stream, 0).name) for stream in streams}
-        return Loaded(task, {"inputs": 1}, None, splits)
+        classes = [("episodes", key) for key in ("ways", "label_shuffle", "label_mixing", "only")]
+        for section, key in (*classes, ("evaluation", "ways")):
+            if _is_set(getattr(config, section), key):
+                value = getattr(getattr(config, section), key)
+                raise ConfigError(f"{section}.{key}", f"{value}, but sinusoid tasks have no classes", "leave it out")
+        return Curves(Sinusoid(self, name), config)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves to be made up (see `distmeta.tasks.base.Examples`)."""
+
+    family: Sinusoid
+    config: RunConfig
+    reads: str = "numbers"
+    architecture: dict[str, Any] = field(default_factory=lambda: {"inputs": 1})
+
+    def texts(self) -> Iterator[str]:
+        """None."""
+        return iter(())
+
+    def load(self, tokenizer: Tokenizer | None, architecture: Mapping[str, Any]) -> Loaded:
+        """The family, and the shapes of its episodes."""
+        config, name = self.config, self.family.name
+        queries = config.evaluation.queries
+
+        def evaluated(split: str, shots: int) -> Stream:
+            return Stream.of(name, split, config.evaluation.seed, shots=shots, queries=queries)
+
+        shape = {"shots": config.episodes.shots, "queries": config.episodes.queries}
+        streams = {
+            "meta_train": [Stream.of(name, "meta_train", config.seed, **shape)],
+            "meta_validation": [evaluated("meta_validation", config.validation_shots)],
+            "meta_test": [evaluated("meta_test", shots) for shots in config.evaluation.shots],
+        }
+        samples = {split: self.family.draw(Stream.of(name, split, config.seed, **shape), 0) for split in SPLITS}
+        return Loaded(self.family, {split: Split((), 0, draw.curve) for split, draw in samples.items()}, streams)
+
+
+def _is_set(section: Section, key: str) -> bool:
+    """Whether a key is not at its default, which a run's own config.yaml gives too."""
+    default = type(section).model_fields[key].get_default(call_default_factory=True)
+    return bool(getattr(section, key) != default)
 
 
 class Draw(NamedTuple):
@@ -70,17 +108,25 @@ class Draw(NamedTuple):
     query: np.ndarray
 
     @property
-    def name(self) -> str:
-        """The curve as people write it."""
+    def curve(self) -> str:
+        """As people write it."""
         return f"y = {self.amplitude:.3f} sin(x + {self.phase:.3f})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The curve that the targets are values of."""
+        return (self.curve,)
 
 
 @dataclass(frozen=True)
-class Sinusoid:
-    """The task kind (see `distmeta.protocols.TaskKind`): inputs are `values` x (T, B, 1), targets y (T, B), float32."""
+class Sinusoid(Family):
+    """The task family (see `distmeta.protocols.TaskFamily`): inputs `values` x (T, E, 1), targets y (T, E), float32."""
 
     ranges: SinusoidData
+    name: str = "sinusoid"
+    kind: ClassVar[str] = "sinusoid"
     score: ClassVar[Score] = Score("mse", is_share=False, higher_is_better=False)
+    head: ClassVar[HeadSpec] = HeadSpec("text")
     has_classes: ClassVar[bool] = False
     reads: ClassVar[str] = "numbers"
     classes: ClassVar[int] = 0
@@ -91,27 +137,37 @@ class Sinusoid:
         text = json.dumps({"kind": "sinusoid", **asdict(self.ranges)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def episode_at(self, stream: Stream, index: int) -> Draw:
+    @property
+    def source(self) -> str:
+        """Of the ranges."""
+        return self.fingerprint
+
+    def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index: the same on any machine, whatever was drawn before."""
-        entropy = [stream.seed, SPLITS.index(stream.split), index, stream.ways, stream.shots, stream.queries]
+        # The 1 stands where other tasks have their ways.
+        entropy = [stream.seed, SPLITS.index(stream.split), index, 1, stream["shots"], stream["queries"]]
         # PCG64 by name: numpy may change what default_rng stands for.
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         amplitude, phase = generator.uniform(*self.ranges.amplitude), generator.uniform(*self.ranges.phase)
-        points = generator.uniform(*self.ranges.x, size=stream.shots + stream.queries)
-        return Draw(amplitude, phase, points[: stream.shots], points[stream.shots :])
+        points = generator.uniform(*self.ranges.x, size=stream["shots"] + stream["queries"])
+        return Draw(amplitude, phase, points[: stream["shots"]], points[stream["shots"] :])
 
-    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
-        """Stacks the T = `count` episodes from `first_index`; S = shots, Q = queries."""
-        draws = [self.episode_at(stream, index) for index in range(first_index, first_index + count)]
+    def batch(self, draws: Sequence[Draw]) -> Episode:
+        """Stacks T draws; S = shots, Q = queries."""
         support = self._batch(draws, np.stack([draw.support for draw in draws]))
         query = self._batch(draws, np.stack([draw.query for draw in draws]))
-        return Episode(support, query, tuple((draw.name,) for draw in draws))
+        return Episode(self.name, support, query, tuple(draw.names for draw in draws))
 
-    def _batch(self, draws: list[Draw], points: np.ndarray) -> Batch:
-        """The curves' values at points (T, B)."""
+    def _batch(self, draws: Sequence[Draw], points: np.ndarray) -> Batch:
+        """The curves' values at points (T, E)."""
         amplitudes, phases = (np.array([[draw[i]] for draw in draws]) for i in (0, 1))
         targets = torch.from_numpy(amplitudes * np.sin(points + phases)).float()
-        return Batch({"values": torch.from_numpy(points).float().unsqueeze(-1)}, targets, torch.ones(targets.shape))
+        return Batch({"values": torch.from_numpy(points).float().unsqueeze(-1)}, targets, torch.ones(targets.shape), 1)
+
+    def to_json(self, draw: Draw) -> dict[str, Any]:
+        """The curve, and x of its points."""
+        points = {"support": draw.support.tolist(), "query": draw.query.tolist()}
+        return {"amplitude": draw.amplitude, "phase": draw.phase, **points}
 
     def rows(self, split: str) -> np.ndarray:
         """None, (0,): there is no corpus."""
@@ -121,35 +177,24 @@ class Sinusoid:
         """Never has anything to do, since there are no rows."""
         raise IndexError("sinusoid tasks have no rows")
 
-    def outputs(self, ways: int) -> int:
+    def outputs(self, stream: Stream) -> int:
         """One: y."""
         return 1
 
+    def describe(self, shape: Mapping[str, Any]) -> str:
+        """Such as 10-shot."""
+        return f"{shape['shots']}-shot"
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Weighted mean squared error of each task: outputs (T, B, 1) → (T,)."""
-        errors = (outputs.squeeze(-1) - batch.targets).square()
-        return (errors * batch.weights).sum(-1) / batch.weights.sum(-1)
+        """Weighted mean squared error of each task: outputs (T, E, 1) → (T,)."""
+        return weighted_mean((outputs.squeeze(-1) - batch.targets).square(), batch.weights)
 
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        """`loss` and `mse` of each task, (T,) each, detached: one and the same, under the names of all task kinds."""
-        error = self.loss(outputs.detach(), batch)
+    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
+        """Sums over the points of each task, (T,) each: squared `error` and `weight`."""
+        total = batch.weights.double().sum(-1)
+        return {"error": self.loss(outputs, batch) * total, "weight": total}
+
+    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """`loss` and `mse`: one and the same, under the names of all families."""
+        error = float(statistics["error"].sum()) / float(statistics["weight"].sum())
         return {"loss": error, "mse": error}
-
-    def manifest(self, stream: Stream, episodes: int) -> dict[str, Any]:
-        """The first `episodes` episodes as plain JSON: each curve, and x of its points."""
-        draws = (self.episode_at(stream, index) for index in range(episodes))
-        return {
-            "format": MANIFEST_FORMAT,
-            "kind": "sinusoid",
-            "source": self.fingerprint,
-            "stream": stream.to_json(),
-            "episodes": [
-                {
-                    "amplitude": draw.amplitude,
-                    "phase": draw.phase,
-                    "support": draw.support.tolist(),
-                    "query": draw.query.tolist(),
-                }
-                for draw in draws
-            ],
-        }

@@ -1,52 +1,126 @@
-"""Episodes of classification tasks that arrive in rounds (see `distmeta.tasks.rounds`)."""
+"""Drawing of classification tasks that arrive in rounds (see `distmeta.tasks.rounds`)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from distmeta.config import RunConfig
+from distmeta.config import EvaluationConfig, RunConfig
 from distmeta.data.corpus import Corpus
-from distmeta.errors import DataError
-from distmeta.protocols import Model
-from distmeta.tasks.rounds import EPISODE, Schedule, Task, cosines, episode_sources, generator, round_tasks
-from distmeta.types import Batch, Visit
+from distmeta.errors import ConfigError, DataError
+from distmeta.protocols import Model, TaskFamily
+from distmeta.tasks.drawing import Classes, Draw
+from distmeta.tasks.rounds import EPISODE, Schedule, cosines, episode_sources, generator, round_tasks
+from distmeta.types import Stream
 
-if TYPE_CHECKING:
-    from distmeta.tasks.classification import Classification
+NEIGHBOURS, ROUND = "neighbours", "round"  # entries of a stream's shape
 
 
-def arrange(config: RunConfig, kind: Classification, model: Model) -> Classification:
-    """The same kind of tasks with a schedule of rounds. Driver only.
+@dataclass(frozen=True)
+class Visits:
+    """A way of drawing: the tasks of meta-training arrive in rounds. Other episodes are drawn by `others`.
+
+    An episode belongs to the rounds if its stream's shape has `neighbours`. With `round` it is an evaluation of that
+    round, on examples held out of training; without, it is one of training, in the schedule's order. What is kept of
+    so many earlier rounds comes along as the draw's memory.
+    """
+
+    others: Classes
+    schedule: Schedule
+
+    def draw(self, stream: Stream, index: int) -> Draw:
+        """The episode of that index, drawn without replacement.
+
+        An episode of an evaluation takes its rows from what is held out of the round; one of training from the rest of
+        the round, or, if the round is over, from what is kept of it.
+        """
+        if stream.get(NEIGHBOURS) is None:
+            return self.others.draw(stream, index)
+        corpus, schedule = self.others.corpus, self.schedule
+        shots, queries = stream["shots"], stream["queries"]
+        now, round = self._rounds(stream, index)
+        held_out = stream.get(ROUND) is not None
+        chance = generator(stream.seed, EPISODE, index, round, held_out, stream["ways"], shots, queries)
+        if round < now:
+            parts = list(kept_rows(corpus, schedule, round))
+        else:
+            shares = [schedule.share(round, name, corpus.rows_of(name)) for name in schedule.tasks[round]]
+            parts = [held if held_out else rest for held, rest in shares]
+        rows = np.stack([chance.choice(part, shots + queries, replace=False) for part in parts])
+        memory = self._memory(now, round, stream[NEIGHBOURS]) if stream[NEIGHBOURS] else None
+        return Draw(schedule.tasks[round], rows[:, :shots], rows[:, shots:], memory)
+
+    def _memory(self, now: int, round: int, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+        """Kept rows (K, N, examples) of the K nearest rounds, and their weights in the graph, (K,).
+
+        Where fewer rounds are remembered, rows of weight 0 fill up.
+        """
+        edges = self.schedule.edges(now, round, neighbours)
+        missing = neighbours - len(edges)
+        rounds = [*(edge.round for edge in edges), *[round] * missing]
+        rows = np.stack([kept_rows(self.others.corpus, self.schedule, r) for r in rounds])
+        return rows, np.array([*(edge.weight for edge in edges), *[0.0] * missing])
+
+    def _rounds(self, stream: Stream, index: int) -> tuple[int, int]:
+        """The round that goes on, and the one that the episode is of."""
+        if (round := stream.get(ROUND)) is not None:
+            return round, round
+        return self.schedule.round_at(index), int(self.schedule.sources[index])
+
+
+def arrange(config: RunConfig, family: Any, stream: Stream, model: Model) -> tuple[TaskFamily, Stream]:
+    """A family whose tasks of meta-training arrive in rounds, and the stream of their episodes. Driver only.
 
     Nodes of the graph are mean features under the model's starting values; no label enters into them. A round arrives
     with the texts of its first support, and is kept with all of its kept ones.
 
+    Args:
+        config: of the run.
+        family: whose attribute `drawing` is replaced.
+        stream: of its meta-training episodes.
+        model: makes features of texts.
+
     Raises:
         UserError: the stream does not fit the data.
     """
-    stream, shots = config.stream, config.episodes.shots
-    persistent = None if kind.tasks is None else kind.tasks["meta_train"]
-    tasks = round_tasks(config, persistent, kind.drawable("meta_train"))
-    rounds = len(tasks)
-    schedule = Schedule(stream, config.seed, tasks, np.zeros((rounds, rounds)), np.empty(0, np.int32))
-    _check_rows(config, kind.corpus, schedule)
-    if stream.neighbours or stream.replay:
+    drawing = getattr(family, "drawing", None)
+    if not isinstance(drawing, Classes):
+        raise ConfigError("data.kind", f"{family.kind} with a stream", "use classification")
+    rounds, shots, corpus = config.stream, config.episodes.shots, drawing.corpus
+    persistent = None if drawing.tasks is None else drawing.tasks["meta_train"]
+    tasks = round_tasks(config, persistent, drawing.drawable("meta_train"))
+    count = len(tasks)
+    schedule = Schedule(rounds, config.seed, tasks, np.zeros((count, count)), np.empty(0, np.int32))
+    _check_rows(config, corpus, schedule)
+    if rounds.neighbours or rounds.replay:
         model.train(False)
         params, means = model.init(), []
-        for round in range(rounds):
-            rows = kept_rows(kind.corpus, schedule, round)
+        for round in range(count):
+            rows = kept_rows(corpus, schedule, round)
             with torch.no_grad():
-                features = model.features(params, {}, kind.collate(rows.reshape(1, -1)))
+                features = model.features(params, {}, family.collate(rows.reshape(1, -1)))
             by_class = features.double().view(*rows.shape, -1).numpy()
             means.append([by_class[:, :shots].mean((0, 1)), by_class.mean((0, 1))])
         arriving, kept = np.array(means).swapaxes(0, 1)
         schedule = replace(schedule, similarity=cosines(arriving, kept))
-    sources = episode_sources(stream, config.outer.meta_batch_size, schedule.similarity, config.seed)
-    return replace(kind, schedule=replace(schedule, sources=sources))
+    sources = episode_sources(rounds, config.outer.meta_batch_size, schedule.similarity, config.seed)
+    visits = Visits(drawing, replace(schedule, sources=sources))
+    return replace(family, drawing=visits), replace(stream, shape=(*stream.shape, (NEIGHBOURS, rounds.neighbours)))
+
+
+def of_round(stream: Stream, round: int, shots: int, evaluation: EvaluationConfig, neighbours: int) -> Stream:
+    """The evaluation of a round, of a stream that `arrange` returned."""
+    shape = {"ways": stream["ways"], "shots": shots, "queries": evaluation.queries}
+    return Stream.of(stream.family, stream.split, evaluation.seed, **shape, **{NEIGHBOURS: neighbours, ROUND: round})
+
+
+def schedule_of(family: Any) -> Schedule:
+    """The rounds of a family that `arrange` returned."""
+    assert isinstance(family.drawing, Visits), "a family whose tasks do not arrive in rounds"
+    return family.drawing.schedule
 
 
 def _check_rows(config: RunConfig, corpus: Corpus, schedule: Schedule) -> None:
@@ -67,54 +141,3 @@ def kept_rows(corpus: Corpus, schedule: Schedule, round: int) -> np.ndarray:
     """What is remembered of a round: (N, `stream.examples`) rows."""
     names, size = schedule.tasks[round], schedule.config.examples
     return np.stack([schedule.share(round, name, corpus.rows_of(name))[1][:size] for name in names])
-
-
-def visit_rows(corpus: Corpus, schedule: Schedule, visit: Visit, index: int) -> tuple[Task, np.ndarray]:
-    """Class names and rows (N, shots + queries) of an episode, drawn without replacement.
-
-    An episode of an evaluation takes them from what is held out of the round; one of training from the rest of the
-    round, or, if the round is over, from what is kept of it.
-    """
-    size, held_out = visit.shots + visit.queries, visit.round is not None
-    now, round = _rounds(schedule, visit, index)
-    chance = generator(visit.seed, EPISODE, index, round, held_out, visit.ways, visit.shots, visit.queries)
-    if round < now:
-        parts = list(kept_rows(corpus, schedule, round))
-    else:
-        shares = [schedule.share(round, name, corpus.rows_of(name)) for name in schedule.tasks[round]]
-        parts = [held if held_out else rest for held, rest in shares]
-    return schedule.tasks[round], np.stack([chance.choice(part, size, replace=False) for part in parts])
-
-
-def with_memory(kind: Classification, visit: Visit, first_index: int, support: Batch) -> Batch:
-    """Puts what is kept of the nearest rounds in front of the support examples, with weight 0.
-
-    The input `memory` (T, B) is an example's share in the warm start: its round's weight in the graph, and 0 for the
-    support's own. Where fewer rounds are remembered, rows of weight 0 fill up.
-    """
-    schedule, corpus = kind.schedule, kind.corpus
-    assert schedule is not None, "a visit to tasks without a schedule"
-    rows, shares = [], []
-    for index in range(first_index, first_index + len(support.targets)):
-        now, round = _rounds(schedule, visit, index)
-        edges = schedule.edges(now, round, visit.neighbours)
-        missing = visit.neighbours - len(edges)
-        rows.append([kept_rows(corpus, schedule, r) for r in [*(edge.round for edge in edges), *[round] * missing]])
-        shares.append([*(edge.weight for edge in edges), *[0.0] * missing])
-    tasks, count, ways, size = (kept := np.array(rows)).shape
-    weights = torch.tensor(shares, dtype=support.weights.dtype).repeat_interleave(ways * size, dim=1)
-    targets = torch.arange(ways).repeat_interleave(size).repeat(tasks, count)
-    everything = np.concatenate([kept.reshape(tasks, -1), support.inputs["rows"].numpy()], axis=1)
-    memory = torch.cat([weights, torch.zeros_like(support.weights)], dim=1)
-    return Batch(
-        {**kind.collate(everything), "memory": memory},
-        torch.cat([targets, support.targets], dim=1),
-        torch.cat([torch.zeros_like(weights), support.weights], dim=1),
-    )
-
-
-def _rounds(schedule: Schedule, visit: Visit, index: int) -> tuple[int, int]:
-    """The round that goes on, and the one that the episode is of."""
-    if visit.round is not None:
-        return visit.round, visit.round
-    return schedule.round_at(index), int(schedule.sources[index])

@@ -33,7 +33,7 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
     space.check_fit()
     if config.tune and config.tune.scheduler == "pbt":
         population.require_one_layout(space, experiment)
-    return space, experiment.model.task.score
+    return space, experiment.score
 
 
 def on_ray(cluster: ClusterConfig) -> ClusterConfig:

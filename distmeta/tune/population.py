@@ -12,15 +12,16 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from distmeta.config import Dimension, RunConfig
 from distmeta.engine.params import Layout
 from distmeta.errors import ConfigError
-from distmeta.runs.experiment import Experiment, make_learner
+from distmeta.runs.experiment import Experiment
+from distmeta.runs.settings import make_learner
+from distmeta.runs.starting import starting_values
 from distmeta.tune.records import Move, Trial
 from distmeta.tune.space import Space, Values
-from distmeta.types import Score
+from distmeta.types import Params, Score
 
 SAMPLES = 20  # of the space, of which θ is looked at
 QUARTER = 0.25
@@ -61,7 +62,10 @@ def require_one_layout(space: Space, experiment: Experiment) -> None:
         ConfigError: with such values.
     """
     for values in itertools.islice(space.samples(), SAMPLES):
-        theta = make_learner(space.config(values)).init(experiment.model, torch.Generator().manual_seed(0))
+        learner = make_learner(space.config(values))
+        theta: Params = {}
+        for model in experiment.models.values():
+            theta |= starting_values(learner, model, 0)
         if Layout.of(theta) != experiment.setup.layout:
             shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
             found = f"pbt moves trials in the middle of a run, and with {shown} the meta-parameters are others"

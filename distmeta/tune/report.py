@@ -15,7 +15,6 @@ from rich.table import Table
 
 from distmeta.config import RunConfig
 from distmeta.report.progress import Reporter
-from distmeta.runs.evaluate import shape_name
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
 from distmeta.tune.execute import Plan
@@ -191,7 +190,7 @@ def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
 def _ahead(score: Score, row: dict[str, Any], is_default: bool) -> str:
     winner, *others = row["runs"]
     line = (
-        f"meta-test {shape_name(row['ways'], row['shots'])} {score.name} of the best: "
+        f"meta-test {row['title']} {score.name} of the best: "
         f"{score.format(winner[score.name], winner['ci95'])}{score.unit}"
     )
     for default in [] if is_default else others:  # none where the settings of the file failed

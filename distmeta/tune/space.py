@@ -133,12 +133,12 @@ class Space:
         Raises:
             ConfigError: naming the key of the space, or the settings that do not do together.
         """
-        from distmeta.runs.experiment import make_kind, make_learner, make_model_options
+        from distmeta.runs.settings import make_kinds, make_learner, make_model_options
 
         for values in self.samples():
             with self._blamed(values):
                 config = self.config(values)
-                for make in (make_learner, make_model_options, make_kind):
+                for make in (make_learner, make_model_options, make_kinds):
                     make(config)
 
     def check_fit(self) -> None:

@@ -23,9 +23,9 @@ NOT_A_DERIVATIVE = {"fomaml", "reptile", "multitask", "proximal", "relation", "m
 def quadratic_episode(support: list[float], query: list[float]) -> Episode:
     def batch(targets: list[float]) -> Batch:
         values = torch.tensor(targets, dtype=torch.float64).unsqueeze(1)
-        return Batch({"rows": torch.zeros(values.shape)}, values, torch.ones(values.shape))
+        return Batch({"rows": torch.zeros(values.shape)}, values, torch.ones(values.shape), 1)
 
-    return Episode(batch(support), batch(query), (("t",),) * len(support))
+    return Episode("toy", batch(support), batch(query), (("t",),) * len(support))
 
 
 SUPPORT, QUERY = [1.0, -2.0], [0.5, 1.5]
@@ -130,9 +130,9 @@ def test_tasks_are_independent(name: str) -> None:
     def alone(t: int) -> Episode:
         def cut(batch: Batch) -> Batch:
             inputs = {key: value[t : t + 1] for key, value in batch.inputs.items()}
-            return Batch(inputs, batch.targets[t : t + 1], batch.weights[t : t + 1])
+            return Batch(inputs, batch.targets[t : t + 1], batch.weights[t : t + 1], batch.outputs)
 
-        return Episode(cut(episode.support), cut(episode.query), episode.names[t : t + 1])
+        return Episode(episode.family, cut(episode.support), cut(episode.query), episode.names[t : t + 1])
 
     parts = [learner.meta_gradient(model, theta, alone(t)) for t in range(2)]
     for parameter in theta:
@@ -143,7 +143,7 @@ def test_tasks_are_independent(name: str) -> None:
 def test_prototypes_of_a_hand_worked_episode() -> None:
     """Class 0 at (0, 0) and (2, 0) → (1, 0); class 1 at (4, 2), and (9, 9) with weight 0 → (4, 2)."""
     features = torch.tensor([[[0.0, 0.0], [4.0, 2.0], [2.0, 0.0], [9.0, 9.0]]])
-    support = Batch({}, torch.tensor([[0, 1, 0, 1]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+    support = Batch({}, torch.tensor([[0, 1, 0, 1]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]]), 2)
     centres = prototypes(features, support)
     assert centres.tolist() == [[[1.0, 0.0], [4.0, 2.0]]]
 

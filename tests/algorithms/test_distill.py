@@ -25,7 +25,7 @@ def test_the_loss_of_a_hand_worked_batch() -> None:
     """
     outputs = torch.tensor([[[0.0, 0.0], [2 * log(2), 0.0]]], dtype=torch.float64)
     teacher = torch.tensor([[[2 * log(3), 0.0], [0.0, 0.0]]], dtype=torch.float64)
-    batch = Batch({"teacher": teacher}, torch.tensor([[0, 0]]), torch.tensor([[1.0, 3.0]], dtype=torch.float64))
+    batch = Batch({"teacher": teacher}, torch.tensor([[0, 0]]), torch.tensor([[1.0, 3.0]], dtype=torch.float64), 2)
     assert float(imitation(outputs, teacher, batch.weights, 2.0)) == pytest.approx(0.307487, abs=1e-6)
     model: Any = type("Model", (), {"task": TASK})
     # 3/4 · 0.340644 + 1/4 · 0.307487
@@ -84,7 +84,7 @@ def test_the_inner_step_follows_the_teacher() -> None:
         start = replace(learner, inner_steps=0).adapt(model, theta, support).stacked
         after = learner.adapt(model, theta, support).stacked
     head = {name: value.clone().requires_grad_() for name, value in start.items()}
-    outputs = features @ head["head.weight"].mT + head["head.bias"].unsqueeze(1)
+    outputs = features @ head["head.classification.weight"].mT + head["head.classification.bias"].unsqueeze(1)
     loss = imitation(outputs, support.inputs["teacher"], support.weights, 2.0).sum()
     for name, slope in zip(head, torch.autograd.grad(loss, list(head.values())), strict=True):
         torch.testing.assert_close(after[name], start[name] - 0.5 * slope)

@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from model_helpers import random_batch
+from model_helpers import build, random_batch
 
 from distmeta.algorithms.finetune import FineTune
 from distmeta.algorithms.multitask import MultiTask
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.models.mlp import MLP
 from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode
 
 CORPUS: Any = SimpleNamespace(classes=("a", "b", "c", "d"))
-TASK = Classification(CORPUS)
+TASK = Classification(CORPUS, Classes(CORPUS))
 
 
 def small_model() -> FunctionalModel:
@@ -34,13 +35,13 @@ def test_the_head_starts_at_zero_and_one_step_is_worked_by_hand() -> None:
     model = small_model()
     features = torch.tensor([[[2.0], [-1.0]]], dtype=torch.float64)
     model.dim = 1
-    support = Batch({"features": features}, torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.float64))
+    support = Batch({"features": features}, torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.float64), 2)
     theta = {"body.x": torch.zeros(1, dtype=torch.float64)}  # a body that the features were made by
     with torch.no_grad():
         adapted = FineTune(inner_lr=0.5, inner_steps=1).adapt(model, theta, support)
     moved = 0.5 / 3.5 * 0.75
-    assert adapted.stacked["head.weight"].flatten().tolist() == pytest.approx([moved, -moved])
-    assert adapted.stacked["head.bias"].flatten().tolist() == pytest.approx([0, 0])
+    assert adapted.stacked["head.classification.weight"].flatten().tolist() == pytest.approx([moved, -moved])
+    assert adapted.stacked["head.classification.bias"].flatten().tolist() == pytest.approx([0, 0])
     assert "body.x" in adapted.shared
 
 
@@ -53,7 +54,7 @@ def test_the_head_does_not_depend_on_the_length_of_features() -> None:
     theta = {"body.x": torch.zeros(1, dtype=torch.float64)}
     outputs = []
     for scale in (1, 10):
-        support = Batch({"features": scale * features}, targets, torch.ones(1, 6, dtype=torch.float64))
+        support = Batch({"features": scale * features}, targets, torch.ones(1, 6, dtype=torch.float64), 3)
         with torch.no_grad():
             adapted = FineTune().adapt(model, theta, support)
             outputs.append(FineTune().predict(model, adapted, support.inputs))
@@ -64,14 +65,15 @@ def test_the_head_does_not_depend_on_the_length_of_features() -> None:
 def test_multitask_is_cross_entropy_over_all_classes() -> None:
     model, learner = small_model(), MultiTask(scale=3.0)
     theta = learner.init(model, torch.Generator().manual_seed(2))
-    assert theta["meta.classes.weight"].shape == (4, 3)
+    assert theta["meta.classes.classification.weight"].shape == (4, 3)
     assert not any(name.startswith("head.") for name in theta)
     support, query = random_batch((2, 2, 5), 12, seed=3), random_batch((2, 3, 4), 12, seed=4)
     for batch in (support, query):
         batch.inputs["labels"] = torch.arange(batch.targets.numel()).view(batch.targets.shape) % 4
-    gradient, metrics = learner.meta_gradient(model, theta, Episode(support, query, (("a", "b"),) * 2))
+    episode = Episode("classification", support, query, (("a", "b"),) * 2)
+    gradient, metrics = learner.meta_gradient(model, theta, episode)
     leaves = {name: value.clone().requires_grad_() for name, value in theta.items()}
-    losses = []
+    losses, common = [], "meta.classes.classification"
     for t in range(2):  # task by task, text by text: no padding is involved
         single = []
         for batch in (support, query):
@@ -80,7 +82,7 @@ def test_multitask_is_cross_entropy_over_all_classes() -> None:
                 tokens = batch.inputs["input_ids"][t, b, :length]
                 mean = leaves["body.embedding.weight"][tokens].mean(0)
                 feature = (leaves["body.hidden.0.weight"] @ mean + leaves["body.hidden.0.bias"]).relu()
-                scores = 3.0 * (leaves["meta.classes.weight"] @ feature + leaves["meta.classes.bias"])
+                scores = 3.0 * (leaves[f"{common}.weight"] @ feature + leaves[f"{common}.bias"])
                 single.append(F.cross_entropy(scores, batch.inputs["labels"][t, b]))
         losses.append(torch.stack(single).mean())
     expected = torch.autograd.grad(torch.stack(losses).sum(), list(leaves.values()))
@@ -98,5 +100,5 @@ def test_fine_tuning_the_body_needs_no_head_in_theta() -> None:
     with torch.no_grad():
         adapted = learner.adapt(model, theta, support)
     assert adapted.shared == {}
-    assert adapted.stacked["head.weight"].shape == (2, 2, 3)
+    assert adapted.stacked["head.classification.weight"].shape == (2, 2, 3)
     assert not torch.equal(adapted.stacked["body.hidden.0.weight"][0], theta["body.hidden.0.weight"])

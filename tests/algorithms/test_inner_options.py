@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import TEXTS, make_options, random_batch
+from model_helpers import TEXTS, build, make_options, random_batch
 from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, registry
 from distmeta.config.load import validate
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel, build
-from distmeta.runs.experiment import make_learner
+from distmeta.models.base import FunctionalModel
+from distmeta.runs.settings import make_learner
 from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode, Inputs, Metrics, Params
 
 CORPUS: Any = SimpleNamespace(classes=("a", "b"))
-TASK = Classification(CORPUS)
+TASK = Classification(CORPUS, Classes(CORPUS))
 ALGORITHMS = [name for name in registry.names() if issubclass(registry.get(name), GradientBased)]
 
 
@@ -51,9 +52,9 @@ class Line:
 def line_episode() -> Episode:
     def batch(targets: list[float]) -> Batch:
         values = torch.tensor(targets, dtype=torch.float64).unsqueeze(1)
-        return Batch({"rows": torch.zeros(values.shape)}, values, torch.ones(values.shape))
+        return Batch({"rows": torch.zeros(values.shape)}, values, torch.ones(values.shape), 1)
 
-    return Episode(batch([S]), batch([Q]), (("t",),))
+    return Episode("toy", batch([S]), batch([Q]), (("t",),))
 
 
 X, S, Q = 2.0, 1.0, 0.5  # from x towards the support's s, judged at the query's q
@@ -124,10 +125,10 @@ def episode_of(tasks: int = 2) -> Episode:
 
     def labelled(batch: Batch) -> Batch:
         targets = torch.arange(2).repeat_interleave(batch.targets.shape[1] // 2).repeat(tasks, 1)
-        return batch._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64))
+        return batch._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64), outputs=2)
 
     support, query = random_batch((tasks, 4, 6), 12, seed=5), random_batch((tasks, 2, 4), 12, seed=6)
-    return Episode(labelled(support), labelled(query), (("a", "b"),) * tasks)
+    return Episode("classification", labelled(support), labelled(query), (("a", "b"),) * tasks)
 
 
 def start(learner: Any, model: FunctionalModel) -> Params:
@@ -187,14 +188,15 @@ def test_rates_are_in_theta_one_for_each_tensor_that_is_adapted() -> None:
     learner = registry.get("protomaml")(inner_lr=0.3, inner_steps=4, inner_learn_lr=True, inner_adapt="head")
     theta = learner.init(small_model(), torch.Generator())
     rates = {name: value.tolist() for name, value in theta.items() if name.startswith("meta.")}
-    assert rates == {f"meta.rate.head.{name}": [pytest.approx(0.3)] * 4 for name in ("weight", "bias")}
+    assert rates == {f"meta.rate.head.classification.{name}": [pytest.approx(0.3)] * 4 for name in ("weight", "bias")}
 
 
 def adapted(model: FunctionalModel, learner: Any, seed: int) -> Tensor:
     torch.manual_seed(seed)
     with torch.no_grad():
-        after: Tensor = learner.adapt(model, start(learner, model), episode_of().support).stacked["head.weight"]
-    return after
+        after = learner.adapt(model, start(learner, model), episode_of().support).stacked
+    weight: Tensor = after["head.classification.weight"]
+    return weight
 
 
 @pytest.mark.parametrize("adapt", ["head", "all"])
@@ -226,7 +228,7 @@ def test_dropout_is_of_the_support_alone() -> None:
 def test_what_an_algorithm_owns_is_never_adapted(name: str, patterns: str | tuple[str, ...]) -> None:
     model = small_model()
     learner = registry.get(name)(inner_adapt=patterns)  # unchecked, so that those with a fixed choice take it too
-    names = [*model.init(), "meta.rate.head.weight", "meta.classes.weight"]
+    names = [*model.init(), "meta.rate.head.classification.weight", "meta.classes.classification.weight"]
     assert not [name for name in learner.adapts(names) if name.startswith("meta.")]
 
 
@@ -250,19 +252,19 @@ def test_what_an_algorithm_owns_is_never_adapted(name: str, patterns: str | tupl
 )
 def test_options_that_would_do_nothing_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        registry.get(name)(**options).check(small_model())
+        registry.get(name)(**options).check(small_model(), 2)
     assert str(caught.value).startswith(message)
 
 
 def test_options_that_do_something_are_not_refused() -> None:
-    registry.get("fomaml")(inner_steps=2, inner_multi_step_loss=0.5).check(small_model())
-    registry.get("maml")(inner_steps=1, inner_learn_lr=True).check(small_model())
+    registry.get("fomaml")(inner_steps=2, inner_multi_step_loss=0.5).check(small_model(), 2)
+    registry.get("maml")(inner_steps=1, inner_learn_lr=True).check(small_model(), 2)
 
 
-@pytest.mark.parametrize("frozen", ["head.*", "head.bias"])
+@pytest.mark.parametrize("frozen", ["head.*", "head.classification.bias"])
 def test_a_head_that_is_made_anew_cannot_be_frozen(frozen: str) -> None:
     with pytest.raises(ConfigError, match=r"^model\.freeze: the head is frozen"):
-        registry.get("protomaml")().check(small_model((frozen,)))
+        registry.get("protomaml")().check(small_model((frozen,)), 2)
 
 
 @pytest.mark.parametrize(
@@ -286,9 +288,9 @@ def test_second_derivatives_need_kernels_that_have_them(name: str, options: dict
     learner = registry.get(name)(**options)
     if refused:
         with pytest.raises(ConfigError, match=r"^model\.attention: second derivatives"):
-            learner.check(model)
+            learner.check(model, 2)
     else:
-        learner.check(model)
+        learner.check(model, 2)
 
 
 @pytest.mark.parametrize(

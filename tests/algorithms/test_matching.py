@@ -165,7 +165,7 @@ def test_theta_has_no_head() -> None:
 def test_what_does_not_do_is_refused() -> None:
     model: Any = Given(2)
     with pytest.raises(ConfigError, match=r"algorithm\.context_steps: 3, but algorithm\.full_context is false; leave"):
-        Matching(context_steps=3).check(model)
-    Matching(context_steps=3, full_context=True).check(model)
+        Matching(context_steps=3).check(model, 2)
+    Matching(context_steps=3, full_context=True).check(model, 2)
     with pytest.raises(ConfigError, match=r"algorithm\.name.*classes"):
-        Matching().check(without_classes(2))
+        Matching().check(without_classes(2), 1)

@@ -75,7 +75,7 @@ def test_the_figures_of_a_hand_worked_episode() -> None:
     """L_meta = −log p = log(1 + e⁻²); the query text at 2, of class 0, has the scores above; one of weight 0 none."""
     query = given([[2.0], [2.0]], [0, 1], [1, 0])
     model: Any = Given(1)
-    _, metrics = LEARNER.meta_gradient(model, BY_HAND, Episode(SUPPORT, query, (("a", "b"),)))
+    _, metrics = LEARNER.meta_gradient(model, BY_HAND, Episode("classification", SUPPORT, query, (("a", "b"),)))
     assert metrics["meta_loss"].tolist() == pytest.approx([log(1 + exp(-2))], abs=1e-12)
     margin = 2 * (1 + 6 * ONE) - 0.25 + 2 * ONE + 2.25
     assert metrics["loss"].tolist() == pytest.approx([log(1 + exp(-margin))], abs=1e-12)
@@ -198,13 +198,14 @@ def test_the_gradient_is_the_weighted_sum_of_both_terms(name: str) -> None:
 
 
 def test_a_head_that_is_too_large_is_refused() -> None:
-    """Five ways of nine features and a bias are 50 numbers; 49 leave room for four, 19 for one, which is no choice."""
-    MetaNet(max_generated=50).check_head(5, 9)
-    found = r"algorithm\.max_generated: 49, but a head is 5 ways × \(9 features \+ 1\) = 50 numbers; set it to 50, or "
-    with pytest.raises(ConfigError, match=found + "let episodes and evaluation have at most 4 ways"):
-        MetaNet(max_generated=49).check_head(5, 9)
+    """Five classes of nine features and a bias are 50 numbers; 49 leave room for four, 19 for one: no choice."""
+    model: Any = Given(9)
+    MetaNet(max_generated=50).check(model, 5)
+    found = r"algorithm\.max_generated: 49, but a head is 5 classes × \(9 features \+ 1\) = 50 numbers; set it to 50, "
+    with pytest.raises(ConfigError, match=found + "or let episodes and evaluation have at most 4 classes"):
+        MetaNet(max_generated=49).check(model, 5)
     with pytest.raises(ConfigError, match="use protonet"):
-        MetaNet(max_generated=19).check_head(5, 9)
+        MetaNet(max_generated=19).check(model, 5)
 
 
 @pytest.mark.parametrize(("ways", "of_evaluation", "largest"), [(3, 4, 4), (3, 2, 3), (3, None, 3)])
@@ -215,15 +216,16 @@ def test_the_largest_head_of_a_run_is_measured(
     settings: dict[str, Any] = {"episodes__ways": ways, "evaluation__ways": of_evaluation, "inner": {}}
     algorithm = {"name": "metanet", "max_generated": largest * 5}
     build_experiment(toy_config(tmp_path, **settings, algorithm=algorithm))
-    with pytest.raises(ConfigError, match=rf"a head is {largest} ways × \(4 features \+ 1\) = {largest * 5} numbers"):
+    found = rf"a head is {largest} classes × \(4 features \+ 1\) = {largest * 5} numbers"
+    with pytest.raises(ConfigError, match=found):
         build_experiment(toy_config(tmp_path, **settings, algorithm={**algorithm, "max_generated": largest * 5 - 1}))
 
 
 def test_what_does_not_do_is_refused() -> None:
     model: Any = Given(2)
     with pytest.raises(ConfigError, match=r"algorithm\.name.*classes"):
-        MetaNet().check(without_classes(2))
+        MetaNet().check(without_classes(2), 1)
     with pytest.raises(ConfigError, match=r"algorithm\.alpha"):
-        MetaNet(alpha=0, beta=0).check(model)
-    MetaNet(alpha=0).check(model)
-    MetaNet(beta=0).check(model)
+        MetaNet(alpha=0, beta=0).check(model, 2)
+    MetaNet(alpha=0).check(model, 2)
+    MetaNet(beta=0).check(model, 2)

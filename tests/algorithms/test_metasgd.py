@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import make_options
+from model_helpers import build, episodes, make_options
 from torch import Tensor
 
 from distmeta.algorithms.base import registry
 from distmeta.config.load import build_options
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.tasks.sinusoid import Sinusoid, SinusoidData
 from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Stream
 
@@ -46,9 +46,9 @@ class Bowl:
 
 def bowls() -> Episode:
     def batch(targets: list[list[float]]) -> Batch:
-        return Batch({}, torch.tensor(targets, dtype=torch.float64), torch.ones(2, 2))
+        return Batch({}, torch.tensor(targets, dtype=torch.float64), torch.ones(2, 2), 1)
 
-    return Episode(batch(SUPPORT), batch(QUERY), (("a",), ("b",)))
+    return Episode("toy", batch(SUPPORT), batch(QUERY), (("a",), ("b",)))
 
 
 def with_rates(theta: Params) -> Params:
@@ -61,7 +61,8 @@ def test_rates_start_at_inner_lr_one_for_each_element() -> None:
         assert torch.equal(theta[f"meta.rate.{name}"], torch.full_like(value, 0.3))
     assert len(theta) == 2 * len(dense().init())
     head_only = registry.get("metasgd")(inner_adapt="head").init(dense(), torch.Generator())
-    assert [name for name in head_only if name.startswith("meta.")] == ["meta.rate.head.weight", "meta.rate.head.bias"]
+    rates = [name for name in head_only if name.startswith("meta.")]
+    assert rates == ["meta.rate.head.sinusoid.weight", "meta.rate.head.sinusoid.bias"]
 
 
 def test_one_step_by_hand() -> None:
@@ -98,12 +99,13 @@ def dense() -> FunctionalModel:
 
 
 def curves() -> Episode:
-    episode = SINUSOID.episodes(Stream("meta_train", 1, 6, 5, 0), 0, 2)
+    episode = episodes(SINUSOID, Stream.of("sinusoid", "meta_train", 0, shots=6, queries=5), 0, 2)
 
     def double(batch: Batch) -> Batch:
-        return Batch({"values": batch.inputs["values"].double()}, batch.targets.double(), batch.weights.double())
+        inputs = {"values": batch.inputs["values"].double()}
+        return Batch(inputs, batch.targets.double(), batch.weights.double(), batch.outputs)
 
-    return Episode(double(episode.support), double(episode.query), episode.names)
+    return Episode(episode.family, double(episode.support), double(episode.query), episode.names)
 
 
 @pytest.mark.parametrize("part", ["body.", "head.", "meta.rate.body.", "meta.rate.head."])
@@ -147,7 +149,7 @@ def test_boil_moves_the_body_alone_and_still_learns_a_head() -> None:
     assert theta.keys() == model.init().keys()
     with torch.no_grad():
         adapted = learner.adapt(model, theta, episode.support)
-    assert adapted.shared.keys() == {"head.weight", "head.bias"}
+    assert adapted.shared.keys() == {"head.sinusoid.weight", "head.sinusoid.bias"}
     assert all(torch.equal(adapted.shared[name], theta[name]) for name in adapted.shared)
     assert adapted.stacked.keys() == {name for name in theta if name.startswith("body.")}
     assert all((value - theta[name]).abs().flatten(1).amax(1).gt(0).all() for name, value in adapted.stacked.items())
@@ -165,19 +167,19 @@ def test_anil_refuses_a_frozen_head() -> None:
     """All of it: no task would get anything of its own."""
     frozen = build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("head.*",))
     with pytest.raises(ConfigError, match=r"^model\.freeze: anil adapts the head"):
-        registry.get("anil")().check(frozen)
-    registry.get("anil")().check(build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("head.bias",)))
+        registry.get("anil")().check(frozen, 1)
+    registry.get("anil")().check(build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("head.sinusoid.bias",)), 1)
 
 
 def test_multitask_refuses_a_scale_of_logits_where_there_are_none() -> None:
     model = build(make_options("dense"), {"inputs": 1}, SINUSOID, 1)
     with pytest.raises(ConfigError, match=r"^algorithm\.scale: 10, and these tasks have no classes; leave it out"):
-        registry.get("multitask")(scale=10.0).check(model)
-    registry.get("multitask")().check(model)
+        registry.get("multitask")(scale=10.0).check(model, 1)
+    registry.get("multitask")().check(model, 1)
 
 
 def test_boil_refuses_a_frozen_body() -> None:
     frozen = build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("body.*",))
     with pytest.raises(ConfigError, match=r"^model\.freeze: boil adapts the body"):
-        registry.get("boil")().check(frozen)
-    registry.get("boil")().check(build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("body.hidden.0.*",)))
+        registry.get("boil")().check(frozen, 1)
+    registry.get("boil")().check(build(make_options("dense"), {"inputs": 1}, SINUSOID, 1, ("body.hidden.0.*",)), 1)

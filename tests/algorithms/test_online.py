@@ -28,7 +28,7 @@ def test_a_task_starts_near_its_neighbours_by_their_weights() -> None:
     targets = torch.tensor([[1.0, 3.0, -1.0], [9.0, 9.0, 2.0]], dtype=torch.float64)
     memory = torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     weights = torch.tensor([[0.0, 0.0, 1.0]] * 2, dtype=torch.float64)
-    support = Batch({"rows": torch.zeros(2, 3), "memory": memory}, targets, weights)
+    support = Batch({"rows": torch.zeros(2, 3), "memory": memory}, targets, weights, 1)
     model: Any = Weighted()
     learner = Online(inner_lr=0.1, inner_steps=2, warm_steps=1)
     after = learner.adapt(model, model.init(), support).stacked
@@ -57,7 +57,7 @@ def test_the_warm_start_keeps_to_the_options_of_the_inner_loop() -> None:
     """
     memory = torch.tensor([[0.75, 0.25]], dtype=torch.float64)
     targets = torch.tensor([[1.0, 3.0]], dtype=torch.float64)
-    support = Batch({"rows": torch.zeros(1, 2), "memory": memory}, targets, torch.zeros_like(memory))
+    support = Batch({"rows": torch.zeros(1, 2), "memory": memory}, targets, torch.zeros_like(memory), 1)
     model: Any = Watched()
     theta = model.init()
     rates = {"meta.rate.body.b": torch.tensor([0.1]).double(), "meta.rate.head.h": torch.tensor([0.3]).double()}
@@ -86,7 +86,7 @@ def remembering() -> Episode:
     inputs["rows"] = torch.zeros(2, 6, dtype=torch.long)
     targets = torch.cat([other.targets, episode.support.targets], 1)
     weights = torch.cat([torch.zeros_like(other.weights), episode.support.weights], 1)
-    return episode._replace(support=Batch({**inputs, "memory": memory}, targets, weights))
+    return episode._replace(support=Batch({**inputs, "memory": memory}, targets, weights, episode.support.outputs))
 
 
 @pytest.mark.parametrize("adapt", ["all", "head"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from arrays import f32
+from model_helpers import episodes
 from streams import STREAM, stream_config
 
 from distmeta.algorithms.base import concatenate
@@ -19,7 +20,7 @@ from distmeta.errors import ConfigError
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Unit, UnitResult
+from distmeta.types import Stream, Unit, UnitResult
 
 ALONE: dict[str, Any] = {
     "algorithm__name": "proximal",
@@ -38,11 +39,13 @@ def test_without_a_penalty_it_is_sequential_fine_tuning_to_the_bit(tmp_path: Pat
     result = run(tmp_path, "run", algorithm__proximal_weight=0.0, outer__lr=0.01)
     experiment = build_experiment(stream_config(tmp_path, **ALONE))
     model, setup = experiment.model, experiment.setup
+    family, stream = setup.families["classification"], setup.training.stream
+    assert isinstance(stream, Stream)
     theta = torch.tensor(setup.meta_params, requires_grad=True)
     optimizer = torch.optim.Adam([theta], lr=0.01, fused=True)
     model.train(True)
     for step in range(12):
-        episode = setup.task.episodes(setup.training.stream, 5 * step, 5)
+        episode = episodes(family, stream, 5 * step, 5)
         batch = concatenate(episode.support, episode.query)
         params = {
             name: value.requires_grad_() for name, value in setup.layout.unflatten(theta.detach().numpy()).items()
@@ -67,7 +70,7 @@ def test_a_proximal_step_on_a_quadratic() -> None:
     a = 1.5 and c = −0.5: from 1.5 towards 0.5, so 1, then 0.75.
     """
     outer = OuterConfig(optimizer="sgd", lr=0.25)
-    its = ParameterServer(Proximal(proximal_weight=0.5).penalise(outer), f32(0.0), anchor_every=2)
+    its = ParameterServer(Proximal(proximal_weight=0.5).outer(outer), f32(0.0), anchor_every=2)
     theta = 0.0
     for step, (centre, expected) in enumerate([(4, 1.0), (4, 1.5), (-0.5, 1.0), (-0.5, 0.75)]):
         (theta,) = apply(its, theta - centre)
@@ -76,7 +79,7 @@ def test_a_proximal_step_on_a_quadratic() -> None:
 
 def test_the_anchor_goes_with_the_state() -> None:
     """Stopped in the middle of a round, θ is pulled back to where the round began, not to where it was stopped."""
-    outer = Proximal(proximal_weight=0.3).penalise(OuterConfig(optimizer="adam", lr=0.1))
+    outer = Proximal(proximal_weight=0.3).outer(OuterConfig(optimizer="adam", lr=0.1))
     straight = ParameterServer(outer, f32(1.0, -2.0), anchor_every=3)
     stopped = ParameterServer(outer, f32(1.0, -2.0), anchor_every=3)
     gradients = np.random.default_rng(0).normal(size=(7, 2)).tolist()

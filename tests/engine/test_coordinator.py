@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from arrays import f32
 from simulation import WORK, Applied
-from toy import toy_config
+from toy import evaluated, toy_config
 
 from distmeta.backends import open_backend
 from distmeta.config import ClusterConfig, OuterConfig
@@ -16,8 +16,9 @@ from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.dispatch import MAX_LOSSES
 from distmeta.errors import DivergedError, TrainingError
+from distmeta.protocols import Work
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Done, Leaf, Lost, Rejected, Unit, UnitResult, Work
+from distmeta.types import Done, Leaf, Lost, Rejected, Unit, UnitResult
 
 
 class FakePool:
@@ -132,7 +133,7 @@ def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path) -> None:
     experiment = build_experiment(toy_config(tmp_path, inner__lr=1e30))
     with open_backend(experiment.config.cluster) as backend:
         coordination = backend.start(experiment.setup, print)
-        work = experiment.work(experiment.learner, experiment.stream("meta_test", 2), 4)
+        work = experiment.work(experiment.learner, evaluated(experiment, "meta_test", 2), 4)
         with pytest.raises(DivergedError) as caught:
             coordination.evaluate(work, 0, 4, 2)
         assert str(caught.value).startswith("meta_test task 0 (class ")

@@ -11,12 +11,13 @@ from arrays import f32
 from toy import toy_config
 
 from distmeta.algorithms.base import registry
+from distmeta.protocols import Work
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Rejected, ServerState, StepReport, Stream, Unit, UnitResult, Work
+from distmeta.types import Rejected, ServerState, StepReport, Stream, Unit, UnitResult
 
 UNIT = Unit(3, 12, 4)
 REJECTED = Rejected(13, ("a", "b"), "not finite")
-STREAM = Stream("meta_train", 5, 1, 2, 0)
+STREAM = Stream.of("classification", "meta_train", 0, ways=5, shots=1, queries=2)
 THINGS: list[Any] = [
     UNIT,
     REJECTED,

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import toy_config
+from model_helpers import episodes
+from toy import evaluated, toy_config, training_stream
 
 from distmeta.algorithms.protonet import ProtoNet
 from distmeta.engine.worker import DIVERGED, Worker
-from distmeta.protocols import Model
+from distmeta.protocols import Model, Work
 from distmeta.runs.experiment import Experiment, build_experiment
-from distmeta.types import Adapted, Batch, Episode, Metrics, Params, Unit, UnitResult, Work
+from distmeta.tasks.base import each
+from distmeta.types import Adapted, Batch, Episode, Metrics, Params, Unit, UnitResult
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_a_unit_is_the_same_on_any_worker_whatever_it_did_before(experiment: Exp
 
 
 def evaluation(experiment: Experiment, cache_features: bool) -> Work:
-    stream = experiment.stream("meta_test", 2)
+    stream = evaluated(experiment, "meta_test", 2)
     return Work(stream, experiment.learner, training=False, cache_features=cache_features)
 
 
@@ -90,13 +92,14 @@ def test_a_frozen_body_runs_once_a_row(tmp_path: Path, monkeypatch: pytest.Monke
     assert {name.split(".")[0] for name in setup.layout.names} == {"head"}
     worker = setup.make_worker("0", "cpu")
     rows: list[int] = []
-    encode = worker.cache._encode
+    cache = worker.caches["classification"]
+    encode = cache._encode
 
     def encoding(meta_params: Params, asked: np.ndarray) -> torch.Tensor:
         rows.extend(asked.tolist())
         return encode(meta_params, asked)
 
-    monkeypatch.setattr(worker.cache, "_encode", encoding)
+    monkeypatch.setattr(cache, "_encode", encoding)
     for step in range(3):
         theta = setup.meta_params + np.float32(step)
         result = worker.run(setup.training, Unit(step, 4 * step, 4), theta)
@@ -120,13 +123,13 @@ class Diverging(ProtoNet):
 
 def test_a_gradient_that_is_not_finite_names_its_task_and_spares_the_others(experiment: Experiment) -> None:
     worker, setup = make_worker(experiment), experiment.setup
-    episodes = setup.make_worker("1", "cpu").task.episodes(setup.training.stream, 0, 6).names
-    bad = next(name for name in sorted(set(sum(episodes, ()))) if 0 < sum(name in names for names in episodes) < 4)
+    drawn = episodes(setup.families["classification"], training_stream(setup), 0, 6).names
+    bad = next(name for name in sorted(set(sum(drawn, ()))) if 0 < sum(name in names for names in drawn) < 4)
     work = replace(setup.training, learner=Diverging(bad=bad))
     result = worker.run(work, Unit(0, 0, 6), setup.meta_params)
-    assert [task.index for task in result.rejected] == [i for i, names in enumerate(episodes) if bad in names]
+    assert [task.index for task in result.rejected] == [i for i, names in enumerate(drawn) if bad in names]
     assert all(bad in task.names for task in result.rejected)
-    good = [i for i, names in enumerate(episodes) if bad not in names]
+    good = [i for i, names in enumerate(drawn) if bad not in names]
     plain = replace(setup.training, learner=ProtoNet())
     expected = total([worker.run(plain, Unit(0, i, 1), setup.meta_params) for i in good])
     assert result.gradient is not None
@@ -140,7 +143,8 @@ def test_a_diverged_inner_loop_is_told_from_a_gradient_that_is_not_finite(
     experiment: Experiment, tmp_path: Path
 ) -> None:
     setup, unit = experiment.setup, Unit(0, 3, 1)
-    work = replace(setup.training, learner=Diverging(bad=setup.task.episodes(setup.training.stream, 3, 1).names[0][0]))
+    ((bad, *_),) = episodes(setup.families["classification"], training_stream(setup), 3, 1).names
+    work = replace(setup.training, learner=Diverging(bad=bad))
     (by_gradient,) = make_worker(experiment).run(work, unit, setup.meta_params).rejected
     assert by_gradient.reason == "its meta-gradient is not finite, though adaptation went well"
     wild = build_experiment(toy_config(tmp_path, inner__lr=BAD_RATE))
@@ -166,8 +170,9 @@ def test_a_training_loss_that_is_not_finite_is_named_as_such(experiment: Experim
 
 def test_an_evaluation_names_the_tasks_that_diverged(experiment: Experiment) -> None:
     """Accuracy would count them as if all of their outputs had been the first class."""
-    setup, evaluated = experiment.setup, evaluation(experiment, False)
-    names = setup.task.episodes(evaluated.stream, 5, 4).names
+    setup, work = experiment.setup, evaluation(experiment, False)
+    family = setup.families["classification"]
+    names = episodes(family, evaluated(experiment, "meta_test", 2), 5, 4).names
     bad = next(name for name in sorted({n for its in names for n in its}) if 0 < sum(name in n for n in names) < 4)
 
     @dataclass(frozen=True)
@@ -177,11 +182,11 @@ def test_an_evaluation_names_the_tasks_that_diverged(experiment: Experiment) -> 
             factor = torch.tensor([float("nan") if bad in its else 1.0 for its in names])
             return adapted._replace(stacked={"prototypes": adapted.stacked["prototypes"] * factor.view(-1, 1, 1)})
 
-    result = make_worker(experiment).run(replace(evaluated, learner=DivergingOnOne()), Unit(0, 5, 4), setup.meta_params)
+    result = make_worker(experiment).run(replace(work, learner=DivergingOnOne()), Unit(0, 5, 4), setup.meta_params)
     expected = [(5 + t, its, DIVERGED) for t, its in enumerate(names) if bad in its]
     assert [(task.index, task.names, task.reason) for task in result.rejected] == expected
-    assert np.isfinite(result.metrics["accuracy"]).all()
-    assert make_worker(experiment).run(evaluated, Unit(0, 5, 4), setup.meta_params).rejected == ()
+    assert np.isfinite([figures["accuracy"] for figures in each(family, result.metrics)]).all()
+    assert make_worker(experiment).run(work, Unit(0, 5, 4), setup.meta_params).rejected == ()
 
 
 def test_kept_features_leave_what_else_is_known_of_a_row(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import yaml
 from toy import toy_settings
 
 from distmeta.config.load import load_config
-from distmeta.runs.experiment import make_learner, make_model_options
+from distmeta.runs.settings import make_learner, make_model_options
 
 ROOT = Path(__file__).parents[2]
 JOBS = ROOT / "jobs"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_helpers import random_batch, save_encoder, stack
+from model_helpers import build, random_batch, save_encoder, stack
 from torch import Tensor
 from toy import toy_config
 
@@ -17,15 +17,16 @@ from distmeta.config.load import override
 from distmeta.engine.server import ParameterServer
 from distmeta.errors import ConfigError
 from distmeta.models import base
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.models.hf import HuggingFace
 from distmeta.models.names import match
 from distmeta.runs.experiment import build_experiment
 from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode, Params, Unit
 
 CORPUS: Any = SimpleNamespace(classes=("a", "b"))
-TASK = Classification(CORPUS)
+TASK = Classification(CORPUS, Classes(CORPUS))
 KINDS = ["bert", "distilbert", "roberta"]
 ADAPT: list[str | tuple[str, ...]] = ["head", "top:1", "top:2", "lora", ("lora", "head"), "all"]
 
@@ -55,9 +56,9 @@ def _episode() -> Episode:
     def batch(shape: tuple[int, int, int], seed: int) -> Batch:
         made = random_batch(shape, 24, seed)
         targets = torch.arange(2).repeat_interleave(shape[1] // 2).repeat(2, 1)
-        return made._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64))
+        return made._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64), outputs=2)
 
-    return Episode(batch((2, 4, 6), 5), batch((2, 2, 4), 6), (("a", "b"),) * 2)
+    return Episode("classification", batch((2, 4, 6), 5), batch((2, 2, 4), 6), (("a", "b"),) * 2)
 
 
 def _own(model: FunctionalModel, adapt: str) -> Params:

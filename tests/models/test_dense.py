@@ -5,19 +5,24 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import make_options, meta_loss, stack
+from model_helpers import build, episodes, make_options, meta_loss, stack
 from torch import Tensor
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.tasks.sinusoid import Sinusoid, SinusoidData
-from distmeta.types import Batch, Params, Stream
+from distmeta.types import Batch, Episode, Params, Stream
 
 TASK = Sinusoid(SinusoidData())
 
 
 def dense(seed: int = 0, **options: Any) -> FunctionalModel:
     return build(make_options("dense", **options), json.loads(json.dumps({"inputs": 1})), TASK, 1, seed=seed)
+
+
+def curves(queries: int) -> Episode:
+    """Two curves, of six support points each."""
+    return episodes(TASK, Stream.of("sinusoid", "meta_train", 0, shots=6, queries=queries), 0, 2)
 
 
 def test_the_defaults_are_the_papers_network() -> None:
@@ -27,8 +32,8 @@ def test_the_defaults_are_the_papers_network() -> None:
         "body.hidden.0.bias": (40,),
         "body.hidden.1.weight": (40, 40),
         "body.hidden.1.bias": (40,),
-        "head.weight": (1, 40),
-        "head.bias": (1,),
+        "head.sinusoid.weight": (1, 40),
+        "head.sinusoid.bias": (1,),
     }
     assert dense(hidden_sizes=(7, 3)).dim == 3
     assert dense(hidden_sizes=()).dim == 1
@@ -42,8 +47,8 @@ def test_a_forward_pass_worked_out_by_hand() -> None:
         "body.hidden.0.bias": torch.tensor([-1.0, 1.0]),
         "body.hidden.1.weight": torch.tensor([[2.0, 5.0]]),
         "body.hidden.1.bias": torch.tensor([1.0]),
-        "head.weight": torch.tensor([[-1.0]]),
-        "head.bias": torch.tensor([0.5]),
+        "head.sinusoid.weight": torch.tensor([[-1.0]]),
+        "head.sinusoid.bias": torch.tensor([0.5]),
     }
     inputs = {"values": torch.tensor([[[2.0]]])}
     assert model.features(params, {}, inputs).tolist() == [[[3.0]]]
@@ -55,19 +60,19 @@ def test_stacked_tasks_equal_a_loop_over_tasks() -> None:
     learners = [dense(seed) for seed in (0, 1)]
     own = [model.init() for model in learners]
     assert not torch.equal(own[0]["body.hidden.0.weight"], own[1]["body.hidden.0.weight"])
-    inputs = TASK.episodes(Stream("meta_train", 1, 6, 2, 0), 0, 2).support.inputs
+    inputs = curves(2).support.inputs
     stacked = {name: torch.stack([params[name] for params in own]) for name in own[0]}
     together = learners[0].outputs({}, stacked, inputs)
     assert together.shape == (2, 6, 1)
     for t, model in enumerate(learners):
-        alone = model.network({"values": inputs["values"][t]}, features_only=False)
+        alone = model.network({"values": inputs["values"][t]}, "sinusoid", elements_only=False)
         torch.testing.assert_close(together[t], alone)
 
 
 def test_a_shared_body_runs_once_and_gives_the_same_outputs() -> None:
-    model, inputs = dense(), TASK.episodes(Stream("meta_train", 1, 6, 2, 0), 0, 2).support.inputs
+    model, inputs = dense(), curves(2).support.inputs
     params = model.init()
-    encoded = model.encode(params, ["head.weight"], inputs)
+    encoded = model.encode(params, ["head.sinusoid.weight"], inputs)
     assert encoded.keys() == {"features"}
     assert encoded["features"].shape == (2, 6, 40)
     torch.testing.assert_close(model.outputs(params, {}, encoded), model.outputs({}, stack(params, 2), inputs))
@@ -76,7 +81,7 @@ def test_a_shared_body_runs_once_and_gives_the_same_outputs() -> None:
 def test_second_order_meta_gradient_against_central_differences() -> None:
     model = dense(hidden_sizes=(5, 4))
     model.network.double()
-    episode = TASK.episodes(Stream("meta_train", 1, 6, 5, 0), 0, 2)
+    episode = curves(5)
     support, query = (_double(batch) for batch in (episode.support, episode.query))
     params = {name: value.requires_grad_() for name, value in model.init().items()}
     generator = torch.Generator().manual_seed(5)
@@ -95,7 +100,7 @@ def test_second_order_meta_gradient_against_central_differences() -> None:
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    model, inputs = dense(dropout=0.5), TASK.episodes(Stream("meta_train", 1, 6, 2, 0), 0, 2).support.inputs
+    model, inputs = dense(dropout=0.5), curves(2).support.inputs
     params = model.init()
     model.train(True)
     assert not torch.equal(model.features(params, {}, inputs), model.features(params, {}, inputs))
@@ -113,7 +118,8 @@ def test_texts_and_pretrained_weights_are_refused() -> None:
 
 
 def _double(batch: Batch) -> Batch:
-    return Batch({"values": batch.inputs["values"].double()}, batch.targets.double(), batch.weights.double())
+    inputs = {"values": batch.inputs["values"].double()}
+    return Batch(inputs, batch.targets.double(), batch.weights.double(), batch.outputs)
 
 
 def _dot(gradients: tuple[Tensor, ...], direction: Params) -> float:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import CrossEntropy, random_batch, save_encoder, stack
+from model_helpers import CrossEntropy, build, random_batch, save_encoder, stack
 from torch import Tensor, nn
 from toy import toy_config
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.models.hf import HuggingFace
 from distmeta.models.lora import Adapter, attach, choose
 from distmeta.models.names import match
@@ -132,7 +132,7 @@ def test_options_of_adapters_want_a_rank(encoder: str, option: dict[str, Any]) -
 
 def test_the_encoder_can_be_frozen_apart_from_its_adapters(encoder: str) -> None:
     model = _model(encoder, freeze=("body.encoder.*",), lora_rank=2)
-    assert model.free == [*match(model.free, "lora"), "head.weight", "head.bias"]
+    assert model.free == [*match(model.free, "lora"), "head.toy.weight", "head.toy.bias"]
     assert len(model.free) == 10
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import CrossEntropy, random_batch, stack
+from model_helpers import CrossEntropy, build, random_batch, stack
 from torch import Tensor, nn
 
 from distmeta.errors import ConfigError
 from distmeta.models import base
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.models.mlp import MLP
 from distmeta.models.names import match
 
@@ -47,9 +47,9 @@ def test_encode_leaves_texts_whose_body_is_adapted(mlp: FunctionalModel) -> None
 def test_an_adapted_head_meets_shared_features(mlp: FunctionalModel) -> None:
     inputs = random_batch((2, 3, 4), 30, seed=10).inputs
     params = mlp.init()
-    head = {"head.weight": torch.randn(2, 3, 5), "head.bias": torch.randn(2, 3)}
+    head = {"head.toy.weight": torch.randn(2, 3, 5), "head.toy.bias": torch.randn(2, 3)}
     features = mlp.features(params, head, inputs)
-    expected = torch.einsum("tbd,tnd->tbn", features, head["head.weight"]) + head["head.bias"][:, None]
+    expected = torch.einsum("tbd,tnd->tbn", features, head["head.toy.weight"]) + head["head.toy.bias"][:, None]
     assert torch.allclose(mlp.outputs(params, head, inputs), expected, atol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_given_features_are_not_computed_again(mlp: FunctionalModel, monkeypatch
     given = {"features": torch.randn(2, 3, 5), "rows": torch.zeros(2, 3)}
     params = mlp.init()
     assert torch.equal(mlp.features(params, {}, given), given["features"])
-    expected = given["features"] @ params["head.weight"].T + params["head.bias"]
+    expected = given["features"] @ params["head.toy.weight"].T + params["head.toy.bias"]
     assert torch.allclose(mlp.outputs(params, {}, given), expected, atol=1e-6)
     assert shapes == []
 
@@ -66,7 +66,7 @@ def test_given_features_are_not_computed_again(mlp: FunctionalModel, monkeypatch
 def test_frozen_parameters_are_kept_out_and_keep_their_values() -> None:
     options = MLP(embedding_size=6, hidden_sizes=(5,))
     model = build(options, {"vocab_size": 30, "pad_id": 0}, TASK, 3, freeze=["body.*"])
-    assert list(model.init()) == model.free == ["head.weight", "head.bias"]
+    assert list(model.init()) == model.free == ["head.toy.weight", "head.toy.bias"]
     inputs = random_batch((2, 3, 4), 30, seed=12).inputs
     expected = model.network.body(inputs["input_ids"][1], inputs["attention_mask"][1])
     assert torch.allclose(model.features(model.init(), {}, inputs)[1], expected, atol=1e-6)
@@ -75,8 +75,8 @@ def test_frozen_parameters_are_kept_out_and_keep_their_values() -> None:
 
 
 def test_init_gives_copies(mlp: FunctionalModel) -> None:
-    mlp.init()["head.bias"].fill_(7)
-    assert not (mlp.init()["head.bias"] == 7).any()
+    mlp.init()["head.toy.bias"].fill_(7)
+    assert not (mlp.init()["head.toy.bias"] == 7).any()
 
 
 def test_normalize_gives_features_unit_length() -> None:

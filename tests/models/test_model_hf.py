@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from model_helpers import WORDS, CrossEntropy, random_batch, save_encoder, stack
+from model_helpers import WORDS, CrossEntropy, build, random_batch, save_encoder, stack
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import FunctionalModel
 from distmeta.models.hf import HuggingFace
 from distmeta.types import Inputs
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from model_helpers import TEXTS, CrossEntropy, make_options, meta_loss, random_batch, save_encoder, stack
+from model_helpers import TEXTS, CrossEntropy, build, make_options, meta_loss, random_batch, save_encoder, stack
 from torch import Tensor
 
-from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build, registry
+from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, registry
 from distmeta.types import Inputs
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ def test_stacked_tasks_equal_a_loop_over_tasks(case: Case) -> None:
     stacked = {name: torch.stack([params[name] for params in own]) for name in own[0]}
     together = models[0].outputs({}, stacked, inputs)
     for t, model in enumerate(models):
-        alone = model.network({name: value[t] for name, value in inputs.items()}, features_only=False)
+        alone = model.network({name: value[t] for name, value in inputs.items()}, "toy", elements_only=False)
         assert torch.allclose(together[t], alone, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_values_come_from_the_seed_and_leave_the_global_generator_alone(case: Ca
     first, again, other = (case.build(seed=seed).init() for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert not torch.equal(first["head.toy.weight"], other["head.toy.weight"])
     assert any(not torch.equal(first[name], other[name]) for name in first if name.startswith("body."))
 
 

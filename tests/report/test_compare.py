@@ -14,10 +14,13 @@ from distmeta.report.progress import Reporter
 
 
 def evaluated(
-    folder: Path, scores: list[float], shots: int = 1, manifest: str = "m", ways: int = 5, **score: Any
+    folder: Path, scores: list[float], shots: int = 1, manifest: str = "m", ways: int | None = 5, **score: Any
 ) -> tuple[str, Path]:
     kind = {"name": "accuracy", "is_share": True, "higher_is_better": True, **score}
-    content = {"ways": ways, "shots": shots, "manifest_sha256": manifest, "score": kind, "scores": scores}
+    shape = {"shots": shots} if ways is None else {"ways": ways, "shots": shots}
+    title = f"{shots}-shot" if ways is None else f"{ways}-way {shots}-shot"
+    about = {"family": "toy", "shape": shape, "title": title, "score": kind}
+    content = {**about, "manifest_sha256": manifest, "scores": scores}
     folder.mkdir(exist_ok=True)
     (folder / f"scores-5way-{shots}shot.json").write_text(json.dumps(content))
     return folder.name, folder
@@ -33,7 +36,7 @@ def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
     b = evaluated(tmp_path / "b", [0.2, 0.6])
     shown = reporter()
     (row,) = compare([a, b], shown)["meta_test"]
-    assert (row["ways"], row["shots"], row["episodes"]) == (5, 1, 2)
+    assert (row["shape"], row["title"], row["episodes"]) == ({"ways": 5, "shots": 1}, "5-way 1-shot", 2)
     own, other = row["runs"]
     assert (own["run"], own["accuracy"], own["difference"]) == ("a", 0.5, 0.0)
     assert own["ci95"] == pytest.approx(1.96 * 0.4 / 2**0.5 / 2**0.5)
@@ -47,13 +50,13 @@ def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
 
 def test_shapes_are_listed_by_shots(tmp_path: Path) -> None:
     runs = [evaluated(tmp_path / name, [2.0, 4.0], shots=shots) for name in "ab" for shots in (10, 2)][1::2]
-    assert [row["shots"] for row in compare(runs, reporter())["meta_test"]] == [2, 10]
+    assert [row["shape"]["shots"] for row in compare(runs, reporter())["meta_test"]] == [2, 10]
 
 
 def test_a_score_of_which_less_is_better(tmp_path: Path) -> None:
     kind: dict[str, Any] = {"name": "mse", "is_share": False, "higher_is_better": False}
     runs = [
-        evaluated(tmp_path / name, scores, ways=1, **kind) for name, scores in (("a", [1.0, 2.0]), ("b", [2.0, 4.0]))
+        evaluated(tmp_path / name, scores, ways=None, **kind) for name, scores in (("a", [1.0, 2.0]), ("b", [2.0, 4.0]))
     ]
     shown = reporter()
     assert compare(runs, shown)["meta_test"][0]["runs"][1]["difference"] == -1.5
@@ -73,6 +76,6 @@ def test_a_run_without_scores_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(CheckpointError, match="b: has no scores of meta-test; run `distmeta evaluate b`"):
         compare([a, ("b", tmp_path / "b")], reporter())
-    (tmp_path / "b" / "scores-5way-1shot.json").write_text('{"ways": 5}')
+    (tmp_path / "b" / "scores-5way-1shot.json").write_text('{"title": "5-way 1-shot"}')
     with pytest.raises(CheckpointError, match="b: its scores cannot be read"):
         compare([a, ("b", tmp_path / "b")], reporter())

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from streams import schedule, stream_config
+from streams import schedule, stream_config, visit
 from toy import Stopped
 
 from distmeta.backends import open_backend
 from distmeta.errors import CheckpointError
+from distmeta.protocols import Work
 from distmeta.report import figures
 from distmeta.report.progress import Reporter
 from distmeta.runs import arrivals
@@ -19,7 +20,6 @@ from distmeta.runs import train as driver
 from distmeta.runs.arrivals import edge_rows, summarise
 from distmeta.runs.evaluate import mean_ci95
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Visit, Work
 
 
 def test_regret_worked_out_by_hand() -> None:
@@ -90,9 +90,10 @@ def test_rounds_are_evaluated_under_the_theta_of_their_time(straight: tuple[Path
         coordination = backend.start(experiment.setup, print)
 
         def loss(round: int, shots: int, neighbours: int = 2, initial: bool = False) -> float:
-            stream = Visit("meta_train", 2, shots, 2, 0, round=round, neighbours=neighbours)
+            stream = visit((2, shots, 2), round=round, neighbours=neighbours)
             work = Work(stream, experiment.learner, training=False)
-            return float(coordination.evaluate(work, 0, 6, 5, initial)["loss"].mean())
+            statistics = coordination.evaluate(work, 0, 6, 5, initial)
+            return experiment.setup.families["classification"].figures(statistics)["loss"]
 
         coordination.advance(3)
         for shots in (1, 2):

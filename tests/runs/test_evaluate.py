@@ -9,9 +9,14 @@ from toy import toy_config
 from distmeta.algorithms.maml import MAML
 from distmeta.backends import open_backend
 from distmeta.errors import DivergedError, TrainingError
-from distmeta.runs.evaluate import adaptation_curve, mean_ci95, meta_test, paired, table_rows
+from distmeta.protocols import Work
+from distmeta.report.tables import table_rows
+from distmeta.runs.evaluate import adaptation_curve, mean_ci95, meta_test, paired
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Score, Work
+from distmeta.types import Score
+
+ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
+ABOUT: dict[str, Any] = {"title": "5-way 1-shot", "score": ACCURACY._asdict(), "name": "a"}
 
 
 def test_the_interval_is_196_standard_errors() -> None:
@@ -29,8 +34,8 @@ def test_pairing_is_by_episode() -> None:
 
 def test_the_table_is_in_percent() -> None:
     base = {"name": "b", "accuracy": 0.5, "ci95": 0.01, "difference": 0.25, "difference_ci95": 0.021}
-    row = {"ways": 5, "shots": 1, "name": "a", "accuracy": 0.75, "ci95": 0.0123, "baselines": [base]}
-    assert table_rows([row], Score("accuracy", is_share=True, higher_is_better=True)) == [
+    row = {**ABOUT, "accuracy": 0.75, "ci95": 0.0123, "baselines": [base]}
+    assert table_rows([row]) == [
         ("5-way 1-shot", "a", "75.0 ± 1.2", ""),
         ("5-way 1-shot", "b", "50.0 ± 1.0", "+25.0 ± 2.1"),
     ]
@@ -44,8 +49,8 @@ def test_a_baseline_that_diverged_has_no_figures() -> None:
     assert paired("accuracy", own, np.array([0.25, 0.25])) == known
     unknown = paired("accuracy", own, DivergedError("task 7 diverged"))
     assert unknown == {**dict.fromkeys(known), "diverged": "task 7 diverged"}
-    row = {"ways": 5, "shots": 1, "name": "a", "accuracy": 0.75, "ci95": 0.0, "baselines": [{"name": "b", **unknown}]}
-    assert table_rows([row], Score("accuracy", is_share=True, higher_is_better=True))[1] == (
+    row = {**ABOUT, "accuracy": 0.75, "ci95": 0.0, "baselines": [{"name": "b", **unknown}]}
+    assert table_rows([row])[1] == (
         "5-way 1-shot", "b", "diverged", ""
     )  # fmt: skip
 
@@ -59,8 +64,9 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
 
         class OneDiverges:
             def evaluate(self, work: Work, *arguments: Any) -> dict[str, np.ndarray]:
+                stream: Any = work.stream
                 initial = arguments[-1]
-                if isinstance(work.learner, MAML) and initial in fails and work.stream.shots == 1:
+                if isinstance(work.learner, MAML) and initial in fails and stream["shots"] == 1:
                     raise DivergedError("meta_test task 7 diverged")
                 return real.evaluate(work, *arguments)
 
@@ -88,7 +94,8 @@ class Coordination:
         learner: Any = work.learner
         if initial and learner.inner_steps >= self.limit:
             raise self.error
-        return {"accuracy": np.full(count, learner.inner_steps / 10)}
+        right = np.full(count, learner.inner_steps / 10)
+        return {"loss": np.zeros(count), "right": right, "weight": np.ones(count)}
 
 
 def curve(folder: Path, limit: int, error: Exception) -> tuple[dict[str, Any], list[str]]:

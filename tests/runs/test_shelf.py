@@ -15,6 +15,7 @@ from distmeta.models.base import registry as models
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import build_experiment
+from distmeta.runs.teacher import with_teacher
 
 SIZES: dict[str, dict[str, Any]] = {
     "text_cnn": {"embedding_size": 8, "filters": 4, "widths": [2]},
@@ -72,16 +73,19 @@ def test_outer_steps(name: str, model: str, folder: Path, encoder: str, request:
     if name == "distill":
         settings["algorithm"]["teacher"] = request.getfixturevalue("teacher")
     config = toy_config(folder, **settings)
-    experiment = build_experiment(config)
+    experiment = with_teacher(build_experiment(config))
     with open_backend(config.cluster) as backend:
         coordination = backend.start(experiment.setup, print)
         reports = coordination.advance(config.outer.steps)
-        work = experiment.work(experiment.learner, experiment.stream("meta_validation", 2), 4)
+        (stream,) = experiment.evaluated("classification", "meta_validation")
+        work = experiment.work(experiment.learner, stream, 4)
         metrics = coordination.evaluate(work, 0, 4, 2)
         theta = coordination.state().arrays["meta_params"]
     assert np.isfinite(theta).all()
     assert all(np.isfinite(values).all() for values in metrics.values())
-    assert set(metrics["accuracy"] * 6) <= set(range(7))  # of 3 ways × 2 queries
+    total = 3 * stream["queries"]  # ways × queries
+    assert set(metrics["weight"]) == {total}
+    assert set(metrics["right"]) <= set(range(total + 1))
     if cls.trains:
         assert reports[0].metrics["outer/grad_norm"] > 0
         assert not np.array_equal(theta, experiment.setup.meta_params)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import DROPOUT, run, run_and_stop, toy_config, write_data
+from model_helpers import episodes
+from toy import DROPOUT, evaluated, run, run_and_stop, toy_config, training_stream, write_data
 
 from distmeta.backends import open_backend
 from distmeta.engine.params import sha256
@@ -20,6 +21,7 @@ from distmeta.report.progress import Reporter
 from distmeta.runs import checkpoint, directory
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.teacher import with_teacher
 from distmeta.types import ServerState, Unit
 
 TEACHER: dict[str, Any] = {
@@ -33,7 +35,7 @@ TEACHER: dict[str, Any] = {
 def make_teacher(folder: Path, name: str = "teacher", seed: int = 0, **overrides: Any) -> Path:
     """The directory of a run whose θ is arbitrary."""
     config = directory.absolute(toy_config(folder, **{**deepcopy(TEACHER), **overrides}))
-    experiment = build_experiment(config)
+    experiment = with_teacher(build_experiment(config))
     theta = experiment.setup.meta_params
     theta = theta + np.random.default_rng(seed).normal(size=theta.shape).astype(np.float32)
     directory.create(folder / name, config, None)
@@ -43,7 +45,7 @@ def make_teacher(folder: Path, name: str = "teacher", seed: int = 0, **overrides
 
 
 def student(folder: Path, teacher: Path | str, **overrides: Any) -> Experiment:
-    return build_experiment(toy_config(folder, **distilled(teacher, **overrides)))
+    return with_teacher(build_experiment(toy_config(folder, **distilled(teacher, **overrides))))
 
 
 def distilled(teacher: Path | str, **overrides: Any) -> dict[str, Any]:
@@ -57,19 +59,19 @@ def test_teacher_and_student_meet_the_same_rows_in_tokens_of_their_own(tmp_path:
     setup = student(tmp_path, folder, seed=3).setup
     assert setup.teacher is not None
     assert setup.teacher.training.cache_features == (adapt == "head")
-    worker, stream = setup.make_worker("0", "cpu"), setup.training.stream
+    worker, stream = setup.make_worker("0", "cpu"), training_stream(setup)
     assert worker.teacher is not None
     worker.teacher.teach(stream, Unit(0, 0, 3))
     episode = worker._episode(setup.training, Unit(0, 5, 2), worker.layout.unflatten(setup.meta_params), np.zeros(0))
-    drawn = setup.task.episodes(stream, 5, 2)
+    drawn = episodes(setup.families["classification"], stream, 5, 2)
 
     own = build_experiment(directory.read(folder, [])[0])
     theta = own.setup.layout.unflatten(checkpoint.load(folder)[0].arrays["meta_params"])
-    its = own.setup.task.episodes(stream, 5, 2)
+    its = episodes(own.setup.families["classification"], stream, 5, 2)
     own.model.train(False)
     with torch.no_grad():
         adapted = own.learner.adapt(own.model, theta, its.support)
-        for mine, here, there in zip(episode[:2], drawn[:2], its[:2], strict=True):
+        for mine, here, there in zip(*((each.support, each.query) for each in (episode, drawn, its)), strict=True):
             assert torch.equal(here.inputs["rows"], there.inputs["rows"])
             assert here.inputs["input_ids"].tolist() != there.inputs["input_ids"].tolist()
             expected = own.learner.predict(own.model, adapted, there.inputs)
@@ -100,7 +102,7 @@ def trained(folder: Path, **overrides: Any) -> str:
     """Hash of θ after 5 outer steps with dropout."""
     config = toy_config(folder, **{**DROPOUT, **overrides})
     with open_backend(config.cluster) as backend:
-        coordination = backend.start(build_experiment(config).setup, print)
+        coordination = backend.start(with_teacher(build_experiment(config)).setup, print)
         coordination.advance(5)
         return sha256(coordination.state().arrays["meta_params"])
 
@@ -121,8 +123,8 @@ def test_the_teacher_is_silent_in_evaluation(tmp_path: Path, monkeypatch: pytest
         raise AssertionError("asked")
 
     monkeypatch.setattr(Teacher, "teach", refuse)
-    work = experiment.work(experiment.learner, experiment.stream("meta_test", 1), 2)
-    assert worker.run(work, Unit(0, 0, 2), experiment.setup.meta_params).metrics["accuracy"].shape == (2,)
+    work = experiment.work(experiment.learner, evaluated(experiment, "meta_test", 1), 2)
+    assert worker.run(work, Unit(0, 0, 2), experiment.setup.meta_params).metrics["right"].shape == (2,)
     with pytest.raises(AssertionError, match="asked"):
         worker.run(experiment.setup.training, Unit(0, 0, 2), experiment.setup.meta_params)
 
@@ -227,7 +229,7 @@ def test_a_bad_teacher_is_refused_by_name(tmp_path: Path, name: str) -> None:
 
 def test_a_teacher_must_be_given(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"algorithm\.teacher: missing"):
-        build_experiment(toy_config(tmp_path, algorithm__name="distill"))
+        with_teacher(build_experiment(toy_config(tmp_path, algorithm__name="distill")))
 
 
 def test_a_head_made_of_prototypes_fits_other_ways(tmp_path: Path) -> None:

@@ -7,24 +7,28 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from corpora import kind_in
+from model_helpers import episodes
 from tokenizers import Tokenizer
+from toy import changed
 
 from distmeta.config import DataConfig
 from distmeta.data.corpus import build_corpus
 from distmeta.data.sources import read_source
 from distmeta.data.splits import split_classes
-from distmeta.protocols import TaskKind
-from distmeta.tasks.classification import Classification, manifest_sha256
+from distmeta.protocols import TaskFamily
+from distmeta.tasks.base import manifest, manifest_sha256
+from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Stream
 
-STREAM = Stream("meta_train", ways=3, shots=2, queries=4, seed=7)
+STREAM = Stream.of("classification", "meta_train", 7, ways=3, shots=2, queries=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +37,13 @@ def kind(tmp_path_factory: pytest.TempPathFactory) -> Classification:
 
 
 def test_keeps_the_protocol(kind: Classification) -> None:
-    task: TaskKind = kind
-    assert task.outputs(5) == 5
+    task: TaskFamily = kind
+    assert task.outputs(changed(STREAM, ways=5)) == 5
     assert task.rows("meta_test").tolist() == kind.corpus.rows("meta_test").tolist()
 
 
 def test_shapes_types_and_label_order(kind: Classification) -> None:
-    episode = kind.episodes(STREAM, 0, 2)
+    episode = episodes(kind, STREAM, 0, 2)
     for batch, size in ((episode.support, 6), (episode.query, 12)):
         longest = int(batch.inputs["attention_mask"].sum(-1).max())
         shapes = {name: tuple(value.shape) for name, value in batch.inputs.items()}
@@ -53,7 +57,7 @@ def test_shapes_types_and_label_order(kind: Classification) -> None:
 
 
 def test_targets_stand_for_names_and_texts_for_rows(kind: Classification) -> None:
-    episode = kind.episodes(STREAM, 5, 3)
+    episode = episodes(kind, STREAM, 5, 3)
     for batch in (episode.support, episode.query):
         for task, names in enumerate(episode.names):
             for position, target in enumerate(batch.targets[task].tolist()):
@@ -65,18 +69,18 @@ def test_targets_stand_for_names_and_texts_for_rows(kind: Classification) -> Non
 
 
 def test_support_and_query_share_no_row(kind: Classification) -> None:
-    full = replace(STREAM, shots=4, queries=5)  # all nine rows of a class
+    full = changed(STREAM, shots=4, queries=5)  # all nine rows of a class
     for index in range(20):
-        draw = kind.episode_at(full, index)
+        draw = kind.draw(full, index)
         assert len(set(draw.names)) == 3
         for name, support, query in zip(draw.names, draw.support, draw.query, strict=True):
             assert sorted([*support, *query]) == kind.corpus.rows_of(name).tolist()
 
 
 def test_any_stacking_gives_the_same_episodes(kind: Classification) -> None:
-    stacked = kind.episodes(STREAM, 3, 4)
+    stacked = episodes(kind, STREAM, 3, 4)
     for position in range(4):
-        alone = kind.episodes(STREAM, 3 + position, 1)
+        alone = episodes(kind, STREAM, 3 + position, 1)
         assert alone.names[0] == stacked.names[position]
         for batch, one in ((stacked.support, alone.support), (stacked.query, alone.query)):
             assert torch.equal(batch.inputs["rows"][position], one.inputs["rows"][0])
@@ -88,21 +92,21 @@ def test_any_stacking_gives_the_same_episodes(kind: Classification) -> None:
 @pytest.mark.parametrize(
     "change", [{"seed": 8}, {"split": "meta_validation"}, {"ways": 2}, {"shots": 1}, {"shots": 3, "queries": 3}]
 )
-def test_streams_are_independent(kind: Classification, change: dict[str, int | str]) -> None:
-    other = replace(STREAM, **change)  # type: ignore[arg-type]
+def test_streams_are_independent(kind: Classification, change: dict[str, Any]) -> None:
+    other = changed(STREAM, **change)
     assert other != STREAM
 
     def places(stream: Stream) -> list[int]:
         """Which of their class's nine rows are drawn first: comparable whatever the classes."""
-        return [int(kind.episode_at(stream, index).support[0, 0]) % 9 for index in range(12)]
+        return [int(kind.draw(stream, index).support[0, 0]) % 9 for index in range(12)]
 
     assert places(other) != places(STREAM)
-    assert places(STREAM) == places(replace(STREAM))
+    assert places(STREAM) == places(changed(STREAM))
 
 
 def test_label_positions_carry_nothing(kind: Classification) -> None:
     count = 2000
-    draws = [kind.episode_at(STREAM, index) for index in range(count)]
+    draws = [kind.draw(STREAM, index) for index in range(count)]
     for position in range(3):
         seen = Counter(draw.names[position] for draw in draws)
         # Each of 4 classes a quarter of the time: binomial, 5 standard deviations.
@@ -118,7 +122,7 @@ def test_collate_takes_rows_of_any_shape(kind: Classification) -> None:
 
 
 def batch_of(targets: list[list[int]], weights: list[list[float]]) -> Batch:
-    return Batch({}, torch.tensor(targets), torch.tensor(weights))
+    return Batch({}, torch.tensor(targets), torch.tensor(weights), 4)
 
 
 def test_loss_and_accuracy_by_hand(kind: Classification) -> None:
@@ -151,14 +155,14 @@ def test_gradient_of_the_loss(kind: Classification) -> None:
 
 
 def test_manifest_names_rows_of_the_source(kind: Classification) -> None:
-    test = Stream("meta_test", ways=2, shots=1, queries=2, seed=3)
-    manifest = kind.manifest(test, 4)
-    assert json.loads(json.dumps(manifest)) == manifest
-    assert manifest["stream"] == {"split": "meta_test", "ways": 2, "shots": 1, "queries": 2, "seed": 3}
-    assert manifest["source"] == kind.corpus.source_fingerprint
-    assert len(manifest["episodes"]) == 4
-    for index, episode in enumerate(manifest["episodes"]):
-        assert episode["classes"] == list(kind.episode_at(test, index).names)
+    test = Stream.of("classification", "meta_test", 3, ways=2, shots=1, queries=2)
+    content = manifest(kind, test, 4)
+    assert json.loads(json.dumps(content)) == content
+    assert content["stream"] == {"split": "meta_test", "ways": 2, "shots": 1, "queries": 2, "seed": 3}
+    assert content["source"] == kind.corpus.source_fingerprint
+    assert len(content["episodes"]) == 4
+    for index, episode in enumerate(content["episodes"]):
+        assert episode["classes"] == list(kind.draw(test, index).names)
         for name, support, query in zip(episode["classes"], episode["support"], episode["query"], strict=True):
             # Source rows of class c are 9 c ... 9 c + 8.
             assert (len(support), len(query)) == (1, 2)
@@ -168,24 +172,24 @@ def test_manifest_names_rows_of_the_source(kind: Classification) -> None:
 def test_manifest_hash(kind: Classification, tmp_path: Path) -> None:
     # printf '{"a":[1],"b":"x"}' | sha256sum
     assert manifest_sha256({"b": "x", "a": [1]}) == "9fae53c0de2a098ff740e77894a456809d4cbd144fc6d283e76e1b695964a7d8"
-    fixed = manifest_sha256(kind.manifest(STREAM, 5))
-    assert fixed != manifest_sha256(kind.manifest(replace(STREAM, seed=8), 5))
+    fixed = manifest_sha256(manifest(kind, STREAM, 5))
+    assert fixed != manifest_sha256(manifest(kind, changed(STREAM, seed=8), 5))
     # Another tokenizer is another corpus, but the same episodes.
     other = kind_in(tmp_path, extra_word=True)
     assert other.corpus.fingerprint != kind.corpus.fingerprint
-    assert manifest_sha256(other.manifest(STREAM, 5)) == fixed
+    assert manifest_sha256(manifest(other, STREAM, 5)) == fixed
 
 
 def test_same_episodes_in_another_process(kind: Classification, tmp_path: Path) -> None:
     (tmp_path / "kind.pickle").write_bytes(pickle.dumps((kind, STREAM), protocol=5))
     code = (
-        "import pickle, sys; from distmeta.tasks.classification import manifest_sha256\n"
-        "kind, stream = pickle.load(open(sys.argv[1], 'rb')); print(manifest_sha256(kind.manifest(stream, 20)))"
+        "import pickle, sys; from distmeta.tasks.base import manifest, manifest_sha256\n"
+        "kind, stream = pickle.load(open(sys.argv[1], 'rb')); print(manifest_sha256(manifest(kind, stream, 20)))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "11"}
     command = [sys.executable, "-c", code, str(tmp_path / "kind.pickle")]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == manifest_sha256(kind.manifest(STREAM, 20))
+    assert run.stdout.strip() == manifest_sha256(manifest(kind, STREAM, 20))
 
 
 @pytest.mark.data
@@ -194,9 +198,10 @@ def test_real_episodes(real_data: Path, minilm: str, tmp_path: Path) -> None:
     source = read_source(data)
     splits = split_classes(source, data, ways={"meta_test": 5}, examples_per_class=10)
     tokenizer = Tokenizer.from_file(f"{minilm}/tokenizer.json")
-    kind = Classification(build_corpus(source, splits, tokenizer, 32, tmp_path))
-    manifest = kind.manifest(Stream("meta_test", 5, 5, 5, 0), 50)
-    for episode in manifest["episodes"]:
+    corpus = build_corpus(source, splits, tokenizer, 32, tmp_path)
+    kind = Classification(corpus, Classes(corpus))
+    stream = Stream.of("classification", "meta_test", 0, ways=5, shots=5, queries=5)
+    for episode in manifest(kind, stream, 50)["episodes"]:
         assert set(episode["classes"]) <= set(splits["meta_test"])
         for name, support, query in zip(episode["classes"], episode["support"], episode["query"], strict=True):
             assert {source.labels[row] for row in support + query} == {name}

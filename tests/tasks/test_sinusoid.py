@@ -4,32 +4,30 @@ import json
 import math
 import pickle
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from model_helpers import make_options
-from toy import toy_config, toy_settings
+from model_helpers import build, episodes, make_options
+from toy import changed, toy_config, toy_settings, training_stream
 
 from distmeta import cli
 from distmeta.backends import open_backend
 from distmeta.config import RunConfig
 from distmeta.config.load import load_config, override, validate
 from distmeta.errors import ConfigError
-from distmeta.models.base import build
 from distmeta.models.base import registry as models
-from distmeta.protocols import TaskKind
+from distmeta.protocols import TaskFamily
 from distmeta.runs.evaluate import meta_test, meta_validation
 from distmeta.runs.experiment import build_experiment
-from distmeta.tasks.classification import manifest_sha256
+from distmeta.tasks.base import manifest, manifest_sha256
 from distmeta.tasks.sinusoid import Sinusoid, SinusoidData
 from distmeta.types import Batch, Stream
 
 JOB = Path(__file__).parents[2] / "jobs" / "sinusoid.yaml"
-STREAM = Stream("meta_train", ways=1, shots=3, queries=4, seed=7)
+STREAM = Stream.of("sinusoid", "meta_train", 7, shots=3, queries=4)
 TASK = Sinusoid(SinusoidData())
 
 
@@ -55,17 +53,17 @@ def config_of(folder: Path, **overrides: Any) -> RunConfig:
 
 
 def test_keeps_the_protocol() -> None:
-    task: TaskKind = TASK
-    assert (task.outputs(1), task.classes, task.has_classes, task.reads) == (1, 0, False, "numbers")
+    task: TaskFamily = TASK
+    assert (task.outputs(STREAM), task.classes, task.has_classes, task.reads) == (1, 0, False, "numbers")
     assert task.rows("meta_train").shape == (0,)
     assert (task.score.name, task.score.is_share, task.score.higher_is_better) == ("mse", False, False)
 
 
 def test_points_lie_on_the_curve_that_was_drawn() -> None:
     """y = A sin(x + φ), worked out with the standard library from A, φ and x of each draw."""
-    episode = TASK.episodes(STREAM, 5, 3)
+    episode = episodes(TASK, STREAM, 5, 3)
     for t in range(3):
-        draw = TASK.episode_at(STREAM, 5 + t)
+        draw = TASK.draw(STREAM, 5 + t)
         for batch, points in ((episode.support, draw.support), (episode.query, draw.query)):
             expected = [draw.amplitude * math.sin(x + draw.phase) for x in points]
             assert batch.targets[t].tolist() == pytest.approx(expected, abs=1e-6)
@@ -82,7 +80,7 @@ def test_points_lie_on_the_curve_that_was_drawn() -> None:
 @pytest.mark.parametrize("data", [SinusoidData(), SinusoidData(amplitude=(1.0, 2.0), phase=(-1.0, 0.0), x=(3.0, 4.0))])
 def test_draws_fill_their_ranges_evenly(data: SinusoidData) -> None:
     """2,000 draws: the mean within 5 standard errors of a uniform's, and both ends of the range reached."""
-    draws = [Sinusoid(data).episode_at(STREAM, index) for index in range(2000)]
+    draws = [Sinusoid(data).draw(STREAM, index) for index in range(2000)]
     values = {name: np.array([getattr(draw, name) for draw in draws]) for name in ("amplitude", "phase")}
     values["x"] = np.concatenate([np.concatenate([draw.support, draw.query]) for draw in draws])
     for name, drawn in values.items():
@@ -94,9 +92,9 @@ def test_draws_fill_their_ranges_evenly(data: SinusoidData) -> None:
 
 
 def test_an_episode_depends_on_its_index_alone() -> None:
-    together = TASK.episodes(STREAM, 0, 5)
+    together = episodes(TASK, STREAM, 0, 5)
     for index in (4, 0, 2):
-        alone = TASK.episodes(STREAM, index, 1)
+        alone = episodes(TASK, STREAM, index, 1)
         for many, one in ((together.support, alone.support), (together.query, alone.query)):
             assert torch.equal(many.targets[index], one.targets[0])
             assert torch.equal(many.inputs["values"][index], one.inputs["values"][0])
@@ -105,15 +103,15 @@ def test_an_episode_depends_on_its_index_alone() -> None:
 
 
 def test_streams_differ_by_split_seed_and_shape() -> None:
-    others = [
+    others: list[dict[str, Any]] = [
         {"split": "meta_validation"}, {"split": "meta_test"}, {"seed": 8}, {"shots": 5}, {"queries": 5}
     ]  # fmt: skip
-    drawn = [TASK.episode_at(replace(STREAM, **change), 0).amplitude for change in ({}, *others)]  # type: ignore[arg-type]
+    drawn = [TASK.draw(changed(STREAM, **change), 0).amplitude for change in ({}, *others)]
     assert len(set(drawn)) == len(drawn)
 
 
 def test_support_and_query_are_different_points() -> None:
-    draw = TASK.episode_at(STREAM, 0)
+    draw = TASK.draw(STREAM, 0)
     assert len({*draw.support, *draw.query}) == 7
 
 
@@ -121,7 +119,7 @@ def test_loss_of_a_hand_worked_batch() -> None:
     """Task 0: errors 1, −2, 3 with weights 1, 1, 0 → (1 + 4) / 2. Task 1: errors 0, 0.5, 1 → (0.25 + 1) / 3."""
     outputs = torch.tensor([[[2.0], [0.0], [3.0]], [[1.0], [1.5], [2.0]]], requires_grad=True)
     targets = torch.tensor([[1.0, 2.0, 0.0], [1.0, 1.0, 1.0]])
-    batch = Batch({}, targets, torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+    batch = Batch({}, targets, torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]), 1)
     assert TASK.loss(outputs, batch).tolist() == pytest.approx([2.5, 1.25 / 3])
     metrics = TASK.metrics(outputs, batch)
     assert {name: value.tolist() for name, value in metrics.items()} == {
@@ -132,15 +130,15 @@ def test_loss_of_a_hand_worked_batch() -> None:
 
 
 def test_a_manifest_is_json_that_gives_the_episodes_back() -> None:
-    manifest = TASK.manifest(STREAM, 3)
-    assert manifest_sha256(json.loads(json.dumps(manifest))) == manifest_sha256(TASK.manifest(STREAM, 3))
-    episodes = TASK.episodes(STREAM, 0, 3)
-    for t, entry in enumerate(manifest["episodes"]):
-        for part, batch in (("support", episodes.support), ("query", episodes.query)):
+    content = manifest(TASK, STREAM, 3)
+    assert manifest_sha256(json.loads(json.dumps(content))) == manifest_sha256(manifest(TASK, STREAM, 3))
+    drawn = episodes(TASK, STREAM, 0, 3)
+    for t, entry in enumerate(content["episodes"]):
+        for part, batch in (("support", drawn.support), ("query", drawn.query)):
             expected = [entry["amplitude"] * math.sin(x + entry["phase"]) for x in entry[part]]
             assert batch.targets[t].tolist() == pytest.approx(expected, abs=1e-6)
-    others = TASK.manifest(replace(STREAM, seed=8), 3), Sinusoid(SinusoidData(x=(0.0, 1.0))).manifest(STREAM, 3)
-    assert manifest_sha256(manifest) not in {manifest_sha256(other) for other in others}
+    others = manifest(TASK, changed(STREAM, seed=8), 3), manifest(Sinusoid(SinusoidData(x=(0.0, 1.0))), STREAM, 3)
+    assert manifest_sha256(content) not in {manifest_sha256(other) for other in others}
 
 
 def test_the_fingerprint_is_of_the_ranges() -> None:
@@ -166,6 +164,10 @@ def test_the_fingerprint_is_of_the_ranges() -> None:
         ({"model__path": "x"}, "model.path: 'x' given, but dense has no pretrained weights; leave it out"),
         ({"algorithm__name": "protonet", "inner": {}}, "algorithm.name: prototypes stand for classes"),
         ({"algorithm__name": "protomaml"}, "algorithm.name: prototypes stand for classes"),
+        (
+            {"algorithm__name": "proximal", "stream": {"steps_per_task": 2, "tasks": 2, "neighbours": 0, "replay": 0}},
+            "data.kind: sinusoid with a stream; use classification",
+        ),
         ({"algorithm__name": "finetune"}, "outer.steps: 4, but finetune trains nothing beforehand"),
     ],
 )
@@ -202,7 +204,7 @@ def test_every_algorithm_trains_and_is_tested(name: str, tmp_path: Path) -> None
         coordination = backend.start(experiment.setup, print)
         coordination.advance(steps)
         rows = meta_test(experiment, coordination, tmp_path, lambda *progress: None)
-    assert [row["shots"] for row in rows] == [3, 5]
+    assert [row["shape"]["shots"] for row in rows] == [3, 5]
     for row in rows:
         scores = [row, *row["baselines"]]
         names = [f"{name}, meta-trained", f"{name}, not meta-trained", "fine-tuned head, frozen encoder"]
@@ -219,7 +221,7 @@ def test_a_run_from_the_command_line_is_stopped_and_resumed_to_the_same_answer(
     plan = run_json(["check", str(path)], capsys, monkeypatch)
     assert plan["meta_parameters"] == 8 + 8 + 8 + 1
     whole = run_json(["train", str(path), f"run_dir={tmp_path / 'whole'}"], capsys, monkeypatch)
-    assert [(row["shots"], row["ways"]) for row in whole["meta_test"]] == [(3, 1), (5, 1)]
+    assert [row["shape"] for row in whole["meta_test"]] == [{"shots": shots, "queries": 7} for shots in (3, 5)]
     assert all(row["mse"] > 0 for row in whole["meta_test"])
     assert (tmp_path / "whole" / "adaptation_curve.png").exists()
     run_json(["train", str(path), f"run_dir={tmp_path / 'part'}", "outer.steps=2"], capsys, monkeypatch)
@@ -233,7 +235,7 @@ def test_the_job_is_the_papers_network_and_tasks() -> None:
     experiment = build_experiment(config)
     sizes = dict(zip(experiment.setup.layout.names, experiment.setup.layout.sizes, strict=True))
     assert sum(sizes.values()) == (40 + 40) + (40 * 40 + 40) + (40 + 1)
-    assert experiment.setup.task == TASK
+    assert experiment.setup.families == {"sinusoid": TASK}
     assert (config.inner.lr, config.inner.steps, config.episodes.shots) == (0.01, 1, 10)
 
 
@@ -250,13 +252,13 @@ def test_meta_training_learns_to_learn() -> None:
 
 
 def test_toy_texts_still_take_ways(tmp_path: Path) -> None:
-    assert build_experiment(toy_config(tmp_path, episodes__ways=2)).setup.training.stream.ways == 2
+    assert training_stream(build_experiment(toy_config(tmp_path, episodes__ways=2)).setup)["ways"] == 2
 
 
 def test_without_hidden_layers_the_model_is_a_straight_line() -> None:
     """Of w x + b; on y = x the loss of w = b = 0 is mean(x²)."""
     model = build(make_options("dense", hidden_sizes=()), {"inputs": 1}, TASK, 1)
     values = torch.tensor([[[-1.0], [2.0]]])
-    batch = Batch({"values": values}, values.squeeze(-1), torch.ones(1, 2))
+    batch = Batch({"values": values}, values.squeeze(-1), torch.ones(1, 2), 1)
     zeros = {name: torch.zeros_like(value) for name, value in model.init().items()}
     assert TASK.loss(model.outputs(zeros, {}, batch.inputs), batch).tolist() == [2.5]

@@ -1,15 +1,16 @@
 """Tasks that persist, and the episodes of those that arrive in rounds."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from streams import STREAM, stream_config, write_tasks
-from toy import toy_config
+from model_helpers import episodes
+from streams import STREAM, stream_config, visit, write_tasks
+from toy import changed, evaluated, toy_config
 
+from distmeta.algorithms.maml import MAML
 from distmeta.config import DataConfig, RunConfig
 from distmeta.data.sources import read_source
 from distmeta.data.splits import split_tasks
@@ -17,49 +18,47 @@ from distmeta.errors import DataError, UserError
 from distmeta.runs.experiment import build_experiment
 from distmeta.tasks.classification import Classification
 from distmeta.tasks.rounds import Schedule, check_stream
-from distmeta.tasks.visits import kept_rows
-from distmeta.types import Visit
+from distmeta.tasks.visits import kept_rows, schedule_of
 
 
 def kind_of(config: RunConfig) -> tuple[Classification, Schedule]:
-    task = build_experiment(config).setup.task
-    assert isinstance(task, Classification)
-    assert task.schedule is not None
-    return task, task.schedule
+    family = build_experiment(config).setup.families["classification"]
+    assert isinstance(family, Classification)
+    return family, schedule_of(family)
 
 
 def test_an_episode_is_of_one_task_in_label_order(tmp_path: Path) -> None:
     kind, its = kind_of(stream_config(tmp_path))
-    visit = Visit("meta_train", 2, 2, 2, seed=0)
+    training = visit((2, 2, 2))
     assert len(its.sources) == 4 * 3 * 5
     assert its.sources[0] == its.sources[1]
     drawn = [
-        kind.episode_at(replace(visit, seed=seed), index).support.tolist() for seed, index in ((0, 0), (0, 1), (1, 0))
+        kind.draw(changed(training, seed=seed), index).support.tolist() for seed, index in ((0, 0), (0, 1), (1, 0))
     ]
     assert drawn[0] != drawn[1]
     assert drawn[0] != drawn[2]
     for index, round in enumerate(its.sources):
-        draw = kind.episode_at(visit, index)
+        draw = kind.draw(training, index)
         domain = draw.names[0].split("/")[0]
         assert draw.names == its.tasks[round] == (f"{domain}/0", f"{domain}/1")
         for name, rows in zip(draw.names, np.hstack([draw.support, draw.query]), strict=True):
             assert len(set(rows)) == 4
             assert set(rows) <= set(its.share(int(round), name, kind.corpus.rows_of(name))[1])
-    plain = build_experiment(stream_config(tmp_path)).stream("meta_test", 1)
-    domains = {tuple(name.split("/")[0] for name in kind.episode_at(plain, i).names) for i in range(30)}
+    plain = evaluated(build_experiment(stream_config(tmp_path)), "meta_test", 1)
+    domains = {tuple(name.split("/")[0] for name in kind.draw(plain, i).names) for i in range(30)}
     assert all(first == second for first, second in domains)
     assert len(domains) == 2
 
 
 def test_evaluation_sees_only_what_training_never_does(tmp_path: Path) -> None:
     kind, its = kind_of(stream_config(tmp_path))
-    training = kind.episodes(Visit("meta_train", 2, 2, 2, 0, neighbours=2), 0, 60)
-    trained = {int(row) for batch in training[:2] for row in batch.inputs["rows"].flatten()}
+    training = episodes(kind, visit((2, 2, 2), neighbours=2), 0, 60)
+    trained = {int(row) for batch in (training.support, training.query) for row in batch.inputs["rows"].flatten()}
     for round in range(4):
-        evaluated = kind.episodes(Visit("meta_train", 2, 2, 2, 0, round=round), 0, 30)
-        seen = {int(row) for batch in evaluated[:2] for row in batch.inputs["rows"].flatten()}
+        held_out = episodes(kind, visit((2, 2, 2), round=round), 0, 30)
+        seen = {int(row) for batch in (held_out.support, held_out.query) for row in batch.inputs["rows"].flatten()}
         assert not seen & trained
-        assert set(evaluated.names) == {its.tasks[round]}
+        assert set(held_out.names) == {its.tasks[round]}
 
 
 def test_a_replayed_episode_takes_only_what_is_kept(tmp_path: Path) -> None:
@@ -67,7 +66,7 @@ def test_a_replayed_episode_takes_only_what_is_kept(tmp_path: Path) -> None:
     replayed = [i for i in range(60) if its.sources[i] < its.round_at(i)]
     assert len(replayed) == 3 * 3 * 2
     for index in replayed:
-        draw = kind.episode_at(Visit("meta_train", 2, 2, 2, seed=0), index)
+        draw = kind.draw(visit((2, 2, 2)), index)
         kept = kept_rows(kind.corpus, its, int(its.sources[index]))
         assert kept.shape == (2, 5)
         for its_rows, rows in zip(kept, np.hstack([draw.support, draw.query]), strict=True):
@@ -76,8 +75,8 @@ def test_a_replayed_episode_takes_only_what_is_kept(tmp_path: Path) -> None:
 
 def test_what_is_kept_of_the_nearest_rounds_comes_along(tmp_path: Path) -> None:
     kind, its = kind_of(stream_config(tmp_path))
-    visit, bare = (Visit("meta_train", 2, 1, 1, seed=0, round=2, neighbours=n) for n in (2, 0))
-    own, support = kind.episodes(bare, 0, 3).support, kind.episodes(visit, 0, 3).support
+    near_by, bare = (visit((2, 1, 1), round=2, neighbours=n) for n in (2, 0))
+    own, support = episodes(kind, bare, 0, 3).support, episodes(kind, near_by, 0, 3).support
     assert support.inputs["rows"].shape == (3, 2 * 2 * 5 + 2)
     assert support.inputs["rows"][:, 20:].tolist() == own.inputs["rows"].tolist()
     assert support.weights.tolist() == [[0.0] * 20 + [1.0] * 2] * 3
@@ -86,13 +85,14 @@ def test_what_is_kept_of_the_nearest_rounds_comes_along(tmp_path: Path) -> None:
     expected = [near.weight] * 10 + [far.weight] * 10 + [0.0] * 2
     assert support.inputs["memory"][1].tolist() == pytest.approx(expected)
     assert support.inputs["rows"][0, :10].tolist() == kept_rows(kind.corpus, its, near.round).flatten().tolist()
+    training = visit((2, 1, 1), neighbours=2)
     again = next(i for i in range(60) if its.sources[i] < its.round_at(i) == 3)
-    replayed = kind.episodes(replace(visit, round=None), again, 1).support
+    replayed = episodes(kind, training, again, 1).support
     (only,) = its.edges(3, int(its.sources[again]), 2)  # it is no neighbour of its own
     assert replayed.inputs["memory"].tolist() == [[only.weight] * 10 + [0.0] * 12]
-    first = kind.episodes(replace(visit, round=0), 0, 1).support
+    first = episodes(kind, changed(near_by, round=0), 0, 1).support
     assert first.inputs["memory"].tolist() == [[0.0] * 22]
-    both = kind.episodes(replace(visit, round=None), 14, 2).support  # the last of round 0 and the first of round 1
+    both = episodes(kind, training, 14, 2).support  # the last of round 0 and the first of round 1
     assert (both.inputs["memory"].sum(1) > 0).tolist() == [False, True]
 
 
@@ -127,7 +127,7 @@ def test_without_a_task_column_a_task_is_a_set_of_classes_drawn_once(tmp_path: P
     for task in made.tasks:
         assert len(set(task)) == 3
         assert set(task) <= set(kind.corpus.splits["meta_train"])
-    names = [kind.episode_at(Visit("meta_train", 3, 1, 1, seed=0), i).names for i in range(3)]
+    names = [kind.draw(visit((3, 1, 1)), i).names for i in range(3)]
     assert names == [made.tasks[0]] * 3
 
 
@@ -139,7 +139,6 @@ def test_without_a_task_column_a_task_is_a_set_of_classes_drawn_once(tmp_path: P
             {"stream__steps_per_task": 0, "algorithm__name": "proximal"},
             "stream.steps_per_task: 0, but proximal is for tasks that arrive in rounds",
         ),
-        ({"data__kind": "sinusoid"}, "data.kind: sinusoid with a stream; use classification"),
         ({"algorithm": {"name": "distill", "teacher": "t"}}, "algorithm.teacher: beside a stream; leave out one"),
         ({"stream__replay": 0.95}, "stream.replay: 0.95 of 5 episodes comes to 5; leave it out"),
         ({"evaluation__shots": [9]}, "in round 0 of the stream: 10 of 11 examples to evaluate on"),
@@ -175,7 +174,7 @@ def test_what_does_not_go_together_is_refused_by_name(tmp_path: Path, change: di
 
 
 def test_no_stream_means_no_checks() -> None:
-    check_stream(RunConfig())
+    check_stream(RunConfig(), MAML())
 
 
 def rows_of(folder: Path, rows: list[str]) -> DataConfig:

@@ -12,7 +12,7 @@ from tune_helpers import METHODS, drawn_of, searched
 
 from distmeta.config import Dimension
 from distmeta.errors import ConfigError
-from distmeta.runs.experiment import make_learner
+from distmeta.runs.settings import make_learner
 from distmeta.tune.space import Space
 
 

@@ -146,7 +146,7 @@ def test_a_study_says_what_its_best_is_worth(score: Score, difference: float, ha
     """Beside the settings of the file, and beside itself with other seeds."""
     trials = made_up(score)
     runs = [{score.name: 0.5, "ci95": 0.01}, {"difference": difference, "difference_ci95": half}]
-    compared = {"meta_test": [{"ways": 5, "shots": 1, "runs": runs}]}
+    compared = {"meta_test": [{"title": "5-way 1-shot", "runs": runs}]}
     seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
     for default, is_default in ((trials[2], False), (trials[1], True)):
         figures = report.result(Path("study"), "id", trials, trials[1], is_default, default, [seed], compared)
@@ -160,7 +160,7 @@ def test_a_study_says_what_its_best_is_worth(score: Score, difference: float, ha
 
 def test_settings_of_the_file_that_failed_do_not_keep_the_best_from_being_told() -> None:
     trials = made_up(ACCURACY)
-    compared = {"meta_test": [{"ways": 5, "shots": 1, "runs": [{"accuracy": 0.5, "ci95": 0.01}]}]}
+    compared = {"meta_test": [{"title": "5-way 1-shot", "runs": [{"accuracy": 0.5, "ci95": 0.01}]}]}
     seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
     figures = report.result(Path("study"), "id", trials, trials[1], False, trials[3], [seed], compared)
     out = io.StringIO()

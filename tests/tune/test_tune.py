@@ -45,7 +45,7 @@ def test_a_study_leaves_its_best_configuration_ready_to_train(finished: tuple[Pa
 def test_the_winner_is_compared_with_the_settings_as_they_were(finished: tuple[Path, dict[str, Any]]) -> None:
     """On meta-test, on the same episodes; and with another seed on meta-validation."""
     folder, result = finished
-    assert [row["shots"] for row in result["meta_test"]] == [1, 2]
+    assert [row["shape"]["shots"] for row in result["meta_test"]] == [1, 2]
     for row in result["meta_test"]:
         assert [its["run"] for its in row["runs"]] == ["winner", "default"]
         assert (row["runs"][1]["difference_ci95"] > 0) == (not result["winner"]["is_default"])
@@ -109,13 +109,13 @@ def test_mlflow_shows_a_study_with_its_trials_below_it(finished: tuple[Path, dic
 def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the trial itself, nor by the back door."""
     seen: set[str] = set()
-    draw = Classification.episodes
+    draw = Classification.draw
 
-    def watched(self: Classification, stream: Stream, *indices: int) -> Any:
+    def watched(self: Classification, stream: Stream, index: int) -> Any:
         seen.add(stream.split)
-        return draw(self, stream, *indices)
+        return draw(self, stream, index)
 
-    monkeypatch.setattr(Classification, "episodes", watched)
+    monkeypatch.setattr(Classification, "draw", watched)
     config = toy_config(tmp_path, evaluation__validation_every=2)
     driver.search(config, tmp_path / "run", Reporter(), parent="a study's run")
     assert seen == {"meta_train", "meta_validation"}

@@ -1,0 +1,49 @@
+"""What heads share: the registry, and a linear map of an element's features to its outputs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from distmeta.models.body import Body
+from distmeta.registry import Registry
+from distmeta.types import Inputs, Params
+
+registry = Registry("head", "distmeta.models.heads")
+
+
+class LinearHead:
+    """Outputs are a linear function of an element's features; a subclass says what the elements are."""
+
+    one_element_each: ClassVar[bool]  # whether an example is one element
+
+    def dim(self, body: Body) -> int:
+        """D, the features of an element."""
+        raise NotImplementedError
+
+    def elements(self, body: Body, inputs: Inputs) -> Tensor:
+        """Inputs of examples (B, …) → elements (B, …, D)."""
+        raise NotImplementedError
+
+    def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """A body's states (B, L, H) → elements (B, …, D)."""
+        raise NotImplementedError
+
+    def module(self, dim: int, outputs: int) -> nn.Linear:
+        """The head's parameters and what it makes of elements: (…, D) → (…, N)."""
+        return nn.Linear(dim, outputs)
+
+    def from_prototypes(self, centres: Tensor, scale: float) -> Params:
+        """Parameters by which class n scores −scale · ‖f − c_n‖², but for a term that all classes share.
+
+        That is linear in f with weight 2 · scale · c_n and bias −scale ‖c_n‖²: centres (T, N, D) → (T, N, D), (T, N).
+        """
+        return {"weight": 2 * scale * centres, "bias": -scale * centres.square().sum(-1)}
+
+    def zeros(self, tasks: int, outputs: int, dim: int, like: Tensor) -> Params:
+        """Parameters of so many tasks, all zero."""
+        made = {"dtype": like.dtype, "device": like.device}
+        weight, bias = torch.zeros(tasks, outputs, dim, **made), torch.zeros(tasks, outputs, **made)  # type: ignore[call-overload]
+        return {"weight": weight, "bias": bias}

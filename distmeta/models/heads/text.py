@@ -1,0 +1,31 @@
+"""An element is a whole example: a text, or numbers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from distmeta.models.body import Body
+from distmeta.models.heads.base import LinearHead, registry
+from distmeta.types import Inputs
+
+
+@registry.register("text")
+class TextHead(LinearHead):
+    """Elements are the body's pooled states, (B, D)."""
+
+    one_element_each: ClassVar[bool] = True
+
+    def dim(self, body: Body) -> int:
+        """As the body pools them."""
+        return body.dim
+
+    def elements(self, body: Body, inputs: Inputs) -> Tensor:
+        """(B, …) → (B, D)."""
+        features: Tensor = body(*(inputs[name] for name in body.inputs))
+        return features
+
+    def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L, H) → (B, D)."""
+        return body.pool(states, attention_mask)

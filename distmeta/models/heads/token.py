@@ -1,0 +1,30 @@
+"""An element is a token."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from distmeta.models.body import Body
+from distmeta.models.heads.base import LinearHead, registry
+from distmeta.types import Inputs
+
+
+@registry.register("token")
+class TokenHead(LinearHead):
+    """Elements are the body's states, (B, L, H); those of padding are there too, and have weight 0 in a batch."""
+
+    one_element_each: ClassVar[bool] = False
+
+    def dim(self, body: Body) -> int:
+        """Of a state."""
+        return body.width
+
+    def elements(self, body: Body, inputs: Inputs) -> Tensor:
+        """(B, L) → (B, L, H)."""
+        return body.states(*(inputs[name] for name in body.inputs))
+
+    def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """The states as they are."""
+        return states

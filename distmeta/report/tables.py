@@ -1,0 +1,34 @@
+"""The tables of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distmeta.types import Score
+
+Row = tuple[str, str, str, str]
+
+
+def table_title(score: Score, of: str, whose: str) -> str:
+    """The two lines over an evaluation table: what the figures are, and whose the rows are taken from."""
+    return (
+        f"Meta-test {score.name}{score.unit and ' in %'}{of}, ± 95 % interval; "
+        f"{'higher' if score.higher_is_better else 'lower'} is better.\n"
+        f"Difference: {whose} {score.name} less the row's, paired by episode"
+    )
+
+
+def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[Row]:
+    """The evaluation table: episodes, learner, score, and the meta-trained learner's less it."""
+    rows = []
+    for row in meta_test:
+        score = Score(**row["score"])
+        rows.append((row["title"], row["name"], score.format(row[score.name], row["ci95"]), ""))
+        for base in row["baselines"]:
+            if "diverged" in base:
+                rows.append((row["title"], base["name"], "diverged", ""))
+                continue
+            difference = score.format(base["difference"], base["difference_ci95"], "+")
+            rows.append((row["title"], base["name"], score.format(base[score.name], base["ci95"]), difference))
+    return rows

@@ -1,0 +1,56 @@
+"""From configuration values to the registered algorithm, model and kinds of tasks that they choose."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from distmeta.algorithms.base import registry as algorithms
+from distmeta.config import RunConfig, Section
+from distmeta.config.load import build_options
+from distmeta.errors import ConfigError
+from distmeta.models.base import ModelFactory
+from distmeta.models.base import registry as models
+from distmeta.protocols import MetaLearner
+from distmeta.tasks.base import Kind
+from distmeta.tasks.base import registry as kinds
+
+
+def make_learner(config: RunConfig) -> MetaLearner:
+    """The configured algorithm; `inner.*` keys set its fields of the same names."""
+    name = config.algorithm.name
+    cls = algorithms.get(name)
+    options: dict[str, Any] = dict(config.algorithm.model_extra or {})
+    keys = {option: f"algorithm.{option}" for option in options}
+    adapts = "inner_steps" in {field.name for field in fields(cls)}
+    # Not `model_fields_set`: a run's own config.yaml gives every key.
+    for key, value in config.inner.model_dump(exclude_none=True).items():
+        if not adapts:
+            found = f"{name} does not learn a task by gradient steps"
+            raise ConfigError(f"inner.{key}", found, "leave it out, or use protomaml")
+        options[f"inner_{key}"] = value
+        keys[f"inner_{key}"] = f"inner.{key}"
+    learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys)
+    return learner
+
+
+def make_model_options(config: RunConfig) -> ModelFactory:
+    """The configured model's options."""
+    options: ModelFactory = _build_extra(models.get(config.model.name), config.model, "model")
+    return options
+
+
+def make_kinds(config: RunConfig) -> dict[str, Kind]:
+    """The configured kinds of tasks, by the name of the family."""
+    made = {}
+    for name, family in config.families.items():
+        where = f"tasks.{name}" if config.tasks else ""
+        cls = kinds.get(family.kind, f"{where}.kind" if where else None)
+        made[name] = _build_extra(cls, family.data, f"{where}.data" if where else "data")
+    return made
+
+
+def _build_extra(cls: type[Any], section: Section, name: str) -> Any:
+    """A registered class from what its configuration section holds besides its own keys."""
+    extra = dict(section.model_extra or {})
+    return build_options(cls, extra, {key: f"{name}.{key}" for key in extra}, also=type(section).model_fields)

@@ -1,0 +1,77 @@
+"""θ before any training, of a learner and families that are known to suit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from distmeta.config import RunConfig
+from distmeta.errors import ConfigError
+from distmeta.models.base import FunctionalModel
+from distmeta.models.names import match
+from distmeta.protocols import MetaLearner
+from distmeta.types import Params, Stream
+
+
+def meta_parameters(
+    config: RunConfig,
+    learner: MetaLearner,
+    made: Mapping[str, FunctionalModel],
+    streams: Mapping[str, Mapping[str, list[Stream]]],
+    freeze: tuple[str, ...],
+) -> Params:
+    """θ of all families.
+
+    Raises:
+        ConfigError: naming what does not suit.
+    """
+    _check_patterns(config, made, freeze)
+    theta: Params = {}
+    for name, model in made.items():
+        sizes = {model.task.outputs(stream) for its in streams[name].values() for stream in its}
+        learner.check(model, max(sizes))
+        own = starting_values(learner, model, config.seed)
+        if len(sizes) > 1 and any(key.startswith("head.") for key in own):
+            ways = model.task.outputs(streams[name]["meta_train"][0])
+            raise ConfigError(
+                "evaluation.ways",
+                f"{config.algorithm.name} meta-learns a head for {ways} ways",
+                "give the same number, or use protomaml or protonet",
+            )
+        for key, value in own.items():
+            if theta.setdefault(key, value).shape != value.shape:
+                found = f"{config.algorithm.name} needs {key} of another shape for {name} than for the families before"
+                raise ConfigError(
+                    f"tasks.{name}", found, "give all families the same shape, or use protonet or protomaml"
+                )
+    if config.outer.steps and not learner.trains:
+        found = f"{config.outer.steps}, but {config.algorithm.name} trains nothing beforehand"
+        raise ConfigError("outer.steps", found, "set it to 0, or use multitask")
+    if not theta:
+        raise ConfigError("model.freeze", "nothing is left to meta-learn", "freeze less")
+    return theta
+
+
+def starting_values(learner: MetaLearner, model: FunctionalModel, seed: int) -> Params:
+    """θ of a learner on one family's model, before any training."""
+    return learner.init(model, torch.Generator().manual_seed(seed))
+
+
+def _check_patterns(config: RunConfig, made: Mapping[str, FunctionalModel], freeze: tuple[str, ...]) -> None:
+    """Refuses patterns of parameter names that fit nothing, and more layers than there are."""
+    names = list(dict.fromkeys(name for model in made.values() for name in (*model.frozen, *model.free)))
+    free = list(dict.fromkeys(name for model in made.values() for name in model.free))
+    adapt = config.inner.adapt or []
+    for key, patterns, among in (
+        ("model.freeze", freeze, names),
+        ("inner.adapt", [adapt] if isinstance(adapt, str) else adapt, free),
+    ):
+        for pattern in patterns:
+            fits = match(names, pattern, key)
+            if not match(among, pattern, key):
+                frozen = " that is not frozen" if fits else ""
+                remedy = f"there are {len(names)}, such as {', '.join(names[:3])}"
+                if pattern == "lora" and not fits:
+                    remedy = "set model.lora_rank, such as 4, with model.name=hf"
+                raise ConfigError(key, f"{pattern!r} fits no parameter{frozen}", remedy)
