@@ -128,7 +128,7 @@ class UnitResult:
 
     `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
     may be packed (see `distmeta.engine.reduction`) or a handle of the pool's. `metrics` holds one (count,)
-    float array a name, in the order of the unit's episodes.
+    float array a name, in the order of the unit's episodes; `names` in training what the targets of each stand for.
     """
 
     unit: Unit
@@ -137,6 +137,7 @@ class UnitResult:
     rejected: tuple[Rejected, ...]
     worker: str
     seconds: float
+    names: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
