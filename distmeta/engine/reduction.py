@@ -10,19 +10,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from distmeta.types import Leaf
 
 
 def pack(gradient: np.ndarray) -> np.ndarray:
     """(P,) float32 as bfloat16 in uint16: half of the bytes, 8 bits of each number; rounded to the nearest even."""
-    bits = gradient.view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    packed: np.ndarray = torch.from_numpy(gradient).bfloat16().view(torch.uint16).numpy()
+    return packed
 
 
 def unpack(gradient: np.ndarray) -> np.ndarray:
     """(P,) float32 of what `pack` made; float32 stays as it is."""
-    return gradient if gradient.dtype == np.float32 else (gradient.astype(np.uint32) << 16).view(np.float32)
+    if gradient.dtype == np.float32:
+        return gradient
+    # A copy, since what Ray hands out cannot be written to, which torch warns of.
+    unpacked: np.ndarray = torch.tensor(gradient).view(torch.bfloat16).float().numpy()
+    return unpacked
 
 
 def add(leaves: Sequence[Leaf]) -> np.ndarray:
