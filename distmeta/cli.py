@@ -202,8 +202,7 @@ def _resumable(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        kept = any((run_dir / "checkpoints").glob("step-*"))
-        how = f"go on with `distmeta train --resume {run_dir}`" if kept else "there is no checkpoint yet to go on from"
+        how = f"go on with `distmeta train --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
         print(f"distmeta: interrupted; {how}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
 

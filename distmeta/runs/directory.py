@@ -1,7 +1,7 @@
 """A run's directory: made once, named by path or by MLflow run id.
 
 RUN/config.yaml        the resolved configuration
-    run.json           MLflow's address and run id
+    run.json           MLflow's address and run id, and hashes of what decides the result
     tokenizer.json
     checkpoints/       see distmeta.runs.checkpoint
     evaluation.json    the figures, as --json prints them
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +36,15 @@ RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps
 def require_new(run_dir: Path, command: str = "train") -> None:
     """Raises a `ConfigError` where something lies already, or nothing can be made."""
     if run_dir.exists():
-        raise ConfigError(
-            "run_dir",
-            f"{run_dir} exists",
-            f"choose another, or go on with `distmeta {command} --resume {run_dir}`",
-        )
+        raise _exists(run_dir, command)
     parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError("run_dir", f"{parent} cannot be written to", "choose another place")
+
+
+def _exists(run_dir: Path, command: str = "train") -> ConfigError:
+    remedy = f"choose another, or go on with `distmeta {command} --resume {run_dir}`"
+    return ConfigError("run_dir", f"{run_dir} exists", remedy)
 
 
 def absolute(config: RunConfig) -> RunConfig:
@@ -76,15 +79,32 @@ def absolute(config: RunConfig) -> RunConfig:
     )
 
 
-def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
-    """Makes the directory of a new run.
+def create(run_dir: Path, config: RunConfig, tokenizer: str | None, run: dict[str, Any] | None = None) -> None:
+    """Makes the directory of a new run, aside, then renames it: wherever its process is killed, it is whole or missing.
 
     A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
+
+    Args:
+        run_dir: where.
+        config: of the run.
+        tokenizer: as JSON, if there is one.
+        run: the content of `run.json`.
+
+    Raises:
+        ConfigError: another process has made it meanwhile.
     """
-    run_dir.mkdir(parents=True)
-    write_config(run_dir / CONFIG, config)
+    aside = run_dir.with_name(f".{run_dir.name}.{uuid.uuid4().hex}")
+    aside.mkdir(parents=True)
+    write_config(aside / CONFIG, config)
     if tokenizer is not None:
-        (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        (aside / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    if run is not None:
+        write_json(aside / RUN, run)
+    try:
+        aside.rename(run_dir)
+    except OSError as error:
+        shutil.rmtree(aside)
+        raise _exists(run_dir) from error
 
 
 def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -> None:
@@ -92,12 +112,19 @@ def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -
     content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    _replace(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes JSON for people to read."""
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _replace(path, json.dumps(content, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes aside and renames: a process that is killed leaves what was there before."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
 
 
 def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]]:
@@ -125,7 +152,7 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
 
 def within(run_dir: Path) -> list[Path]:
     """The directory of a run; of a study also those of its trials."""
-    return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/*/{RUN}"))]
+    return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/[!.]*/{RUN}"))]
 
 
 def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
