@@ -11,7 +11,8 @@ import numpy as np
 
 from distmeta.errors import CheckpointError
 from distmeta.report.progress import Reporter
-from distmeta.runs.evaluate import paired, shape_name, table_title
+from distmeta.report.statistics import paired
+from distmeta.runs.evaluate import shape_name, table_title
 from distmeta.types import Score
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from distmeta.backends import Coordination
 from distmeta.errors import CheckpointError
 from distmeta.report import figures
+from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory
-from distmeta.runs.evaluate import mean_ci95
 from distmeta.runs.experiment import Experiment
 from distmeta.tasks.classification import Classification
 from distmeta.tasks.rounds import Schedule, nearest

@@ -12,17 +12,13 @@ import numpy as np
 
 from distmeta.backends import Coordination, Note
 from distmeta.errors import DivergedError
+from distmeta.report.statistics import mean_ci95, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
 from distmeta.types import Score, Stream, Work
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
-
-
-def mean_ci95(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval: 1.96 standard errors, episodes being independent draws."""
-    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def meta_test(
@@ -80,15 +76,6 @@ def meta_test(
             }
         )
     return rows
-
-
-def paired(score: str, own: np.ndarray, base: np.ndarray | DivergedError) -> dict[str, Any]:
-    """A baseline's figures on the episodes of `own` scores, (episodes,): its own, and how much less they are."""
-    if isinstance(base, DivergedError):
-        return {**dict.fromkeys((score, "ci95", "difference", "difference_ci95")), "diverged": str(base)}
-    mean, half = mean_ci95(base)
-    gain, gain_half = mean_ci95(own - base)
-    return {score: mean, "ci95": half, "difference": gain, "difference_ci95": gain_half}
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
