@@ -175,7 +175,8 @@ def sync(
     with _clean_stdout():
         for run_dir in directory.within(Path(run)):
             config, about = directory.read(run_dir, [])
-            count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
+            with directory.locked(run_dir, print):
+                count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
     print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
 
 

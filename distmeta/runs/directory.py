@@ -8,15 +8,20 @@ RUN/config.yaml        the resolved configuration
     stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
     manifest-*.json    which rows the meta-test episodes are made of
     scores-*.json      the meta-trained learner's score on each of them
+    .lock              held by the process that goes on with the run, until it ends, however it ends
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import socket
+import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,8 @@ from distmeta.config import RunConfig
 from distmeta.config.load import override, parse_yaml, validate
 from distmeta.errors import CheckpointError, ConfigError
 
-CONFIG, RUN = "config.yaml", "run.json"
+CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
+LOCK_SECONDS = 5.0  # for a process that was killed to be gone
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # What may change when a run goes on: nothing that decides its result.
 RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
@@ -148,6 +154,41 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
                 key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
             )
     return validate(override(content, overrides)), run
+
+
+@contextmanager
+def locked(run_dir: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes from going on with a run or study meanwhile. Those that only read it need no lock.
+
+    The operating system takes the lock away when the process ends, however it ends. On a disk that has no locks `note`
+    is told so.
+
+    Raises:
+        CheckpointError: another process has the lock, or the directory cannot be written to.
+    """
+    try:
+        file = (run_dir / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(str(run_dir), f"cannot be written to ({error.strerror})", "allow writing") from error
+    with file:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError) as error:
+                if time.monotonic() > until:
+                    file.seek(0)
+                    found = f"{file.read() or 'another process'} is going on with it"
+                    raise CheckpointError(str(run_dir), found, "wait until it ends, or stop it") from error
+                time.sleep(0.1)
+            except OSError as error:
+                note(f"{run_dir} is on a disk without locks ({error.strerror}): let only one process go on with it")
+                break
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def within(run_dir: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,41 +91,43 @@ def tracked(
     """The MLflow run of a run or a study, and its directory, which is made where it is new; ended whatever happens.
 
     The directory comes first: a process that is killed before it has kept the id of its MLflow run leaves the key of it
-    there, by which the next one finds that run, if it was made.
+    there, by which the next one finds that run, if it was made. Who goes on with a run has locked its directory.
     """
-    uri, is_new = tracking.resolve_uri(config.tracking.uri), run is None
-    if run is None:
-        run = {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": None, "key": uuid.uuid4().hex}
-        run |= {"identity": identity} if identity else {}
-        directory.create(folder, config, tokenizer, run)
-    try:
-        tracker = Tracker.start(
-            uri,
-            config.tracking.experiment,
-            folder.name,
-            config.model_dump(mode="json", by_alias=True),
-            folder,
-            run_id=run["mlflow_run_id"],
-            key=run.get("key"),
-            tags=tags,
-            note=reporter.note,
-        )
-    except TrackingError:
-        if is_new:
-            shutil.rmtree(folder)
-        raise
-    status: Ended = "FAILED"
-    try:
-        if run["mlflow_run_id"] is None:
-            tracker.log_artifact(folder / directory.CONFIG)
-            directory.write_json(folder / directory.RUN, {**run, "mlflow_run_id": tracker.run_id})
-        yield tracker
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status, is_trial=PARENT_TAG in tags)
+    with ExitStack() as stack:
+        uri, is_new = tracking.resolve_uri(config.tracking.uri), run is None
+        if run is None:
+            run = {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": None, "key": uuid.uuid4().hex}
+            run |= {"identity": identity} if identity else {}
+            directory.create(folder, config, tokenizer, run)
+            stack.enter_context(directory.locked(folder, reporter.note))
+        try:
+            tracker = Tracker.start(
+                uri,
+                config.tracking.experiment,
+                folder.name,
+                config.model_dump(mode="json", by_alias=True),
+                folder,
+                run_id=run["mlflow_run_id"],
+                key=run.get("key"),
+                tags=tags,
+                note=reporter.note,
+            )
+        except TrackingError:
+            if is_new:
+                shutil.rmtree(folder)
+            raise
+        status: Ended = "FAILED"
+        try:
+            if run["mlflow_run_id"] is None:
+                tracker.log_artifact(folder / directory.CONFIG)
+                directory.write_json(folder / directory.RUN, {**run, "mlflow_run_id": tracker.run_id})
+            yield tracker
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status, is_trial=PARENT_TAG in tags)
 
 
 def describe(experiment: Experiment) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,15 @@ def resume(
     """
     config, run = directory.read(run_dir, [] if given else overrides)
     config = directory.absolute(given) if given else config
-    if step is None and not checkpoint.exists(run_dir):
-        with open_run(config, run_dir, reporter, run) as opened:
-            return _train_and_test(opened, 0)
-    state, identity = checkpoint.load(run_dir, step)
-    with open_run(config, run_dir, reporter, run, identity) as opened:
-        opened.coordination.load(state)
-        reporter.note(f"going on from outer step {state.counters['version']}")
-        return _train_and_test(opened, state.counters["version"], is_kept=True)
+    with directory.locked(run_dir, reporter.note):
+        if step is None and not checkpoint.exists(run_dir):
+            with open_run(config, run_dir, reporter, run) as opened:
+                return _train_and_test(opened, 0)
+        state, identity = checkpoint.load(run_dir, step)
+        with open_run(config, run_dir, reporter, run, identity) as opened:
+            opened.coordination.load(state)
+            reporter.note(f"going on from outer step {state.counters['version']}")
+            return _train_and_test(opened, state.counters["version"], is_kept=True)
 
 
 def search(
@@ -80,16 +82,18 @@ def search(
         start: another trial's state to go on from, with what `config` says now.
         figures: further metrics, logged where the trial sets out and where it ends.
     """
-    run, is_kept = None, start is None and checkpoint.exists(run_dir)
-    state, identity, until = start, None, until or config.outer.steps
-    if run_dir.exists():
-        _, run = directory.read(run_dir, [])
+    with ExitStack() as stack:
+        run, state, identity, until = None, start, None, until or config.outer.steps
+        if run_dir.exists():
+            _, run = directory.read(run_dir, [])
+            stack.enter_context(directory.locked(run_dir, reporter.note))
+        is_kept = start is None and checkpoint.exists(run_dir)
         if is_kept:
             state, identity = checkpoint.load(run_dir)
-        elif start is not None:
+        elif run and start is not None:
             directory.write_config(run_dir / directory.CONFIG, directory.absolute(config))
             identity = {}
-    with open_run(directory.absolute(config), run_dir, reporter, run, identity, parent) as opened:
+        opened = stack.enter_context(open_run(directory.absolute(config), run_dir, reporter, run, identity, parent))
         done = 0
         if state:
             opened.coordination.load(state)
@@ -106,10 +110,11 @@ def search(
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
     """Evaluates a run's checkpoint, the newest or that of a step, on meta-test."""
     config, run = directory.read(run_dir, overrides)
-    state, identity = checkpoint.load(run_dir, step)
-    with open_run(config, run_dir, reporter, run, identity) as opened:
-        opened.coordination.load(state)
-        return _test(opened, stored(run_dir))
+    with directory.locked(run_dir, reporter.note):
+        state, identity = checkpoint.load(run_dir, step)
+        with open_run(config, run_dir, reporter, run, identity) as opened:
+            opened.coordination.load(state)
+            return _test(opened, stored(run_dir))
 
 
 def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:

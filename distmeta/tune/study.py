@@ -48,7 +48,8 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
     """Goes on with a study that was ended: trials that are over are not run again, others from their checkpoints."""
     config, about = directory.read(folder, [])
-    return _run(config, folder, reporter, about)
+    with directory.locked(folder, reporter.note):
+        return _run(config, folder, reporter, about)
 
 
 def _run(config: RunConfig, folder: Path, reporter: Reporter, run: dict[str, Any] | None) -> dict[str, Any]:
