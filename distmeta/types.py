@@ -22,14 +22,17 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from distmeta.protocols import MetaLearner
 
-Params = dict[str, Tensor]
-Metrics = dict[str, Tensor]  # each (T,)
-Inputs = dict[str, Tensor]  # each (T, B, ...)
+    Params = dict[str, Tensor]
+    Metrics = dict[str, Tensor]  # each (T,)
+    Inputs = dict[str, Tensor]  # each (T, B, ...)
+else:  # torch takes seconds to import, which who only shows scores or settings does not wait for
+    Params = Metrics = Inputs = dict
 Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and what it counts in a sum
 Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 

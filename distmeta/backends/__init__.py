@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from distmeta.config import ClusterConfig
-from distmeta.engine.coordinator import Coordinator
-from distmeta.engine.shard import Shard
-from distmeta.protocols import MakeParameters, Pool
-from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
+
+if TYPE_CHECKING:  # who submits a job needs no torch
+    import numpy as np
+
+    from distmeta.engine.coordinator import Coordinator
+    from distmeta.protocols import MakeParameters, Pool
+    from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
 
 # Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -34,8 +35,8 @@ class Setup(Protocol):
     def make_worker(self, name: str, device: str) -> UnitRunner:
         """Builds a worker, where it is to run."""
 
-    def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
-        """Builds the server and its coordinator over a pool."""
+    def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = ...) -> Coordinator:
+        """Builds the server and its coordinator over a pool; by default θ is in one shard."""
 
 
 class Coordination(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 from distmeta.errors import CheckpointError
 from distmeta.report.progress import Reporter
 from distmeta.report.statistics import paired
-from distmeta.runs.evaluate import shape_name, table_title
+from distmeta.report.tables import shape_name, table_title
 from distmeta.types import Score
 
 

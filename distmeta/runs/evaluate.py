@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from distmeta.errors import DivergedError
 from distmeta.report.statistics import mean_ci95, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
-from distmeta.types import Score, Stream, Work
+from distmeta.types import Stream, Work
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
@@ -141,32 +141,3 @@ def run_episodes(
         parts.append(coordination.evaluate(work, first, count, per_unit, contender.initial))
     progress(what, episodes, episodes)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def shape_name(ways: int, shots: int) -> str:
-    """What people call episodes of a shape; tasks without classes have one way."""
-    return f"{ways}-way {shots}-shot" if ways > 1 else f"{shots}-shot"
-
-
-def table_title(score: Score, of: str, whose: str) -> str:
-    """The two lines over an evaluation table: what the figures are, and whose the rows are taken from."""
-    return (
-        f"Meta-test {score.name}{score.unit and ' in %'}{of}, ± 95 % interval; "
-        f"{'higher' if score.higher_is_better else 'lower'} is better.\n"
-        f"Difference: {whose} {score.name} less the row's, paired by episode"
-    )
-
-
-def table_rows(meta_test: Sequence[dict[str, Any]], score: Score) -> list[tuple[str, str, str, str]]:
-    """The evaluation table: episodes, learner, score, and the meta-trained learner's less it."""
-    rows = []
-    for row in meta_test:
-        shape = shape_name(row["ways"], row["shots"])
-        rows.append((shape, row["name"], score.format(row[score.name], row["ci95"]), ""))
-        for base in row["baselines"]:
-            if "diverged" in base:
-                rows.append((shape, base["name"], "diverged", ""))
-                continue
-            difference = score.format(base["difference"], base["difference_ci95"], "+")
-            rows.append((shape, base["name"], score.format(base[score.name], base["ci95"]), difference))
-    return rows

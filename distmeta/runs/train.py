@@ -14,9 +14,10 @@ from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
 from distmeta.report import figures
 from distmeta.report.progress import Reporter
+from distmeta.report.tables import table_rows, table_title
 from distmeta.runs import checkpoint, directory
 from distmeta.runs.arrivals import Arrivals, stored
-from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation, table_rows, table_title
+from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
 from distmeta.runs.session import OpenRun, open_run
 from distmeta.types import ServerState
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from distmeta.config import RunConfig
 from distmeta.report.progress import Reporter
-from distmeta.runs.evaluate import shape_name
+from distmeta.report.tables import shape_name
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
 from distmeta.tune.execute import Plan

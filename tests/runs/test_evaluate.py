@@ -10,7 +10,8 @@ from distmeta.algorithms.maml import MAML
 from distmeta.backends import open_backend
 from distmeta.errors import DivergedError, TrainingError
 from distmeta.report.statistics import paired
-from distmeta.runs.evaluate import adaptation_curve, meta_test, table_rows
+from distmeta.report.tables import table_rows
+from distmeta.runs.evaluate import adaptation_curve, meta_test
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Score, Work
 

@@ -1,0 +1,37 @@
+"""Tables of scores. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distmeta.types import Score
+
+
+def shape_name(ways: int, shots: int) -> str:
+    """What people call episodes of a shape; tasks without classes have one way."""
+    return f"{ways}-way {shots}-shot" if ways > 1 else f"{shots}-shot"
+
+
+def table_title(score: Score, of: str, whose: str) -> str:
+    """The two lines over an evaluation table: what the figures are, and whose the rows are taken from."""
+    return (
+        f"Meta-test {score.name}{score.unit and ' in %'}{of}, ± 95 % interval; "
+        f"{'higher' if score.higher_is_better else 'lower'} is better.\n"
+        f"Difference: {whose} {score.name} less the row's, paired by episode"
+    )
+
+
+def table_rows(meta_test: Sequence[dict[str, Any]], score: Score) -> list[tuple[str, str, str, str]]:
+    """The evaluation table: episodes, learner, score, and the meta-trained learner's less it."""
+    rows = []
+    for row in meta_test:
+        shape = shape_name(row["ways"], row["shots"])
+        rows.append((shape, row["name"], score.format(row[score.name], row["ci95"]), ""))
+        for base in row["baselines"]:
+            if "diverged" in base:
+                rows.append((shape, base["name"], "diverged", ""))
+                continue
+            difference = score.format(base["difference"], base["difference_ci95"], "+")
+            rows.append((shape, base["name"], score.format(base[score.name], base["ci95"]), difference))
+    return rows
