@@ -43,30 +43,34 @@ def train(
 ) -> None:
     """Meta-train, then evaluate on meta-test."""
     from distmeta.config.load import default_run_dir, load_config
-    from distmeta.report.progress import Reporter
-    from distmeta.runs import train as driver
-    from distmeta.runs.directory import resolve
 
+    # What takes seconds to import comes after the settings are known to be right.
+    settings, given = list(overrides or []), None
     if resume is not None:
-        settings = list(overrides or [])
-        given = None
+        from distmeta.runs.directory import resolve
+
         if config and "=" in config:
             settings.insert(0, config)
         elif config:
             given = load_config(config, settings)
         run_dir = resolve(resume, settings)
-        with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
-            result = driver.resume(run_dir, settings, reporter, given, step)
-        _print(result, as_json)
-        return
-    if step is not None:
+    elif step is not None:
         raise ConfigError("--step", "names a checkpoint to go on from", "give --resume RUN too")
-    if config is None:
+    elif config is None:
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
-    run_config = load_config(config, overrides or [])
-    run_dir = Path(run_config.run_dir).expanduser() if run_config.run_dir else default_run_dir(config)
+    else:
+        given = load_config(config, settings)
+        run_dir = Path(given.run_dir).expanduser() if given.run_dir else default_run_dir(config)
+
+    from distmeta.report.progress import Reporter
+    from distmeta.runs import train as driver
+
     with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
-        result = driver.train(run_config, run_dir, reporter)
+        if resume is not None:
+            result = driver.resume(run_dir, settings, reporter, given, step)
+        else:
+            assert given is not None
+            result = driver.train(given, run_dir, reporter)
     _print(result, as_json)
 
 
@@ -101,10 +105,12 @@ def compare(
 def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
     """Validate a configuration, load its data and model, and show the plan. Starts nothing."""
     from distmeta.config.load import load_config
+
+    content = load_config(config, overrides or [])
+
     from distmeta.report.progress import Reporter
     from distmeta.runs.check import check as inspect
 
-    content = load_config(config, overrides or [])
     with _clean_stdout(), Reporter() as reporter:
         result = inspect(content, reporter)
         if content.tune:
@@ -127,8 +133,6 @@ def tune(
 ) -> None:
     """Search for better settings, then evaluate the best on meta-test beside those of the file."""
     from distmeta.config.load import default_run_dir, load_config
-    from distmeta.report.progress import Reporter
-    from distmeta.tune import study
 
     if resume is not None:
         if config is not None:
@@ -139,6 +143,10 @@ def tune(
     else:
         content = load_config(config, overrides or [])
         folder = Path(content.run_dir).expanduser() if content.run_dir else default_run_dir(config)
+
+    from distmeta.report.progress import Reporter
+    from distmeta.tune import study
+
     try:
         with _clean_stdout(), Reporter() as reporter:
             result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
@@ -175,7 +183,8 @@ def sync(
     with _clean_stdout():
         for run_dir in directory.within(Path(run)):
             config, about = directory.read(run_dir, [])
-            count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
+            with directory.locked(run_dir, print):
+                count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
     print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
 
 
@@ -202,8 +211,7 @@ def _resumable(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        kept = any((run_dir / "checkpoints").glob("step-*"))
-        how = f"go on with `distmeta train --resume {run_dir}`" if kept else "there is no checkpoint yet to go on from"
+        how = f"go on with `distmeta train --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
         print(f"distmeta: interrupted; {how}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
 

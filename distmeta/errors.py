@@ -76,5 +76,9 @@ class DivergedError(TrainingError):
 def suggest(name: str, valid: Iterable[str]) -> str:
     """Words the remedy for an unknown name: the nearest valid one, or all of them."""
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid)}"
+    # What all keys of a section begin with makes none of them near.
+    section = name.rpartition(".")[0] + "."
+    section = section if any(its.startswith(section) for its in valid) else ""
+    ends = {its.removeprefix(section): its for its in valid}
+    near = difflib.get_close_matches(name.removeprefix(section), ends, n=1, cutoff=0.5)
+    return f"did you mean {ends[near[0]]}?" if near else f"valid: {', '.join(valid)}"

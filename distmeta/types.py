@@ -20,18 +20,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-Params = dict[str, Tensor]
-Metrics = dict[str, Tensor]  # each (T,)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Params = dict[str, Tensor]
+    Metrics = dict[str, Tensor]  # each (T,)
+    Inputs = dict[str, Tensor]  # each (T, B, ...)
+else:  # torch takes seconds to import, which who only shows scores or settings does not wait for
+    Params = Metrics = Inputs = dict
 Statistics = dict[str, Any]  # sums of each task, (T, …) each, as tensors or arrays
-Inputs = dict[str, Tensor]  # each (T, B, ...)
 Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and its weight in a sum
 GOLDEN = (5**0.5 - 1) / 2
-
 Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 
 
@@ -149,7 +152,7 @@ class UnitResult:
 
     `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
     may be packed (see `distmeta.engine.reduction`) or a handle of the pool's. `metrics` holds one (count,)
-    float array a name, in the order of the unit's episodes.
+    float array a name, in the order of the unit's episodes; `names` in training what the targets of each stand for.
     """
 
     unit: Unit
@@ -158,6 +161,7 @@ class UnitResult:
     rejected: tuple[Rejected, ...]
     worker: str
     seconds: float
+    names: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,7 @@ def disturbed(words: list[str], run_dir: Path, seed: int, gap: float, faults: Co
     """The result of a run that is disturbed until it ends, resumed as often as it takes; counts its faults."""
     chance = np.random.default_rng(seed)
     while True:
-        begun = any((run_dir / "checkpoints").glob("step-*"))
-        what = ["--resume", str(run_dir)] if begun else [*words, f"run_dir={run_dir}"]
+        what = ["--resume", str(run_dir)] if run_dir.exists() else [*words, f"run_dir={run_dir}"]
         mark = uuid.uuid4().hex
         log = run_dir.with_suffix(".log").open("a", encoding="utf-8")
         driver = subprocess.Popen(
@@ -102,7 +101,7 @@ def disturbed(words: list[str], run_dir: Path, seed: int, gap: float, faults: Co
             env={**os.environ, MARK: mark},
         )
         over = threading.Event()
-        args = (driver, mark, chance, gap, faults, over, run_dir)
+        args = (driver, mark, chance, gap, faults, over)
         monkey = threading.Thread(target=disturb, args=args)
         monkey.start()
         output = driver.communicate()[0]
@@ -126,9 +125,8 @@ def disturb(
     gap: float,
     faults: Counter[str],
     over: threading.Event,
-    run_dir: Path,
 ) -> None:
-    """Strikes until the run is over. The driver is spared before there is a checkpoint to go on from."""
+    """Strikes until the run is over."""
     names, shares = zip(*FAULTS.items(), strict=True)
     while not find(mark, "ray::WorkerActor") and not over.wait(0.2):
         pass  # Ray itself is not what is tried here: it starts undisturbed
@@ -137,8 +135,6 @@ def disturb(
         actor = "ray::WorkerActor" if name.startswith("worker") else "ray::ServerActor"
         victims = find(mark, actor)
         if name.startswith("driver"):
-            if not any((run_dir / "checkpoints").glob("step-*")):
-                continue
             victims = [driver.pid]
         if not victims:
             continue

@@ -33,6 +33,46 @@ def run(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DISTMETA, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize("command", ["train", "check", "tune", "submit"])
+@pytest.mark.parametrize(
+    ("text", "setting", "said"),
+    [
+        ("outer: {stepz: 3}", "seed=1", "outer.stepz: unknown key; did you mean outer.steps?"),
+        ("outer: {steps: 3", "seed=1", "not valid YAML"),
+        ("outer: {steps: 3}", "outer.lr=-1", "outer.lr: "),
+    ],
+)
+def test_wrong_settings_are_told_of_before_torch_is_imported(
+    command: str, text: str, setting: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    words = [command, "config.yaml", setting, *(["--address", "http://127.0.0.1:9"] if command == "submit" else [])]
+    imported, err = imports_of(words, tmp_path)
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not imported & {"torch", "ray", "mlflow", "numpy"}
+
+
+def imports_of(words: list[str], cwd: Path) -> tuple[set[str], str]:
+    """The modules that a command has imported when it ends, and what it said."""
+    code = "import sys\nfrom distmeta import cli\nsys.argv = ['distmeta', *sys.argv[1:]]\n"
+    code += "try:\n    cli.main()\nfinally:\n    print('\\nmodules', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=cwd, capture_output=True, text=True, check=False)
+    return set(done.stdout.rpartition("\nmodules ")[2].split()), done.stderr
+
+
+def test_runs_are_compared_without_torch(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        content = {"ways": 5, "shots": 1, "manifest_sha256": "m", "scores": [0.25, 0.5]}
+        content["score"] = {"name": "accuracy", "is_share": True, "higher_is_better": True}
+        (tmp_path / name / "scores-5way-1shot.json").write_text(json.dumps(content))
+    imported, err = imports_of(["compare", "a", "b"], tmp_path)
+    assert "37.5" in err
+    assert "scipy" in imported
+    assert not imported & {"torch", "ray", "mlflow"}
+
+
 def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) -> None:
     here = ["data.path=data.csv", "tracking.uri=null", "outer.steps=2", "run_dir=run"]
     result = run("train", settings(tmp_path), *here, "--json", cwd=tmp_path)

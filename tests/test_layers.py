@@ -11,7 +11,7 @@ GROUND = {"errors", "config", "registry", "types", "protocols"}
 MAY_IMPORT = {
     "tracking": set(),
     "data": set(),
-    "report": {"runs"},
+    "report": set(),
     "models": set(),
     "algorithms": {"models"},  # only how parameter names are matched
     "tasks": {"data"},

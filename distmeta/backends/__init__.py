@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from distmeta.backends.base import Backend
 from distmeta.config import ClusterConfig
+
+if TYPE_CHECKING:  # who submits a job needs no torch
+    from distmeta.backends.base import Backend
 
 # Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -65,8 +65,7 @@ def combine(tree: Any, weights: Sequence[float], arrays: Sequence[np.ndarray]) -
     if isinstance(tree, int):
         return reduction.add([(arrays[tree], weights[tree])])
     left, right = (combine(half, weights, arrays) for half in tree)
-    total: np.ndarray = left + right
-    return total
+    return reduction.join(left, right)
 
 
 def add_here(leaves: Sequence[Leaf]) -> np.ndarray:

@@ -35,10 +35,9 @@ class ShardActor:
         """Adds the branches of its part of a sum."""
         self._shard.take([], lambda _: combine(tree, weights, arrays))
 
-    def step(self, scale: float, rate: float) -> np.ndarray:
-        """One step; the new values."""
-        self._shard.step(scale, rate)
-        return self._shard.values
+    def step(self, scale: float, rate: float) -> tuple[bool, np.ndarray]:
+        """One step: whether all numbers are finite after it, and the new values."""
+        return self._shard.step(scale, rate), self._shard.values
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Anything else that a shard does."""
@@ -105,9 +104,16 @@ class RayShards:
         """The blocks' sums of squares, in order."""
         return [square for part in self._call("squares", tasks) for square in part]
 
-    def step(self, scale: float, rate: float) -> None:
-        """One step of all parts."""
-        self._parts = [actor.step.remote(scale, rate) for actor in self._actors]
+    def step(self, scale: float, rate: float) -> bool:
+        """One step of all parts; whether all numbers are finite after it."""
+        calls = [actor.step.options(num_returns=2).remote(scale, rate) for actor in self._actors]
+        self._parts = [values for _, values in calls]
+        return all(_get([is_finite for is_finite, _ in calls]))
+
+    def undo(self) -> None:
+        """Goes back to before the last step, in all parts."""
+        self._call("undo")
+        self._parts = [actor.values.remote() for actor in self._actors]
 
     def move_anchor(self) -> None:
         """From now on the proximal regulariser pulls to where θ is."""

@@ -3,6 +3,7 @@
 Whatever is wrong is one line that names the key and says what would do.
 """
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Iterable, Sequence
@@ -141,15 +142,19 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
         cls: a frozen dataclass; annotate ranges with `pydantic.Field`.
         options: values by field name.
         keys: the dotted configuration key of each option, for messages.
-        also: other keys of the same section, which an unknown option may have been meant for.
+        also: other names in the same section, which an unknown option may have been meant for.
 
     Raises:
         ConfigError: an option the class does not have, or a value of the wrong type or range.
     """
-    fields = get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in options:
         if name not in fields:
-            raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(name, [*fields, *also]))
+            section = keys[name].partition(".")[0].replace("inner", "algorithm")
+            # As they are typed: inner_lr is inner.lr.
+            inner = [f"inner.{its[6:]}" for its in fields if its.startswith("inner_")]
+            others = [f"{section}.{its}" for its in (*fields, *also) if not its.startswith("inner_")]
+            raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(keys[name], [*others, *inner]))
     try:
         return pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:

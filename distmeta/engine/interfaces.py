@@ -63,8 +63,11 @@ class Parameters(Protocol):
     def squares(self, tasks: int) -> list[float]:
         """Makes the mean gradient over so many tasks; the sum of squares of each of its blocks, in order."""
 
-    def step(self, scale: float, rate: float) -> None:
-        """One step of the optimiser along the gradient times `scale`."""
+    def step(self, scale: float, rate: float) -> bool:
+        """One step of the optimiser along the gradient times `scale`; whether all numbers are finite after it."""
+
+    def undo(self) -> None:
+        """Goes back to before the last step."""
 
     def move_anchor(self) -> None:
         """From now on the proximal regulariser pulls to where θ is."""

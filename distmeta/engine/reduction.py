@@ -10,19 +10,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from distmeta.types import Leaf
 
 
 def pack(gradient: np.ndarray) -> np.ndarray:
     """(P,) float32 as bfloat16 in uint16: half of the bytes, 8 bits of each number; rounded to the nearest even."""
-    bits = gradient.view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    packed: np.ndarray = torch.from_numpy(gradient).bfloat16().view(torch.uint16).numpy()
+    return packed
 
 
 def unpack(gradient: np.ndarray) -> np.ndarray:
     """(P,) float32 of what `pack` made; float32 stays as it is."""
-    return gradient if gradient.dtype == np.float32 else (gradient.astype(np.uint32) << 16).view(np.float32)
+    if gradient.dtype == np.float32:
+        return gradient
+    # A copy, since what Ray hands out cannot be written to, which torch warns of.
+    unpacked: np.ndarray = torch.tensor(gradient).view(torch.bfloat16).float().numpy()
+    return unpacked
 
 
 def add(leaves: Sequence[Leaf]) -> np.ndarray:
@@ -33,8 +38,15 @@ def add(leaves: Sequence[Leaf]) -> np.ndarray:
         values = unpack(gradient)
         return values if weight == 1 else values * np.float32(weight)
 
-    total: np.ndarray = fold(range(len(leaves)), value, np.add)  # each in a place of its own
+    total: np.ndarray = fold(range(len(leaves)), value, join)  # each in a place of its own
     return total
+
+
+def join(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(P,) float32, a sum of two. It may be infinite: the parameter server looks before it takes a step."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total: np.ndarray = left + right
+        return total
 
 
 def fold(

@@ -21,6 +21,7 @@ from distmeta.errors import TrainingError
 from distmeta.types import Add, Rejected, ServerState, StepReport, UnitResult
 
 STALENESS = "staleness_"  # a counter of a state: + versions
+OVERFLOW = "the {} of its meta-batch is not finite"
 
 
 class ParameterServer:
@@ -65,8 +66,11 @@ class ParameterServer:
     def apply(self, results: Sequence[UnitResult], add: Add = reduction.add) -> StepReport:
         """One outer step on a whole meta-batch, its units in index order: the order of the additions is the result.
 
+        A step whose gradient, or what it would make of θ and the optimiser, is not finite is not taken: all tasks of
+        its meta-batch are rejected.
+
         Raises:
-            TrainingError: more tasks without a finite gradient than `outer.max_bad_tasks`.
+            TrainingError: more rejected tasks than `outer.max_bad_tasks`.
         """
         assert all(result.gradient is not None for result in results), "an evaluation's result"
         ages = [self.version - result.unit.version for result in results]
@@ -76,8 +80,24 @@ class ParameterServer:
         if self.anchor_every and self.version % self.anchor_every == 0:
             self.parameters.move_anchor()
         self.staleness.update(ages)
-        rejected = tuple(task for result in results for task in result.rejected)
-        self.rejected += rejected
+        rejected = [task for result in results for task in result.rejected]
+        self._reject(rejected)
+        accepted, step = _accepted(results), dict[str, float]()
+        if accepted:
+            try:
+                step = self._step(len(accepted))
+            except OverflowError as error:
+                rejected += (more := [Rejected(index, names, str(error)) for index, names in accepted])
+                self._reject(more)
+        metrics = {f"meta_train/{name}": value for name, value in _means(results, rejected).items()} | step
+        metrics["outer/rejected_tasks"] = float(len(self.rejected))
+        if self.staleness_alpha is not None:
+            metrics |= {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
+        self.version += 1
+        return StepReport(self.version, metrics, tuple(rejected))
+
+    def _reject(self, tasks: Sequence[Rejected]) -> None:
+        self.rejected += tasks
         if len(self.rejected) > self.outer.max_bad_tasks:
             worst = self.rejected[-1]
             raise TrainingError(
@@ -85,19 +105,20 @@ class ParameterServer:
                 f"{worst.reason}; that makes {len(self.rejected)}, outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
                 "A smaller inner.lr or outer.lr, or inner.clip_norm or outer.clip_norm, may help"
             )
-        accepted = sum(result.unit.count for result in results) - len(rejected)
-        metrics = {f"meta_train/{name}": value for name, value in _means(results).items()}
-        metrics |= self._step(accepted) if accepted else {}
-        metrics["outer/rejected_tasks"] = float(len(self.rejected))
-        if self.staleness_alpha is not None:
-            metrics |= {"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))}
-        self.version += 1
-        return StepReport(self.version, metrics, rejected)
 
     def _step(self, tasks: int) -> dict[str, float]:
+        """Its figures.
+
+        Raises:
+            OverflowError: a number is not finite, and the step was not taken.
+        """
         norm, limit = math.sqrt(math.fsum(self.parameters.squares(tasks))), self.outer.clip_norm
+        if not math.isfinite(norm):
+            raise OverflowError(OVERFLOW.format("gradient"))
         rate = self.outer.lr * self._scale(self.version)
-        self.parameters.step(limit / norm if limit is not None and norm > limit else 1.0, rate)
+        if not self.parameters.step(limit / norm if limit is not None and norm > limit else 1.0, rate):
+            self.parameters.undo()
+            raise OverflowError(OVERFLOW.format("update"))
         return {"outer/grad_norm": norm, "outer/lr": rate}
 
     def _scale(self, step: int) -> float:
@@ -130,12 +151,19 @@ def staleness(state: ServerState) -> dict[int, int]:
     return {int(name.removeprefix(prefix)): n for name, n in state.counters.items() if name.startswith(prefix)}
 
 
-def _means(results: Sequence[UnitResult]) -> dict[str, float]:
-    """Means over the accepted tasks; empty where there are none."""
+def _accepted(results: Sequence[UnitResult]) -> list[tuple[int, tuple[str, ...]]]:
+    """Index and names of the tasks whose gradients are in the results' sums."""
     rejected = {task.index for result in results for task in result.rejected}
+    named = [(r.unit.first_index + n, r.names[n] if r.names else ()) for r in results for n in range(r.unit.count)]
+    return [(index, names) for index, names in named if index not in rejected]
+
+
+def _means(results: Sequence[UnitResult], rejected: Sequence[Rejected]) -> dict[str, float]:
+    """Means over the accepted tasks; those of several families have figures of their own."""
+    left_out = [task.index for task in rejected]
     values: dict[str, list[np.ndarray]] = {}
-    for result in results:  # those of several families have figures of their own
-        accepted = ~np.isin(result.unit.first_index + np.arange(result.unit.count), list(rejected))
+    for result in results:
+        accepted = ~np.isin(result.unit.first_index + np.arange(result.unit.count), left_out)
         for name, value in result.metrics.items():
             values.setdefault(name, []).append(value[accepted])
     means = {name: np.concatenate(parts) for name, parts in values.items()}

@@ -33,6 +33,7 @@ class Shard:
         self._anchor, self._anchor_moved = self._theta.detach().clone(), False
         self._total = self._gradient = torch.empty(0)
         self._optimizer = self._make_optimizer()
+        self._before = dict[str, torch.Tensor]()  # the last step: what it changes
 
     @property
     def values(self) -> np.ndarray:
@@ -56,8 +57,13 @@ class Shard:
         blocks = np.split(self._gradient.numpy(), range(BLOCK, len(self._gradient), BLOCK))
         return [float(np.square(block, dtype=np.float64).sum()) for block in blocks]
 
-    def step(self, scale: float, rate: float) -> None:
-        """One step of the optimiser along the gradient times `scale`."""
+    def step(self, scale: float, rate: float) -> bool:
+        """One step of the optimiser along the gradient times `scale`; whether all numbers are finite after it."""
+        # Memory of an earlier step is used again: new memory takes twice as long.
+        self._before = {
+            name: self._before.get(name, torch.empty_like(value)).copy_(value)
+            for name, value in self._numbers().items()
+        }
         if scale != 1:
             self._gradient *= scale
         for group in self._optimizer.param_groups:
@@ -65,6 +71,11 @@ class Shard:
         self._theta.grad = self._gradient
         self._optimizer.step()
         self._theta.grad = None
+        return all(torch.stack(torch.aminmax(value)).isfinite().all() for value in self._numbers().values())
+
+    def undo(self) -> None:
+        """Goes back to before the last step."""
+        self.load({name: value.numpy() for name, value in self._before.items()})
 
     def move_anchor(self) -> None:
         """From now on the proximal regulariser pulls to where θ is."""
@@ -72,11 +83,10 @@ class Shard:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """A copy of everything that `load` needs to go on to the bit."""
-        moments = self._optimizer.state_dict()["state"].get(0, {})
-        arrays = {f"optimizer.{name}": value.numpy().copy() for name, value in moments.items() if value is not None}
+        arrays = {name: value.numpy().copy() for name, value in self._numbers().items()}
         if self._anchor_moved:
             arrays["anchor"] = self._anchor.numpy().copy()
-        return {"meta_params": self.values, **arrays}
+        return arrays
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Goes back to what `arrays` returned; without an anchor, that stays where it is."""
@@ -90,6 +100,12 @@ class Shard:
         }
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": groups})
+
+    def _numbers(self) -> dict[str, torch.Tensor]:
+        """All that a step changes."""
+        moments = self._optimizer.state_dict()["state"].get(0, {})
+        its = {f"optimizer.{name}": value for name, value in moments.items() if value is not None}
+        return {"meta_params": self._theta.detach(), **its}
 
     def _regularizer_gradient(self) -> torch.Tensor | float:
         """λ∇R(θ), 0 for what R is not of."""

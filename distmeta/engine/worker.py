@@ -18,6 +18,9 @@ from distmeta.protocols import Model, Work
 from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
 
 DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
+# Of a unit's gradient, the square root of float32's largest number: Adam squares each element, and from here on even
+# the sum of as many units as can be stays finite.
+LARGEST_NORM = float(np.finfo(np.float32).max) ** 0.5
 
 
 class Worker:
@@ -57,36 +60,40 @@ class Worker:
         meta_params = self.layout.unflatten(vector, self.device)
         figures: Statistics
         if work.training:
-            gradient, figures, rejected = self._meta_gradient(work, unit, meta_params, vector)
+            gradient, figures, rejected, names = self._meta_gradient(work, unit, meta_params, vector)
             gradient = reduction.pack(gradient) if self.packed else gradient
         else:
-            gradient = None
+            gradient, names = None, ()
             figures, rejected = self._evaluate(work, unit, meta_params, vector)
         arrays = {name: value.detach().cpu().double().numpy() for name, value in figures.items()}
         if work.training and len(self.models) > 1:  # the loss is common to all families, other figures are not
             arrays = {name if name == "loss" else f"{stream.family}/{name}": its for name, its in arrays.items()}
-        return UnitResult(unit, gradient, arrays, rejected, self.name, time.perf_counter() - started)
+        return UnitResult(unit, gradient, arrays, rejected, self.name, time.perf_counter() - started, names)
 
     def _meta_gradient(
         self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray
-    ) -> tuple[np.ndarray, Metrics, tuple[Rejected, ...]]:
+    ) -> tuple[np.ndarray, Metrics, tuple[Rejected, ...], tuple[tuple[str, ...], ...]]:
         model = self._model(work)
         model.train(True)
         episode = self._episode(work, unit, meta_params, vector)
         gradients, metrics = work.learner.meta_gradient(model, self._own(meta_params, episode.family), episode)
         others = {name: torch.zeros_like(value) for name, value in meta_params.items() if name not in gradients}
         flat = self.layout.flatten({**gradients, **others})
-        if np.isfinite(flat).all() and _are_finite(metrics):
-            return flat, metrics, ()
+        norm = torch.linalg.vector_norm(torch.from_numpy(flat), dtype=torch.float64).item()
+        if norm <= LARGEST_NORM and _are_finite(metrics):  # neither where it is not a number
+            return flat, metrics, (), episode.names
         if unit.count == 1:
-            reason = self._reason(work, unit, meta_params, vector, metrics)
-            return np.zeros_like(flat), metrics, (Rejected(unit.first_index, episode.names[0], reason),)
+            reason = f"its meta-gradient has a norm of {norm:.2g}, more than float32 can square"
+            if not np.isfinite(norm) or not _are_finite(metrics):
+                reason = self._reason(work, unit, meta_params, vector, metrics)
+            rejected = Rejected(unit.first_index, episode.names[0], reason)
+            return np.zeros_like(flat), metrics, (rejected,), episode.names
         # Only one by one can the task at fault be told from the others of the unit.
         singles = [replace(unit, first_index=unit.first_index + i, count=1) for i in range(unit.count)]
         parts = [self._meta_gradient(work, single, meta_params, vector) for single in singles]
-        total: np.ndarray = np.stack([part for part, _, _ in parts]).sum(0)
-        joined = {name: torch.cat([its[name] for _, its, _ in parts]) for name in metrics}
-        return total, joined, tuple(rejected for _, _, its in parts for rejected in its)
+        total: np.ndarray = np.stack([part for part, *_ in parts]).sum(0)
+        joined = {name: torch.cat([part[1][name] for part in parts]) for name in metrics}
+        return total, joined, tuple(rejected for part in parts for rejected in part[2]), episode.names
 
     def _reason(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray, metrics: Metrics) -> str:
         """Why the meta-gradient of a unit of one task is not finite: its adaptation is done once more to find out."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from distmeta.errors import CheckpointError
 from distmeta.report.progress import Reporter
+from distmeta.report.statistics import paired
 from distmeta.report.tables import table_title
-from distmeta.runs.evaluate import paired
 from distmeta.types import Score
 
 

@@ -1,4 +1,4 @@
-"""The tables of an evaluation."""
+"""Tables of scores. Free of torch."""
 
 from __future__ import annotations
 

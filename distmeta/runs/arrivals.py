@@ -18,8 +18,8 @@ from distmeta.backends.base import Coordination
 from distmeta.errors import CheckpointError
 from distmeta.protocols import Work
 from distmeta.report import figures
+from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory
-from distmeta.runs.evaluate import mean_ci95
 from distmeta.runs.experiment import Experiment
 from distmeta.tasks.rounds import Schedule, nearest
 from distmeta.tasks.visits import of_round, schedule_of

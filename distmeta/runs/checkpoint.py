@@ -68,6 +68,11 @@ def _save(folder: Path, state: ServerState, identity: dict[str, Any], keep: int)
     return final
 
 
+def exists(run_dir: Path) -> bool:
+    """Whether a run has a checkpoint: one that was killed before its first has none."""
+    return bool(_folders(run_dir / FOLDER))
+
+
 def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str, Any]]:
     """Reads a checkpoint: that of an outer step, or the newest.
 
@@ -76,7 +81,7 @@ def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str,
     """
     folders = _folders(run_dir / FOLDER)
     if not folders:
-        raise CheckpointError(str(run_dir), "has no checkpoint", "start a new run with `distmeta train CONFIG`")
+        raise CheckpointError(str(run_dir), "has no checkpoint", f"train it with `distmeta train --resume {run_dir}`")
     folder = folders[-1] if step is None else _folder(run_dir / FOLDER, step)
     others = [other for other in folders if other != folder]
     if folder not in folders:

@@ -1,20 +1,27 @@
 """A run's directory: made once, named by path or by MLflow run id.
 
 RUN/config.yaml        the resolved configuration
-    run.json           MLflow's address and run id
+    run.json           MLflow's address and run id, and hashes of what decides the result
     tokenizer.json
     checkpoints/       see distmeta.runs.checkpoint
     evaluation.json    the figures, as --json prints them
     stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
     manifest-*.json    which rows the meta-test episodes are made of
     scores-*.json      the meta-trained learner's score on each of them
+    .lock              held by the process that goes on with the run, until it ends, however it ends
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +32,8 @@ from distmeta.config import RunConfig
 from distmeta.config.load import override, parse_yaml, validate
 from distmeta.errors import CheckpointError, ConfigError
 
-CONFIG, RUN = "config.yaml", "run.json"
+CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
+LOCK_SECONDS = 5.0  # for a process that was killed to be gone
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # What may change when a run goes on: nothing that decides its result.
 RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
@@ -34,14 +42,15 @@ RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps
 def require_new(run_dir: Path, command: str = "train") -> None:
     """Raises a `ConfigError` where something lies already, or nothing can be made."""
     if run_dir.exists():
-        raise ConfigError(
-            "run_dir",
-            f"{run_dir} exists",
-            f"choose another, or go on with `distmeta {command} --resume {run_dir}`",
-        )
+        raise _exists(run_dir, command)
     parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError("run_dir", f"{parent} cannot be written to", "choose another place")
+
+
+def _exists(run_dir: Path, command: str = "train") -> ConfigError:
+    remedy = f"choose another, or go on with `distmeta {command} --resume {run_dir}`"
+    return ConfigError("run_dir", f"{run_dir} exists", remedy)
 
 
 def absolute(config: RunConfig) -> RunConfig:
@@ -76,15 +85,32 @@ def absolute(config: RunConfig) -> RunConfig:
     )
 
 
-def create(run_dir: Path, config: RunConfig, tokenizer: str | None) -> None:
-    """Makes the directory of a new run.
+def create(run_dir: Path, config: RunConfig, tokenizer: str | None, run: dict[str, Any] | None = None) -> None:
+    """Makes the directory of a new run, aside, then renames it: wherever its process is killed, it is whole or missing.
 
     A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
+
+    Args:
+        run_dir: where.
+        config: of the run.
+        tokenizer: as JSON, if there is one.
+        run: the content of `run.json`.
+
+    Raises:
+        ConfigError: another process has made it meanwhile.
     """
-    run_dir.mkdir(parents=True)
-    write_config(run_dir / CONFIG, config)
+    aside = run_dir.with_name(f".{run_dir.name}.{uuid.uuid4().hex}")
+    aside.mkdir(parents=True)
+    write_config(aside / CONFIG, config)
     if tokenizer is not None:
-        (run_dir / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        (aside / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    if run is not None:
+        write_json(aside / RUN, run)
+    try:
+        aside.rename(run_dir)
+    except OSError as error:
+        shutil.rmtree(aside)
+        raise _exists(run_dir) from error
 
 
 def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -> None:
@@ -92,12 +118,19 @@ def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -
     content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    _replace(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes JSON for people to read."""
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _replace(path, json.dumps(content, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes aside and renames: a process that is killed leaves what was there before."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
 
 
 def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]]:
@@ -123,9 +156,44 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
     return validate(override(content, overrides)), run
 
 
+@contextmanager
+def locked(run_dir: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Keeps other processes from going on with a run or study meanwhile. Those that only read it need no lock.
+
+    The operating system takes the lock away when the process ends, however it ends. On a disk that has no locks `note`
+    is told so.
+
+    Raises:
+        CheckpointError: another process has the lock, or the directory cannot be written to.
+    """
+    try:
+        file = (run_dir / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(str(run_dir), f"cannot be written to ({error.strerror})", "allow writing") from error
+    with file:
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError) as error:
+                if time.monotonic() > until:
+                    file.seek(0)
+                    found = f"{file.read() or 'another process'} is going on with it"
+                    raise CheckpointError(str(run_dir), found, "wait until it ends, or stop it") from error
+                time.sleep(0.1)
+            except OSError as error:
+                note(f"{run_dir} is on a disk without locks ({error.strerror}): let only one process go on with it")
+                break
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
 def within(run_dir: Path) -> list[Path]:
     """The directory of a run; of a study also those of its trials."""
-    return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/*/{RUN}"))]
+    return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/[!.]*/{RUN}"))]
 
 
 def resolve(run: str, overrides: Sequence[str] = ()) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,13 @@ import numpy as np
 from distmeta.backends.base import Coordination, Note
 from distmeta.errors import DivergedError
 from distmeta.protocols import TaskFamily, Work
+from distmeta.report.statistics import mean_ci95, mean_row, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.base import each, manifest, manifest_sha256
-from distmeta.types import Score, Statistics, Stream
+from distmeta.types import Statistics, Stream
 
 Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
 SLICES = 10  # parts of an evaluation, for the sake of its progress bar
-
-
-def mean_ci95(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval: 1.96 standard errors, episodes being independent draws."""
-    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def scores_of(family: TaskFamily, statistics: Statistics) -> np.ndarray:
@@ -99,58 +95,6 @@ def _row(
     compared = [{"name": name, **paired(score, own, scores)} for name, scores in baselines.items()]
     learner = experiment.contenders(family.name)[0].name
     return {**about, "name": learner, "episodes": count, score: mean, "ci95": half, "baselines": compared}
-
-
-def mean_row(rows: Sequence[Mapping[str, Any]], score: Score) -> dict[str, Any]:
-    """The mean over families, of the mean over the shapes of each; intervals as of independent figures.
-
-    Baselines are those that every family has.
-    """
-
-    def mean(figures: Sequence[tuple[str, float, float]]) -> tuple[float, float]:
-        """Of a figure and its half-width by family."""
-        families: dict[str, list[tuple[float, float]]] = {}
-        for family, value, half in figures:
-            families.setdefault(family, []).append((value, half))
-        weighted = [(v / len(its), h / len(its)) for its in families.values() for v, h in its]
-        values, halves = np.array(weighted).T / len(families)
-        return float(values.sum()), float(np.sqrt(np.square(halves).sum()))
-
-    def baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-        return next((its for its in row["baselines"] if its["name"] == name and "diverged" not in its), None)
-
-    own, half = mean([(row["family"], row[row["score"]["name"]], row["ci95"]) for row in rows])
-    baselines = []
-    for name in [its["name"] for its in rows[0]["baselines"]]:
-        found = [(row["family"], row["score"]["name"], baseline(row, name)) for row in rows]
-        if complete := [(family, figure, its) for family, figure, its in found if its is not None]:
-            if len(complete) < len(rows):
-                continue
-            value, width = mean([(family, its[figure], its["ci95"]) for family, figure, its in complete])
-            gain, gain_width = mean(
-                [(family, its["difference"], its["difference_ci95"]) for family, _, its in complete]
-            )
-            figures = {score.name: value, "ci95": width, "difference": gain, "difference_ci95": gain_width}
-            baselines.append({"name": name, **figures})
-    about = {"family": "mean", "shape": {}, "title": "mean of families", "score": score._asdict()}
-    first = rows[0]
-    return {
-        **about,
-        "name": first["name"],
-        "episodes": first["episodes"],
-        score.name: own,
-        "ci95": half,
-        "baselines": baselines,
-    }
-
-
-def paired(score: str, own: np.ndarray, base: np.ndarray | DivergedError) -> dict[str, Any]:
-    """A baseline's figures on the episodes of `own` scores, (episodes,): its own, and how much less they are."""
-    if isinstance(base, DivergedError):
-        return {**dict.fromkeys((score, "ci95", "difference", "difference_ci95")), "diverged": str(base)}
-    mean, half = mean_ci95(base)
-    gain, gain_half = mean_ci95(own - base)
-    return {score: mean, "ci95": half, "difference": gain, "difference_ci95": gain_half}
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:

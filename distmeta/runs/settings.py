@@ -30,7 +30,7 @@ def make_learner(config: RunConfig) -> MetaLearner:
             raise ConfigError(f"inner.{key}", found, "leave it out, or use protomaml")
         options[f"inner_{key}"] = value
         keys[f"inner_{key}"] = f"inner.{key}"
-    learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys)
+    learner: MetaLearner = build_options(cls, {k: v for k, v in options.items() if v is not None}, keys, also=["name"])
     return learner
 
 

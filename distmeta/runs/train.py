@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
 def resume(
     run_dir: Path, overrides: list[str], reporter: Reporter, given: RunConfig | None = None, step: int | None = None
 ) -> dict[str, Any]:
-    """Goes on from a run's checkpoint; the result is that of a run that was never stopped.
+    """Goes on from a run's checkpoint, or begins where it has none; the result is that of a run that was never stopped.
 
     Args:
         run_dir: the run.
@@ -51,11 +52,15 @@ def resume(
     """
     config, run = directory.read(run_dir, [] if given else overrides)
     config = directory.absolute(given) if given else config
-    state, identity = checkpoint.load(run_dir, step)
-    with open_run(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
-        opened.coordination.load(state)
-        reporter.note(f"going on from outer step {state.counters['version']}")
-        return _train_and_test(opened, state.counters["version"], is_kept=True)
+    with directory.locked(run_dir, reporter.note):
+        if step is None and not checkpoint.exists(run_dir):
+            with open_run(config, run_dir, reporter, run) as opened:
+                return _train_and_test(opened, 0)
+        state, identity = checkpoint.load(run_dir, step)
+        with open_run(config, run_dir, reporter, run, identity) as opened:
+            opened.coordination.load(state)
+            reporter.note(f"going on from outer step {state.counters['version']}")
+            return _train_and_test(opened, state.counters["version"], is_kept=True)
 
 
 def search(
@@ -78,22 +83,25 @@ def search(
         start: another trial's state to go on from, with what `config` says now.
         figures: further metrics, logged where the trial sets out and where it ends.
     """
-    begun, mlflow_run_id = any((run_dir / checkpoint.FOLDER).glob("step-*")), None
-    state, identity, until = start, None, until or config.outer.steps
-    if begun:
-        mlflow_run_id = directory.read(run_dir, [])[1]["mlflow_run_id"]
-        if start is None:
+    with ExitStack() as stack:
+        run, state, identity, until = None, start, None, until or config.outer.steps
+        if run_dir.exists():
+            _, run = directory.read(run_dir, [])
+            stack.enter_context(directory.locked(run_dir, reporter.note))
+        is_kept = start is None and checkpoint.exists(run_dir)
+        if is_kept:
             state, identity = checkpoint.load(run_dir)
-        else:
+        elif run and start is not None:
             directory.write_config(run_dir / directory.CONFIG, directory.absolute(config))
-    with open_run(directory.absolute(config), run_dir, reporter, mlflow_run_id, identity, parent) as opened:
+            identity = {}
+        opened = stack.enter_context(open_run(directory.absolute(config), run_dir, reporter, run, identity, parent))
         done = 0
         if state:
             opened.coordination.load(state)
             done = state.counters["version"]
         arrivals = _arrivals(opened, done)
         opened.tracker.log(done, figures or {}, again=True)
-        _train(opened, arrivals, done, begun and start is None, until)
+        _train(opened, arrivals, done, is_kept, until)
         _validate(opened, until)
         opened.tracker.log(until, figures or {}, again=True)
         if arrivals and until == config.outer.steps:
@@ -103,10 +111,11 @@ def search(
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
     """Evaluates a run's checkpoint, the newest or that of a step, on meta-test."""
     config, run = directory.read(run_dir, overrides)
-    state, identity = checkpoint.load(run_dir, step)
-    with open_run(config, run_dir, reporter, run["mlflow_run_id"], identity) as opened:
-        opened.coordination.load(state)
-        return _test(opened, stored(run_dir))
+    with directory.locked(run_dir, reporter.note):
+        state, identity = checkpoint.load(run_dir, step)
+        with open_run(config, run_dir, reporter, run, identity) as opened:
+            opened.coordination.load(state)
+            return _test(opened, stored(run_dir))
 
 
 def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from distmeta.tracking.store import (
 )
 from distmeta.tracking.uri import mask
 
-REASON_TAG = "distmeta.reason"
+REASON_TAG, KEY_TAG = "distmeta.reason", "distmeta.key"
 RESUMED_TAG = "distmeta.resumed."  # + parameter: its value since a resume, as MLflow lets none be changed
 PARAMS_PER_BATCH, METRICS_PER_BATCH, PARAM_LENGTH = 100, 1000, 6000  # MLflow's limits
 FLUSH_METRICS, FLUSH_SECONDS = 500, 2.0
@@ -66,6 +66,7 @@ class Tracker:
         run_dir: str | Path,
         *,
         run_id: str | None = None,
+        key: str | None = None,
         tags: Mapping[str, str] | None = None,
         note: Note = print,
     ) -> Tracker:
@@ -79,6 +80,8 @@ class Tracker:
             run_dir: where the run's checkpoints are; kept as a tag for `find_run_dir`. What cannot be sent waits there.
             run_id: the run to continue. Its parameters stay, values that changed become tags
                 ``distmeta.resumed.KEY``, and steps it already holds are not logged again.
+            key: names the run where its id is not known: if an earlier process created one of this key, and was killed
+                before it could keep the id, that one is continued.
             tags: further tags, such as ``mlflow.parentRunId``.
             note: is told when MLflow goes away.
 
@@ -86,11 +89,15 @@ class Tracker:
             TrackingError: MLflow refuses the store, the experiment or the run.
         """
         params = flatten(config)
-        labels = {**(tags or {}), RUN_DIR_TAG: str(Path(run_dir).absolute())}
+        labels = {**(tags or {}), RUN_DIR_TAG: str(Path(run_dir).absolute()), **({KEY_TAG: key} if key else {})}
         with user_errors(uri):
             client = connect(uri)
             if run_id is None:
-                run = client.create_run(experiment_id(client, uri, experiment), tags=labels, run_name=run_name)
+                group = experiment_id(client, uri, experiment)
+                made = client.search_runs([group], f"tags.`{KEY_TAG}` = '{key}'") if key else []
+                run_id = made[0].info.run_id if made else None
+            if run_id is None:
+                run = client.create_run(group, tags=labels, run_name=run_name)
                 last_steps: dict[str, int] = {}
             else:
                 run = client.get_run(run_id)
@@ -98,8 +105,8 @@ class Tracker:
                 logged = run.data.params
                 changed = {key: value for key, value in params.items() if logged.get(key, value) != value}
                 labels |= {RESUMED_TAG + key: value for key, value in changed.items()}
-                for key, value in labels.items():
-                    client.set_tag(run_id, key, value)
+                for label, value in labels.items():
+                    client.set_tag(run_id, label, value)
                 params = {key: value for key, value in params.items() if key not in logged}
                 last_steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
             outbox = Outbox(Path(run_dir) / UNSENT)

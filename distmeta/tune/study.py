@@ -48,17 +48,18 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
     """Goes on with a study that was ended: trials that are over are not run again, others from their checkpoints."""
     config, about = directory.read(folder, [])
-    return _run(config, folder, reporter, about["mlflow_run_id"])
+    with directory.locked(folder, reporter.note):
+        return _run(config, folder, reporter, about)
 
 
-def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None) -> dict[str, Any]:
+def _run(config: RunConfig, folder: Path, reporter: Reporter, run: dict[str, Any] | None) -> dict[str, Any]:
     space, score = check(config, reporter)
     try:
         with stopper() as asked, open_backend(on_ray(config.cluster)):
             asked.listen()  # Ray has set handlers of its own
             plan = Plan.of(config)
             reporter.note(report.describe(config, plan, space.trials))
-            with tracked(config, folder, reporter, run_id, {"distmeta.kind": "study"}) as tracker:
+            with tracked(config, folder, reporter, run, {"distmeta.kind": "study"}) as tracker:
                 study = Study(config, space, score, folder, plan, tracker, reporter)
                 return study.conclude(study.search())
     except KeyboardInterrupt:
@@ -239,5 +240,5 @@ def _end(config: RunConfig, records: Records, trial: Trial, status: Ended, repor
     run_dir = records.run_dir(trial.name)
     if (run_dir / directory.RUN).exists():
         uri, run_id = tracking.resolve_uri(config.tracking.uri), directory.read(run_dir, [])[1]["mlflow_run_id"]
-        if not tracking.end(uri, run_id, run_dir, status, trial.reason):
+        if run_id and not tracking.end(uri, run_id, run_dir, status, trial.reason):
             reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")

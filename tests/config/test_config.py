@@ -57,7 +57,7 @@ def test_overrides_are_yaml_with_dotted_keys() -> None:
         ("inner.multi_step_loss=1", "inner.multi_step_loss: 1 does not do; input should be less than 1"),
         ("cluster.workers={min: 4, max: 2}", "does not do; min is 4 and max 2; give a max of at least 4"),
         ("cluster.workers={min: 0, max: 2}", "cluster.workers.min: 0 does not do; input should be greater than or eq"),
-        ("cluster.workers={most: 2}", "cluster.workers.most: unknown key; did you mean cluster.workers.m"),
+        ("cluster.workers={most: 2}", "cluster.workers.most: unknown key; valid: cluster.workers.max, clus"),
         ("cluster.workers=0", "cluster.workers: 0 does not do; input should be greater than or equal to 1"),
         ("seed=-1", "seed: -1 does not do"),
         ("outer=3", "outer: 3 does not do"),
@@ -132,13 +132,50 @@ def test_options_become_a_dataclass() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rte": 1}, "algorithm.rte: not an option of Options; did you mean rate?"),
+        ({"rte": 1}, "algorithm.rte: not an option of Options; did you mean algorithm.rate?"),
         ({"rate": 0}, "algorithm.rate: 0 does not do; input should be greater than 0"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make(**options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"algorithm": {"name": "maml", "scale": 2}},
+            "algorithm.scale: not an option of MAML; valid: algorithm.name, inner.adapt, inner.clip_norm, "
+            "inner.dropout, inner.first_order, inner.learn_lr, inner.lr, inner.multi_step_loss, inner.steps",
+        ),
+        (
+            {"algorithm": {"name": "protonet", "trains": True}},
+            "algorithm.trains: not an option of ProtoNet; valid: algorithm.name, algorithm.scale",
+        ),
+        (
+            {"algorithm": {"name": "protonet", "scle": 2}},
+            "algorithm.scle: not an option of ProtoNet; did you mean algorithm.scale?",
+        ),
+        (
+            {"algorithm": {"name": "maml", "leran_lr": True}},
+            "algorithm.leran_lr: not an option of MAML; did you mean inner.learn_lr?",
+        ),
+        (
+            {"model": {"name": "text_cnn", "reads": "text"}},
+            "model.reads: not an option of TextCNN; valid: model.dropout, model.embedding_size, model.filters, "
+            "model.freeze, model.min_count, model.name, model.normalize, model.path, model.vocab_size, "
+            "model.vocabulary, model.widths",
+        ),
+    ],
+)
+def test_what_may_be_set_is_listed_as_it_is_typed(settings: dict[str, Any], message: str) -> None:
+    from distmeta.runs.settings import make_learner, make_model_options
+
+    make = make_learner if "algorithm" in settings else make_model_options
+    with pytest.raises(ConfigError) as caught:
+        make(validate(settings))
     assert str(caught.value) == message
 
 

@@ -63,12 +63,24 @@ def test_bfloat16_keeps_eight_bits(value: float, packed: float) -> None:
     assert kept.tolist() == pytest.approx([packed], rel=3e-3 if 0 < abs(value) < 1e-30 else 1e-7)
 
 
-def test_bfloat16_is_torchs() -> None:
-    """The same rounding by an independent route, for every exponent."""
-    import torch
-
+def test_bfloat16_rounds_to_the_nearest_even() -> None:
+    """The same rounding by an independent route, on the bits, for every exponent."""
     chance = np.random.default_rng(0)
     values = (chance.standard_normal(10_000) * 10.0 ** chance.uniform(-37, 37, 10_000)).astype(np.float32)
-    expected = torch.from_numpy(values).bfloat16().float().numpy()
-    assert np.array_equal(reduction.unpack(reduction.pack(values)), expected)
+    bits = values.view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    assert np.array_equal(reduction.pack(values), rounded)
     assert reduction.pack(values).nbytes == values.nbytes // 2
+
+
+def test_what_is_not_finite_stays_so_and_is_not_taken_for_a_number() -> None:
+    """The largest float32 number is above the largest bfloat16; a NaN may have any bits."""
+    odd = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000], np.uint32).view(np.float32)
+    assert np.isnan(reduction.unpack(reduction.pack(odd))).all()
+    assert reduction.unpack(reduction.pack(f32(3.4e38, -np.inf))).tolist() == [np.inf, -np.inf]
+
+
+def test_what_cannot_be_written_to_is_unpacked() -> None:
+    packed = reduction.pack(f32(1.0, -2.0))
+    packed.flags.writeable = False
+    assert reduction.unpack(packed).tolist() == [1.0, -2.0]

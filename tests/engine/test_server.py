@@ -1,5 +1,6 @@
 """Expected numbers stand beside the assertions, worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -133,6 +134,47 @@ def test_rejected_tasks_are_counted_across_a_resume() -> None:
     resumed.load(its.state())
     with pytest.raises(TrainingError, match="that makes 2"):
         resumed.apply([result(0, [0.0, 0.0], rejected=(BAD,))])
+
+
+@pytest.mark.parametrize(
+    ("gradients", "outer", "what"),
+    [
+        ((3e38, 3e38), {"optimizer": "adam", "clip_norm": 1.0}, "gradient"),  # their sum is not a float32 number
+        ((3e38, float("nan")), {"momentum": 0.9}, "gradient"),
+        ((0.0, 0.0), {"momentum": 0.9, "regularizer": "l2", "regularizer_weight": 1e39}, "gradient"),
+        ((1e22, 1e22), {"optimizer": "adam"}, "update"),  # which squares them
+        ((1e10, 1e10), {"momentum": 0.9, "lr": 1e30}, "update"),
+    ],
+)
+def test_a_step_that_is_not_finite_is_not_taken_and_names_its_tasks(
+    gradients: tuple[float, float], outer: dict[str, Any], what: str
+) -> None:
+    usual = server(**{"optimizer": outer.get("optimizer", "sgd"), "momentum": outer.get("momentum", 0)})
+    usual.apply([result(0, [1.0, -1.0])])
+    before = usual.state()
+    its = server(max_bad_tasks=3, **outer)
+    its.load(before)
+    bad, names = Rejected(3, ("a", "b"), "its loss is not finite"), ("c", "d")
+    units = [result(2, [gradients[0], 0.0], 2, (bad,)), result(4, [gradients[1], 0.0])]
+    report = its.apply([replace(unit, names=(names,) * unit.unit.count) for unit in units])
+    reason = f"the {what} of its meta-batch is not finite"
+    assert report.rejected == (bad, Rejected(2, names, reason), Rejected(4, names, reason))
+    assert report.metrics == {"outer/rejected_tasks": 3.0}
+    with pytest.raises(TrainingError, match=rf"step 3: task 8 \(\) was rejected, {reason}; that makes 5, "):
+        its.apply([result(7, [gradients[0], 0.0]), result(8, [gradients[1], 0.0])])
+    assert its.version == 2
+    after = its.state().arrays
+    assert after.keys() == before.arrays.keys()
+    assert all(np.array_equal(after[name], value) for name, value in before.arrays.items())
+
+
+def test_a_first_step_that_is_not_taken_leaves_no_moments() -> None:
+    its, plain = server(optimizer="adam", max_bad_tasks=1), server(optimizer="adam")
+    its.apply([result(0, [1e22, 0.0])])
+    assert its.state().arrays.keys() == {"meta_params"}
+    for one in (its, plain):
+        one.apply([result(1, [1.0, -1.0])])
+    assert its.meta_params.tobytes() == plain.meta_params.tobytes()
 
 
 @pytest.mark.parametrize("outer", [{"optimizer": "adam"}, {"momentum": 0.9}, {"optimizer": "adamw"}])

@@ -44,7 +44,7 @@ def test_parts_come_to_the_same_as_the_whole(outer: dict[str, Any]) -> None:
             part.take([(its, 1.0)], reduction.add)
         assert whole.squares(7) == [square for part in parts for square in part.squares(7)]
         for shard in (whole, *parts):
-            shard.step(0.37, 0.01)
+            assert shard.step(0.37, 0.01)
             if step == 1:
                 shard.move_anchor()
     assert np.array_equal(whole.values, np.concatenate([part.values for part in parts]))
@@ -61,3 +61,23 @@ def test_the_squares_are_those_of_the_mean_gradient() -> None:
     gradient[[0, 7, BLOCK]] = 3, 4, 10
     shard.take([(gradient, 1.0)], reduction.add)
     assert shard.squares(5) == pytest.approx([1.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    "outer", [{"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "adam"}, {"optimizer": "adamw"}]
+)
+def test_a_step_is_undone_to_the_bit(outer: dict[str, Any]) -> None:
+    """Whether it has moments yet or not; the anchor stays where it is."""
+    shard = Shard(OuterConfig(**outer), np.ones(3, np.float32))
+    for gradient in ([1.0, 2.0, 3.0], [0.5, 0.5, 0.5]):
+        before = shard.arrays()
+        shard.take([(np.array([1e30, 1, 1], np.float32), 1.0)], reduction.add)
+        shard.squares(1)
+        assert not shard.step(1.0, 1e30)
+        shard.undo()
+        after = shard.arrays()
+        assert after.keys() == before.keys()
+        assert all(np.array_equal(after[name], value) for name, value in before.items())
+        shard.take([(np.array(gradient, np.float32), 1.0)], reduction.add)
+        shard.squares(1)
+        assert shard.step(1.0, 0.1)

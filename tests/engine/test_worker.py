@@ -11,6 +11,7 @@ from model_helpers import episodes
 from toy import evaluated, toy_config, training_stream
 
 from distmeta.algorithms.protonet import ProtoNet
+from distmeta.engine import reduction
 from distmeta.engine.worker import DIVERGED, Worker
 from distmeta.protocols import Model, Work
 from distmeta.runs.experiment import Experiment, build_experiment
@@ -134,6 +135,45 @@ def test_a_gradient_that_is_not_finite_names_its_task_and_spares_the_others(expe
     expected = total([worker.run(plain, Unit(0, i, 1), setup.meta_params) for i in good])
     assert result.gradient is not None
     np.testing.assert_allclose(result.gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@dataclass(frozen=True)
+class Steep(ProtoNet):
+    """Has a gradient of this norm."""
+
+    norm: float = 1.0
+
+    def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
+        gradient, metrics = super().meta_gradient(model, meta_params, episode)
+        elements = sum(value.numel() for value in gradient.values())
+        return {name: torch.full_like(value, self.norm / elements**0.5) for name, value in gradient.items()}, metrics
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("norm", "reason"),
+    [
+        (1.8e19, None),  # 1.8e19² = 3.24e38, and the largest float32 number is 3.40e38
+        (1.9e19, "its meta-gradient has a norm of 1.9e+19, more than float32 can square"),
+        (3.4e38, "its meta-gradient has a norm of 3.4e+38, more than float32 can square"),
+    ],
+)
+def test_a_gradient_that_float32_cannot_square_names_its_task(
+    experiment: Experiment, norm: float, reason: str | None, packed: bool
+) -> None:
+    worker, setup = make_worker(experiment), experiment.setup
+    worker.packed = packed
+    result = worker.run(replace(setup.training, learner=Steep(norm=norm)), Unit(0, 4, 2), setup.meta_params)
+    names = episodes(
+        setup.families["classification"], experiment.streams["classification"]["meta_train"][0], 4, 2
+    ).names
+    assert result.names == names
+    assert [(task.index, task.names, task.reason) for task in result.rejected] == (
+        [(4 + t, its, reason) for t, its in enumerate(names)] if reason else []
+    )
+    gradient = reduction.unpack(result.gradient)
+    assert np.isfinite(gradient).all()
+    assert gradient.any() == (reason is None)
 
 
 BAD_RATE = 1e30  # the first inner step leaves numbers that cannot be squared

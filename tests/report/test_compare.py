@@ -31,7 +31,7 @@ def reporter() -> Reporter:
 
 
 def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
-    """Scores that vary alike: means 0.5 ± 1.96 · 0.2 / √2 each of two, difference 0.1 in both episodes."""
+    """Scores that vary alike: means 0.5 ± 12.706 · 0.2 each (t of two), difference 0.1 in both episodes."""
     a = evaluated(tmp_path / "a", [0.3, 0.7])
     b = evaluated(tmp_path / "b", [0.2, 0.6])
     shown = reporter()
@@ -39,7 +39,7 @@ def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
     assert (row["shape"], row["title"], row["episodes"]) == ({"ways": 5, "shots": 1}, "5-way 1-shot", 2)
     own, other = row["runs"]
     assert (own["run"], own["accuracy"], own["difference"]) == ("a", 0.5, 0.0)
-    assert own["ci95"] == pytest.approx(1.96 * 0.4 / 2**0.5 / 2**0.5)
+    assert own["ci95"] == pytest.approx(12.706 * 0.2, rel=1e-4)
     assert other["run"] == "b"
     assert (other["accuracy"], other["difference"]) == pytest.approx((0.4, 0.1))
     assert other["difference_ci95"] == pytest.approx(0, abs=1e-12)

@@ -44,6 +44,28 @@ def test_where_gradients_are_added_and_parameters_kept_changes_nothing(tmp_path:
         assert there["meta_params_sha256"] == here["meta_params_sha256"]
 
 
+@pytest.mark.parametrize(
+    ("outer", "what"),
+    [
+        ({"outer__regularizer": "l2", "outer__regularizer_weight": 1e39}, "gradient"),
+        ({"outer__optimizer": "adamw", "outer__lr": 1e30, "outer__weight_decay": 1e30}, "update"),
+    ],
+)
+def test_steps_that_are_not_finite_are_left_out_wherever_parameters_are_kept(
+    tmp_path: Path, ray_session: None, outer: dict[str, Any], what: str
+) -> None:
+    """Both of them, and every task of both is named."""
+    options = {**LARGE, **outer, "outer__steps": 2, "outer__max_bad_tasks": 22}
+    here = run(tmp_path, "here", **options)
+    there = run(tmp_path, "there", cluster__backend="ray", cluster__server_shards=2, **options)
+    start = sha256(build_experiment(toy_config(tmp_path, **options)).setup.meta_params)
+    assert here["meta_params_sha256"] == there["meta_params_sha256"] == start
+    rejected = [checkpoint.load(tmp_path / name)[0].rejected for name in ("here", "there")]
+    assert rejected[0] == rejected[1]
+    assert [task["index"] for task in rejected[0]] == list(range(22))
+    assert all(len(task["names"]) == 3 and f"the {what} of its" in task["reason"] for task in rejected[0])
+
+
 @pytest.mark.parametrize("shards", [(2, 1), (1, 2)])
 def test_what_shards_keep_is_gone_on_from_without_them_and_back(
     tmp_path: Path, ray_session: None, shards: tuple[int, int]

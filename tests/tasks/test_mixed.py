@@ -14,8 +14,8 @@ from distmeta.backends import open_backend
 from distmeta.config import RunConfig
 from distmeta.errors import ConfigError
 from distmeta.report.progress import Reporter
+from distmeta.report.statistics import mean_row
 from distmeta.runs import train as driver
-from distmeta.runs.evaluate import mean_row
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Mix, Score, Stream, Unit
 

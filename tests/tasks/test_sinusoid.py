@@ -152,7 +152,7 @@ def test_the_fingerprint_is_of_the_ranges() -> None:
     [
         ({"data__amplitude": [2, 1]}, "data.amplitude: [2, 1] does not do; give a lower bound and a higher one"),
         ({"data__phase": [0]}, "data.phase"),
-        ({"data__amplitud": [1, 2]}, "data.amplitud: not an option of SinusoidData; did you mean amplitude?"),
+        ({"data__amplitud": [1, 2]}, "data.amplitud: not an option of SinusoidData; did you mean data.amplitude?"),
         ({"data__path": "a.csv"}, "data.path: sinusoid tasks are made up, not read; leave it out"),
         ({"data__splits": {"train": 0.5}}, "data.splits: sinusoid tasks are made up, not read"),
         ({"episodes__ways": 3}, "episodes.ways: 3, but sinusoid tasks have no classes; leave it out"),
