@@ -11,7 +11,7 @@ Axes are those of `distmeta.types`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -55,14 +55,17 @@ class TaskKind(Protocol):
     def fingerprint(self) -> str:
         """Hash of all the data that it draws from."""
 
-    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
-        """Draws and stacks episodes; the same arguments give the same tensors anywhere."""
+    def episodes(self, stream: Stream, first_index: int, count: int, tokens: bool = True) -> Episode:
+        """Draws and stacks episodes; the same arguments give the same tensors anywhere.
+
+        Without `tokens`, inputs hold what is known of the rows, but not what a body reads of them.
+        """
 
     def rows(self, split: str) -> np.ndarray:
         """All corpus rows of a split, shortest text first; none where examples are made up as they are needed."""
 
-    def collate(self, rows: np.ndarray) -> Inputs:
-        """Tokens of any rows, padded to the longest, with the shape of `rows` in front."""
+    def collate(self, rows: np.ndarray, tokens: bool = True) -> Inputs:
+        """Tokens of any rows, padded to the longest, with the shape of `rows` in front; or all but the tokens."""
 
     def outputs(self, ways: int) -> int:
         """How many outputs a head needs for an episode of that many ways."""
@@ -127,6 +130,13 @@ class MetaLearner(Protocol):
         """(T, B, ..., N) outputs of the adapted learners."""
 
 
+class StepwiseLearner(MetaLearner, Protocol):
+    """A learner that adapts step by step, so that its adaptation curve can be drawn."""
+
+    def trajectory(self, model: Model, meta_params: Params, support: Batch) -> Iterator[Adapted]:
+        """The learner after 0, 1, 2, … of its steps; the last is what `adapt` returns."""
+
+
 class Pool(Protocol):
     """Workers that each do one unit at a time."""
 
@@ -136,11 +146,11 @@ class Pool(Protocol):
     def workers(self) -> Sequence[str]:
         """The names of those that can be given a unit; they may join and leave at any time."""
 
-    def publish(self, vector: Any) -> Any:
-        """Makes a flat vector, or what `Aggregator.handle` gives, readable by all workers; a handle for `submit`."""
+    def publish(self, value: Any) -> Any:
+        """Makes what `Aggregator.handle` gives, or `Features`, readable by all workers; a handle for `submit`."""
 
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
-        """Starts a unit on an idle worker."""
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
+        """Starts a unit on an idle worker, under θ and, where it looks them up, features; both are handles."""
 
     def wait(self, seconds: float) -> list[Done | Lost]:
         """Blocks until something has happened, or nothing has for so long."""

@@ -7,12 +7,13 @@
     Visit           the Stream of tasks that arrive in rounds
     Unit            a few consecutive episodes of a stream, under one version of θ
     Work            what is done to units: a stream, and the learner that meets it
-    UnitResult      what comes back: Σ gradient as one flat vector, metrics per task
+    UnitResult      what comes back: Σ gradient as one flat vector, metrics per task, or features
+    Evaluation      episodes to evaluate a learner on; Evaluated: its figures
     StepReport      one outer step's metrics
 
 What acts on them is in `distmeta.protocols`.
 
-Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L tokens, P meta-parameters.
+Axes: T tasks, S support, Q query, B examples (S or Q), N ways, D features, L tokens, P meta-parameters, R rows.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
+
+from distmeta.errors import DivergedError
 
 if TYPE_CHECKING:
     from distmeta.protocols import MetaLearner
@@ -113,13 +116,17 @@ class Work:
     """What is done to each unit: meta-gradients on a stream, or (not `training`) adaptation and its metrics.
 
     `cache_features` runs the body once a row instead of once an episode: for learners that do not adapt the body, while
-    it does not change.
+    it does not change. A `curve` has the metrics after each of the learner's inner steps, from 0 on. With `encodes` a
+    unit is no episodes but chunks of the rows of the stream's split (see `distmeta.engine.encode`), counted alike, and
+    its result their features.
     """
 
     stream: Stream
     learner: MetaLearner
     training: bool
     cache_features: bool = False
+    curve: bool = False
+    encodes: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,8 @@ class UnitResult:
 
     `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
     may be packed (see `distmeta.engine.reduction`) or a handle of the pool's. `metrics` holds one (count,)
-    float array a name, in the order of the unit's episodes.
+    float array a name, in the order of the unit's episodes; of a curve (count, points), up to the first point that is
+    not finite in one of its tasks, which are `rejected`. `features` (R, D) float32 are those of a unit that encodes.
     """
 
     unit: Unit
@@ -137,6 +145,41 @@ class UnitResult:
     rejected: tuple[Rejected, ...]
     worker: str
     seconds: float
+    features: Any = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`count` consecutive episodes to evaluate a learner on, under θ or (`initial`) what θ started from.
+
+    They are cut into units of `per_unit`.
+    """
+
+    work: Work
+    first_index: int
+    count: int
+    per_unit: int
+    initial: bool = False
+
+
+class Evaluated(NamedTuple):
+    """The metrics of an evaluation, (count,) each; of a curve (count, points), up to the first point that diverged.
+
+    `error` says which tasks diverged, if any. Then only a curve has metrics.
+    """
+
+    metrics: dict[str, np.ndarray]
+    error: DivergedError | None = None
+
+    def require(self) -> dict[str, np.ndarray]:
+        """The metrics.
+
+        Raises:
+            DivergedError: there are none.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.metrics
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from distmeta.config import ClusterConfig
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.encode import Features
+from distmeta.engine.evaluation import Progress
 from distmeta.engine.shard import Shard
 from distmeta.protocols import MakeParameters, Pool
-from distmeta.types import ServerState, StepReport, Unit, UnitResult, Work
+from distmeta.types import Evaluated, Evaluation, ServerState, StepReport, Unit, UnitResult, Work
 
 # Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -24,7 +26,7 @@ Note = Callable[[str], None]
 class UnitRunner(Protocol):
     """A worker."""
 
-    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
+    def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Features | None = None) -> UnitResult:
         """Works on a unit."""
 
 
@@ -44,10 +46,8 @@ class Coordination(Protocol):
     def advance(self, steps: int) -> list[StepReport]:
         """Runs outer steps."""
 
-    def evaluate(
-        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
-    ) -> dict[str, np.ndarray]:
-        """Evaluates consecutive episodes of a stream."""
+    def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
+        """Evaluates, all at once; the figures are in the order given. `progress` is told now and then."""
 
     def state(self) -> ServerState:
         """The server's state."""

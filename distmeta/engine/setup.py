@@ -11,6 +11,7 @@ import torch
 
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.encode import FeatureStore
 from distmeta.engine.params import Layout
 from distmeta.engine.server import ParameterServer
 from distmeta.engine.shard import Shard
@@ -77,4 +78,6 @@ class RunSetup:
         regularized = None if all(of_learner) else np.repeat(of_learner, self.layout.sizes)
         alpha = self.cluster.staleness_alpha if self.cluster.max_staleness else None
         server = ParameterServer(self.outer, self.meta_params, self.anchor_every, regularized, alpha, make_parameters)
-        return Coordinator(pool, server, self.training, self.outer, self.cluster)
+        body_is_frozen = not any(name.startswith("body.") for name in self.layout.names)
+        store = FeatureStore(self.task, body_is_frozen)
+        return Coordinator(pool, server, self.training, self.outer, self.cluster, store=store)

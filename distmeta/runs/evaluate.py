@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ import numpy as np
 
 from distmeta.backends import Coordination, Note
 from distmeta.errors import DivergedError
-from distmeta.runs.experiment import Contender, Experiment
+from distmeta.runs.experiment import Experiment
 from distmeta.tasks.classification import manifest_sha256
-from distmeta.types import Score, Stream, Work
+from distmeta.types import Evaluation, Score
 
-Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
-SLICES = 10  # parts of an evaluation, for the sake of its progress bar
+Progress = Callable[[str, int, int], None]  # what is evaluated, units done, units in all
 
 
 def mean_ci95(values: np.ndarray) -> tuple[float, float]:
@@ -42,20 +42,16 @@ def meta_test(
     rows: list[dict[str, Any]] = []
     streams = {shots: experiment.stream("meta_test", shots) for shots in evaluation.shots}
     trained, *baselines = experiment.contenders
-
-    def scores(contender: Contender, stream: Stream) -> np.ndarray:
-        work = experiment.work(contender.learner, stream, evaluation.episodes)
-        return run_episodes(experiment, coordination, contender, work, evaluation.episodes, progress)[score]
-
-    def scores_if_any(contender: Contender, stream: Stream) -> np.ndarray | DivergedError:
-        try:
-            return scores(contender, stream)
-        except DivergedError as error:
-            return error
-
-    # All of one θ before the next: features are kept for one θ at a time.
-    own = {shots: scores(trained, stream) for shots, stream in streams.items()}
-    others = {(its.name, shots): scores_if_any(its, stream) for its in baselines for shots, stream in streams.items()}
+    asked = {}
+    for shots, stream in streams.items():
+        for its in experiment.contenders:
+            work = experiment.work(its.learner, stream, evaluation.episodes)
+            wanted = Evaluation(work, 0, evaluation.episodes, evaluation.episodes_per_unit, its.initial)
+            asked[its.name, shots] = wanted
+    figures = coordination.evaluate(list(asked.values()), partial(progress, "meta-test"))
+    found = dict(zip(asked, figures, strict=True))
+    own = {shots: found[trained.name, shots].require()[score] for shots in streams}
+    others = {key: its.error or its.metrics[score] for key, its in found.items()}
     for shots, stream in streams.items():
         manifest = experiment.model.task.manifest(stream, evaluation.episodes)
         digest = manifest_sha256(manifest)
@@ -97,7 +93,8 @@ def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[
     stream = experiment.stream("meta_validation", experiment.config.validation_shots)
     episodes = evaluation.validation_episodes
     work = experiment.work(experiment.learner, stream, episodes)
-    metrics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
+    (evaluated,) = coordination.evaluate([Evaluation(work, 0, episodes, evaluation.episodes_per_unit)])
+    metrics = evaluated.require()
     figures = {f"meta_validation/{name}": float(values.mean()) for name, values in metrics.items()}
     score = experiment.model.task.score.name
     figures[f"meta_validation/{score}_ci95"] = mean_ci95(metrics[score])[1]
@@ -116,44 +113,22 @@ def adaptation_curve(
     if "inner_steps" not in {field.name for field in fields(experiment.learner)}:  # type: ignore[arg-type]
         return {}
     stream = experiment.stream("meta_validation", experiment.config.validation_shots)
+    steps, episodes, contenders = evaluation.curve_steps, evaluation.curve_episodes, experiment.contenders[:2]
+    asked = []
+    for contender in contenders:
+        learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
+        work = replace(experiment.work(learner, stream, episodes * (steps + 1)), curve=True)
+        asked.append(Evaluation(work, 0, episodes, evaluation.episodes_per_unit, contender.initial))
+    figures = coordination.evaluate(asked, partial(progress, "adaptation curve"))
     curves = {}
-    for contender in experiment.contenders[:2]:
-        points = []
-        for steps in range(evaluation.curve_steps + 1):
-            learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
-            # All points meet the same rows under the same θ.
-            work = experiment.work(learner, stream, evaluation.curve_episodes * (evaluation.curve_steps + 1))
-            named = contender._replace(name=f"{contender.name}, {steps} inner steps")
-            try:
-                metrics = run_episodes(experiment, coordination, named, work, evaluation.curve_episodes, progress)
-            except DivergedError as error:
-                note(f"the adaptation curve of {contender.name} ends before {steps} inner steps: {error}")
-                break
-            points.append(mean_ci95(metrics[experiment.model.task.score.name]))
+    for contender, (metrics, error) in zip(contenders, figures, strict=True):
+        scores = metrics[experiment.model.task.score.name]
+        points = [mean_ci95(point) for point in np.ascontiguousarray(scores.T)]
+        if error:
+            note(f"the adaptation curve of {contender.name} ends before {len(points)} inner steps: {error}")
         if points:
             curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
     return curves
-
-
-def run_episodes(
-    experiment: Experiment,
-    coordination: Coordination,
-    contender: Contender,
-    work: Work,
-    episodes: int,
-    progress: Progress,
-) -> dict[str, np.ndarray]:
-    """Metrics of the first episodes of the work's stream, (episodes,) each."""
-    per_unit = experiment.config.evaluation.episodes_per_unit
-    what = f"{contender.name}, {work.stream.shots}-shot"
-    size = per_unit * -(-episodes // (per_unit * SLICES))  # whole units: their cuts must not depend on the slices
-    parts = []
-    for first in range(0, episodes, size):
-        progress(what, first, episodes)
-        count = min(size, episodes - first)
-        parts.append(coordination.evaluate(work, first, count, per_unit, contender.initial))
-    progress(what, episodes, episodes)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def shape_name(ways: int, shots: int) -> str:

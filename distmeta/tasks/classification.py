@@ -160,29 +160,30 @@ class Classification:
             query.append(rows[shots:])
         return np.concatenate(support), np.concatenate(query)
 
-    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
+    def episodes(self, stream: Stream, first_index: int, count: int, tokens: bool = True) -> Episode:
         """Stacks the T = `count` episodes from `first_index`; S = ways × shots, Q = ways × queries."""
         draws = [self.episode_at(stream, index) for index in range(first_index, first_index + count)]
-        support = self._batch(np.stack([draw.support for draw in draws]))
+        support = self._batch(np.stack([draw.support for draw in draws]), tokens)
         if isinstance(stream, Visit) and stream.neighbours:
-            support = with_memory(self, stream, first_index, support)
-        query = self._batch(np.stack([draw.query for draw in draws]))
+            support = with_memory(self, stream, first_index, support, tokens)
+        query = self._batch(np.stack([draw.query for draw in draws]), tokens)
         return Episode(support, query, tuple(draw.names for draw in draws))
 
-    def _batch(self, rows: np.ndarray) -> Batch:
+    def _batch(self, rows: np.ndarray, tokens: bool) -> Batch:
         """Rows (T, N, examples of a class) → a batch of B = N × examples."""
         tasks, ways, examples = rows.shape
         targets = torch.arange(ways).repeat_interleave(examples).repeat(tasks, 1)
-        return Batch(self.collate(rows.reshape(tasks, -1)), targets, torch.ones(targets.shape))
+        return Batch(self.collate(rows.reshape(tasks, -1), tokens), targets, torch.ones(targets.shape))
 
     def rows(self, split: str) -> np.ndarray:
         """All corpus rows of a split, (n,), shortest text first."""
         return self.corpus.rows(split)
 
-    def collate(self, rows: np.ndarray) -> Inputs:
+    def collate(self, rows: np.ndarray, tokens: bool = True) -> Inputs:
         """`input_ids` and `attention_mask` (*rows.shape, L), `rows` themselves and their classes, all int64."""
         labels = torch.from_numpy(self.corpus.labels[rows].astype(np.int64))
-        return {**self.corpus.tokens(rows), "rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
+        known = {"rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
+        return {**self.corpus.tokens(rows), **known} if tokens else known
 
     def outputs(self, ways: int) -> int:
         """One output a class."""

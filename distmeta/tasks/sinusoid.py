@@ -100,8 +100,8 @@ class Sinusoid:
         points = generator.uniform(*self.ranges.x, size=stream.shots + stream.queries)
         return Draw(amplitude, phase, points[: stream.shots], points[stream.shots :])
 
-    def episodes(self, stream: Stream, first_index: int, count: int) -> Episode:
-        """Stacks the T = `count` episodes from `first_index`; S = shots, Q = queries."""
+    def episodes(self, stream: Stream, first_index: int, count: int, tokens: bool = True) -> Episode:
+        """Stacks the T = `count` episodes from `first_index`; S = shots, Q = queries. There are no tokens."""
         draws = [self.episode_at(stream, index) for index in range(first_index, first_index + count)]
         support = self._batch(draws, np.stack([draw.support for draw in draws]))
         query = self._batch(draws, np.stack([draw.query for draw in draws]))
@@ -117,7 +117,7 @@ class Sinusoid:
         """None, (0,): there is no corpus."""
         return np.zeros(0, np.int64)
 
-    def collate(self, rows: np.ndarray) -> Inputs:
+    def collate(self, rows: np.ndarray, tokens: bool = True) -> Inputs:
         """Never has anything to do, since there are no rows."""
         raise IndexError("sinusoid tasks have no rows")
 

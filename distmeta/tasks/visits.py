@@ -86,7 +86,7 @@ def visit_rows(corpus: Corpus, schedule: Schedule, visit: Visit, index: int) -> 
     return schedule.tasks[round], np.stack([chance.choice(part, size, replace=False) for part in parts])
 
 
-def with_memory(kind: Classification, visit: Visit, first_index: int, support: Batch) -> Batch:
+def with_memory(kind: Classification, visit: Visit, first_index: int, support: Batch, tokens: bool = True) -> Batch:
     """Puts what is kept of the nearest rounds in front of the support examples, with weight 0.
 
     The input `memory` (T, B) is an example's share in the warm start: its round's weight in the graph, and 0 for the
@@ -107,7 +107,7 @@ def with_memory(kind: Classification, visit: Visit, first_index: int, support: B
     everything = np.concatenate([kept.reshape(tasks, -1), support.inputs["rows"].numpy()], axis=1)
     memory = torch.cat([weights, torch.zeros_like(support.weights)], dim=1)
     return Batch(
-        {**kind.collate(everything), "memory": memory},
+        {**kind.collate(everything, tokens), "memory": memory},
         torch.cat([targets, support.targets], dim=1),
         torch.cat([torch.zeros_like(weights), support.weights], dim=1),
     )

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from distmeta.backends import open_backend
 from distmeta.errors import DivergedError, TrainingError
 from distmeta.runs.evaluate import adaptation_curve, mean_ci95, meta_test, paired, table_rows
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Score, Work
+from distmeta.types import Evaluated, Evaluation, Score
 
 
 def test_the_interval_is_196_standard_errors() -> None:
@@ -58,11 +59,13 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
         whole = meta_test(experiment, real, tmp_path, lambda *arguments: None)
 
         class OneDiverges:
-            def evaluate(self, work: Work, *arguments: Any) -> dict[str, np.ndarray]:
-                initial = arguments[-1]
-                if isinstance(work.learner, MAML) and initial in fails and work.stream.shots == 1:
-                    raise DivergedError("meta_test task 7 diverged")
-                return real.evaluate(work, *arguments)
+            def evaluate(self, evaluations: Sequence[Evaluation], progress: Any) -> list[Evaluated]:
+                figures = real.evaluate(evaluations, progress)
+                for number, its in enumerate(evaluations):
+                    shots = its.work.stream.shots
+                    if isinstance(its.work.learner, MAML) and its.initial in fails and shots == 1:
+                        figures[number] = Evaluated({}, DivergedError("meta_test task 7 diverged"))
+                return figures
 
         fails, coordination = [True], cast(Any, OneDiverges())
         rows = meta_test(experiment, coordination, tmp_path, lambda *arguments: None)
@@ -77,18 +80,24 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
 
 
 class Coordination:
-    """Says how many inner steps it was asked for; under the first θ, `limit` of them and more diverge."""
+    """Each point says how many inner steps it is after; under the first θ, `limit` of them and more diverge."""
 
     def __init__(self, limit: int, error: Exception) -> None:
         self.limit, self.error = limit, error
 
-    def evaluate(
-        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
-    ) -> dict[str, np.ndarray]:
-        learner: Any = work.learner
-        if initial and learner.inner_steps >= self.limit:
-            raise self.error
-        return {"accuracy": np.full(count, learner.inner_steps / 10)}
+    def evaluate(self, evaluations: Sequence[Evaluation], progress: Any) -> list[Evaluated]:
+        figures = []
+        for its in evaluations:
+            assert its.work.curve
+            learner: Any = its.work.learner
+            points = np.tile(np.arange(learner.inner_steps + 1) / 10, (its.count, 1))
+            if not its.initial or learner.inner_steps < self.limit:
+                figures.append(Evaluated({"accuracy": points}))
+            elif isinstance(self.error, DivergedError):
+                figures.append(Evaluated({"accuracy": points[:, : self.limit]}, self.error))
+            else:
+                raise self.error
+        return figures
 
 
 def curve(folder: Path, limit: int, error: Exception) -> tuple[dict[str, Any], list[str]]:

@@ -60,7 +60,7 @@ def test_teacher_and_student_meet_the_same_rows_in_tokens_of_their_own(tmp_path:
     worker, stream = setup.make_worker("0", "cpu"), setup.training.stream
     assert worker.teacher is not None
     worker.teacher.teach(stream, Unit(0, 0, 3))
-    episode = worker._episode(setup.training, Unit(0, 5, 2), worker.layout.unflatten(setup.meta_params), np.zeros(0))
+    episode = worker._episode(setup.training, Unit(0, 5, 2), worker.layout.unflatten(setup.meta_params))
     drawn = setup.task.episodes(stream, 5, 2)
 
     own = build_experiment(directory.read(folder, [])[0])

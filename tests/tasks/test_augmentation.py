@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from corpora import kind_in
-from toy import toy_config
+from toy import evaluate, toy_config
 
 from distmeta.backends.inprocess import InProcessPool
 from distmeta.errors import ConfigError
@@ -145,7 +145,7 @@ def accuracy_before_adaptation(folder: Path, label_shuffle: bool) -> float:
     coordinator.advance(25)
     learner = replace(experiment.learner, inner_steps=0)  # type: ignore[type-var]
     work = Work(replace(setup.training.stream, seed=1), learner, training=False)
-    return float(coordinator.evaluate(work, 0, 60, 20)["accuracy"].mean())
+    return float(evaluate(coordinator, work, 60, 20)["accuracy"].mean())
 
 
 def test_labels_that_stay_are_memorised_and_shuffled_ones_are_not(tmp_path: Path) -> None:

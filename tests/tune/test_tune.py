@@ -111,9 +111,9 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     seen: set[str] = set()
     draw = Classification.episodes
 
-    def watched(self: Classification, stream: Stream, *indices: int) -> Any:
+    def watched(self: Classification, stream: Stream, *rest: Any, **options: Any) -> Any:
         seen.add(stream.split)
-        return draw(self, stream, *indices)
+        return draw(self, stream, *rest, **options)
 
     monkeypatch.setattr(Classification, "episodes", watched)
     config = toy_config(tmp_path, evaluation__validation_every=2)
