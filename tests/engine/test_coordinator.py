@@ -17,7 +17,7 @@ from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.dispatch import MAX_LOSSES
 from distmeta.errors import DivergedError, TrainingError
 from distmeta.runs.experiment import build_experiment
-from distmeta.types import Done, Leaf, Lost, Rejected, Unit, UnitResult, Work
+from distmeta.types import Done, Evaluation, Leaf, Lost, Rejected, Unit, UnitResult, Work
 
 
 class FakePool:
@@ -132,6 +132,17 @@ def test_an_evaluation_that_diverged_names_its_task() -> None:
     ):
         evaluate(coordinator, WORK, 3, 3, first=3, initial=True)
     assert evaluate(coordinator, WORK, 3, 3, first=5)["index"].tolist() == [5, 6, 7]
+
+
+def test_one_that_diverges_spoils_no_other() -> None:
+    coordinator = coordinate(FakePool(["a", "b"], diverging=[12]), Applied(), 2, 2)
+    first, second, third = coordinator.evaluate([Evaluation(WORK, n, 4, 2) for n in (0, 10, 20)])
+    assert first.require()["index"].tolist() == [0, 1, 2, 3]
+    assert third.require()["index"].tolist() == [20, 21, 22, 23]
+    assert str(second.error).startswith("meta_train task 12 (x, y12): it diverged. ")
+    assert second.metrics == {}
+    with pytest.raises(DivergedError):
+        second.require()
 
 
 def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path) -> None:
