@@ -12,15 +12,16 @@ Axes are those of `distmeta.types`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distmeta.config import OuterConfig
+from distmeta.errors import DivergedError
 from distmeta.types import (
     Adapted,
     Batch,
@@ -72,8 +73,12 @@ class TaskFamily(Protocol):
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index: a pure function, the same on any machine, whatever was drawn before."""
 
-    def batch(self, draws: Sequence[Any]) -> Episode:
-        """Stacks draws of one stream; the same ones give the same tensors anywhere."""
+    def batch(self, draws: Sequence[Any], tokens: bool = True) -> Episode:
+        """Stacks draws of one stream; the same ones give the same tensors anywhere.
+
+        Without `tokens`, inputs hold what is known of the rows, but not what a body reads of them. That is asked of a
+        family with rows alone.
+        """
 
     def to_json(self, draw: Any) -> dict[str, Any]:
         """A draw for manifests: which examples of the source it is made of."""
@@ -118,6 +123,9 @@ class Model(Protocol):
     @property
     def frozen_head(self) -> bool:
         """Whether a parameter of the head is frozen."""
+
+    def own(self, params: Params) -> Params:
+        """Parameters without the heads of other families."""
 
     def init(self) -> Params:
         """Starting values of everything that is not frozen."""
@@ -183,15 +191,60 @@ class MetaLearner(Protocol):
         """(T, E, N) outputs of the adapted learners."""
 
 
+class StepwiseLearner(MetaLearner, Protocol):
+    """A learner that adapts step by step, so that its adaptation curve can be drawn."""
+
+    def trajectory(self, model: Model, meta_params: Params, support: Batch) -> Iterator[Adapted]:
+        """The learner after 0, 1, 2, … of its steps; the last is what `adapt` returns."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What is done to each unit: meta-gradients on a stream, or (not `training`) adaptation and its statistics.
 
     `cache_features` runs the body once a row instead of once an episode: for learners that do not adapt the body, while
-    it does not change.
+    it does not change. A `curve` has the statistics after each of the learner's inner steps, from 0 on. With `encodes`
+    a unit is no episodes but chunks of the rows of the stream's split (see `distmeta.engine.encode`), counted alike,
+    and its result their features.
     """
 
     stream: Stream | Mix
     learner: MetaLearner
     training: bool
     cache_features: bool = False
+    curve: bool = False
+    encodes: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`count` consecutive episodes to evaluate a learner on, under θ or (`initial`) what θ started from.
+
+    They are cut into units of `per_unit`.
+    """
+
+    work: Work
+    first_index: int
+    count: int
+    per_unit: int
+    initial: bool = False
+
+
+class Evaluated(NamedTuple):
+    """Statistics of an evaluation, (count, …) each; of a curve (count, points, …), up to the first that diverged.
+
+    `error` says which tasks diverged, if any. Then only a curve has statistics.
+    """
+
+    statistics: dict[str, np.ndarray]
+    error: DivergedError | None = None
+
+    def require(self) -> dict[str, np.ndarray]:
+        """The statistics.
+
+        Raises:
+            DivergedError: there are none.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.statistics

@@ -152,7 +152,10 @@ class UnitResult:
 
     `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
     may be packed (see `distmeta.engine.reduction`) or a handle of the pool's. `metrics` holds one (count,)
-    float array a name, in the order of the unit's episodes; `names` in training what the targets of each stand for.
+    float array a name, in the order of the unit's episodes; in evaluation these are statistics, (count, …), and of a
+    curve (count, points, …), up to the first point that is not finite in one of its tasks, which are `rejected`.
+    `names` says in training what the targets of each stand for; `features` (R, D) float32 are those of a unit that
+    encodes.
     """
 
     unit: Unit
@@ -162,6 +165,7 @@ class UnitResult:
     worker: str
     seconds: float
     names: tuple[tuple[str, ...], ...] = ()
+    features: Any = None
 
 
 @dataclass(frozen=True)

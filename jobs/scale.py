@@ -56,7 +56,7 @@ class Sleeper:
         self.name, self.durations = name, durations
         self.gradient = np.zeros(parameters, np.float32)
 
-    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
+    def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Any = None) -> UnitResult:
         """Takes its time."""
         seconds = self.durations.of(unit, int(self.name))
         time.sleep(seconds)

@@ -49,10 +49,10 @@ class SimulatedPool:
         self.lost = iter(lost)  # whether gradients are, each time that they are to be added
         self.idle = 0.0  # seconds of all workers
 
-    def publish(self, vector: np.ndarray) -> float:
-        return float(vector[0])
+    def publish(self, value: np.ndarray) -> float:
+        return float(value[0])
 
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
         assert worker not in self.busy, "a busy worker was given a unit"
         assert handle == unit.version
         fate = next(self.fates, Fate(self.seconds[worker]))

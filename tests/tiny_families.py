@@ -59,7 +59,7 @@ class MadeUp(Family):
     def generator(self, stream: Stream, index: int) -> np.random.Generator:
         return np.random.default_rng([stream.seed, SPLITS.index(stream.split), index, stream["shots"]])
 
-    def batch(self, draws: Sequence[Draw]) -> Episode:
+    def batch(self, draws: Sequence[Draw], tokens: bool = True) -> Episode:
         support, query = (
             self._batch([draw.texts[n] for draw in draws], [draw.answers[n] for draw in draws]) for n in (0, 1)
         )

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distmeta.config import RunConfig
 from distmeta.config.load import override, validate
 from distmeta.engine.setup import RunSetup
+from distmeta.protocols import Evaluated, Evaluation, Work
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment
@@ -69,6 +71,15 @@ def toy_settings(folder: Path, **overrides: Any) -> dict[str, Any]:
 def toy_config(folder: Path, **overrides: Any) -> RunConfig:
     """A validated configuration."""
     return validate(override(toy_settings(folder, **overrides), []))
+
+
+def evaluate(
+    coordination: Any, work: Work, count: int, per_unit: int, first: int = 0, initial: bool = False
+) -> dict[str, np.ndarray]:
+    """The metrics of one evaluation, which is to come to some."""
+    figures: list[Evaluated] = coordination.evaluate([Evaluation(work, first, count, per_unit, initial)])
+    assert len(figures) == 1
+    return figures[0].require()
 
 
 def start_training(folder: Path, *words: str, command: str = "train") -> "subprocess.Popen[str]":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.encode import Features
+from distmeta.engine.evaluation import Progress
 from distmeta.engine.interfaces import MakeParameters, Pool
 from distmeta.engine.shard import Shard
-from distmeta.protocols import Work
+from distmeta.protocols import Evaluated, Evaluation, Work
 from distmeta.types import ServerState, StepReport, Unit, UnitResult
 
 Note = Callable[[str], None]
@@ -19,7 +21,7 @@ Note = Callable[[str], None]
 class UnitRunner(Protocol):
     """A worker."""
 
-    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
+    def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Features | None = None) -> UnitResult:
         """Works on a unit."""
 
 
@@ -39,10 +41,8 @@ class Coordination(Protocol):
     def advance(self, steps: int) -> list[StepReport]:
         """Runs outer steps."""
 
-    def evaluate(
-        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
-    ) -> dict[str, np.ndarray]:
-        """Evaluates consecutive episodes of a stream."""
+    def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
+        """Evaluates, all at once; the statistics are in the order given. `progress` is told now and then."""
 
     def state(self) -> ServerState:
         """The server's state."""

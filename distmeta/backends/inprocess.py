@@ -12,6 +12,7 @@ import torch
 from distmeta.config import ClusterConfig
 from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.encode import Features
 from distmeta.protocols import Work
 from distmeta.types import Done, Leaf, Lost, Unit
 
@@ -33,22 +34,22 @@ class InProcessPool:
     def __init__(self, worker: UnitRunner, workers: int = 1) -> None:
         self.workers = tuple(map(str, range(workers)))
         self._worker = worker
-        self._waiting = deque[tuple[str, Work, Unit, np.ndarray]]()
+        self._waiting = deque[tuple[str, Work, Unit, np.ndarray, Features | None]]()
 
-    def publish(self, vector: np.ndarray) -> np.ndarray:
-        """The vector is its own handle."""
-        return vector
+    def publish(self, value: Any) -> Any:
+        """A value is its own handle."""
+        return value
 
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
         """Remembers the unit."""
-        self._waiting.append((worker, work, unit, handle))
+        self._waiting.append((worker, work, unit, handle, features))
 
     def wait(self, seconds: float) -> list[Done | Lost]:
         """Does a unit, however long it takes."""
         if not self._waiting:
             raise RuntimeError("nothing was submitted")
-        worker, work, unit, vector = self._waiting.popleft()
-        return [Done(worker, self._worker.run(work, unit, vector))]
+        worker, work, unit, vector, features = self._waiting.popleft()
+        return [Done(worker, self._worker.run(work, unit, vector, features))]
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
         """Adds them here."""

@@ -6,11 +6,10 @@ The server, not the driver, dispatches: a step then costs one hop to each worker
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import ray
 import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
@@ -20,13 +19,15 @@ from distmeta.backends.shards import RayShards
 from distmeta.backends.workers import RayPool, WorkerFactory
 from distmeta.engine.shard import Shard
 from distmeta.errors import ServerLostError, TrainingError
-from distmeta.protocols import Work
+from distmeta.protocols import Evaluated, Evaluation
 from distmeta.types import ServerState, StepReport
 
 if TYPE_CHECKING:
     from distmeta.backends.base import Note
     from distmeta.engine.coordinator import Coordinator
+    from distmeta.engine.evaluation import Progress
 
+PROGRESS_SECONDS = 0.5  # between two questions how far an evaluation is
 HALT_SECONDS = 4.0  # for a server to say how far it has come
 MAX_SERVER_LOSSES = 10  # without anything done between them, before the run is given up
 
@@ -70,12 +71,12 @@ class RemoteCoordinator:
         self._reported = 0  # outer steps
         self._losses = 0
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, progress: Progress | None = None) -> Any:
         while True:
             try:
                 if self.actor is None:
                     self._recover()
-                answer = self._ask(method, *arguments)
+                answer = self._ask(method, *arguments, progress=progress)
                 self._losses = 0
                 return answer
             except (ActorDiedError, ActorUnavailableError, ServerLostError) as error:
@@ -100,9 +101,12 @@ class RemoteCoordinator:
             self._ask("advance", 1)
             self._kept, self._losses = self._ask("state"), 0
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any, progress: Progress | None = None) -> Any:
         try:
-            return ray.get(self.actor.call.remote(method, *arguments))
+            answer = self.actor.call.remote(method, *arguments)
+            while progress and not ray.wait([answer], timeout=PROGRESS_SECONDS)[0]:
+                progress(*ray.get(self.actor.call.remote("progress")))
+            return ray.get(answer)
         except RayTaskError as error:
             # A TrainingError is for people to read: in its own words. Anything else comes with the actor's traceback.
             expected = isinstance(error.cause, TrainingError | ServerLostError)
@@ -114,12 +118,10 @@ class RemoteCoordinator:
         self._reported = reports[-1].outer_step if reports else self._reported
         return reports
 
-    def evaluate(
-        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
-    ) -> dict[str, np.ndarray]:
-        """Evaluates consecutive episodes of a stream."""
-        metrics: dict[str, np.ndarray] = self._call("evaluate", work, first_index, count, per_unit, initial)
-        return metrics
+    def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
+        """Evaluates, all at once; while it waits it asks how far the server is."""
+        figures: list[Evaluated] = self._call("evaluate", evaluations, progress=progress)
+        return figures
 
     def state(self) -> ServerState:
         """The server's state."""

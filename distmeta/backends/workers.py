@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 
 from distmeta.backends.nodes import Remote, add_here, reason
 from distmeta.engine import reduction
+from distmeta.engine.encode import Features
 from distmeta.errors import ServerLostError
 from distmeta.protocols import Work
 from distmeta.types import Done, Leaf, Lost, Unit, UnitResult
@@ -44,17 +45,21 @@ class WorkerActor:
         self._build(setup)
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def run(self, setup: list[Any], work: Work, unit: Unit, *parts: np.ndarray) -> UnitResult:
+    def run(
+        self, setup: list[Any], work: Work, unit: Unit, features: Features | None, *parts: np.ndarray
+    ) -> UnitResult:
         """Works on a unit under a vector in one part or several."""
         vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return self._build(setup).run(work, unit, vector)
+        return self._build(setup).run(work, unit, vector, features)
 
-    def run_apart(self, setup: list[Any], work: Work, unit: Unit, *parts: np.ndarray) -> tuple[Any, ...]:
+    def run_apart(
+        self, setup: list[Any], work: Work, unit: Unit, features: Features | None, *parts: np.ndarray
+    ) -> tuple[Any, ...]:
         """Works on a unit; returns its gradient cut like the vector, in objects that stay here until they are wanted.
 
         The first is the result, without a gradient.
         """
-        result = self.run(setup, work, unit, *parts)
+        result = self.run(setup, work, unit, features, *parts)
         ends = np.cumsum([len(part) for part in parts])[:-1]
         return replace(result, gradient=None), *np.split(result.gradient, ends)
 
@@ -118,19 +123,19 @@ class RayPool:
         """Those that have answered and were not lost since."""
         return tuple(self._places)
 
-    def publish(self, vector: np.ndarray | tuple[Any, ...]) -> tuple[Any, ...]:
-        """Puts the vector into the object store, once for all workers of a node, unless its parts are there already."""
-        return vector if isinstance(vector, tuple) else (ray.put(vector),)
+    def publish(self, value: Any) -> tuple[Any, ...]:
+        """Puts the value into the object store, once for all workers of a node, unless its parts are there already."""
+        return value if isinstance(value, tuple) else (ray.put(value),)
 
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
         """Calls the actor."""
-        actor = self._actors[worker]
+        actor, (given,) = self._actors[worker], features or (None,)
         if self._apart and work.training:
             run = actor.run_apart.options(num_returns=1 + len(handle))
-            result, *gradient = run.remote(self._setup, work, unit, *handle)
+            result, *gradient = run.remote(self._setup, work, unit, given, *handle)
             self._gradients[result] = tuple(gradient)
         else:
-            result = actor.run.remote(self._setup, work, unit, *handle)
+            result = actor.run.remote(self._setup, work, unit, given, *handle)
         self._running[result] = worker
 
     def wait(self, seconds: float) -> list[Done | Lost]:

@@ -10,13 +10,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.dispatch import Clock, Dispatcher, Round
+from distmeta.engine.encode import FeatureStore
+from distmeta.engine.evaluation import Evaluator, Progress, PublishedTheta
 from distmeta.engine.interfaces import Aggregator, Pool
-from distmeta.errors import DivergedError, GradientsLostError
-from distmeta.protocols import Work
+from distmeta.errors import GradientsLostError
+from distmeta.protocols import Evaluated, Evaluation, Work
 from distmeta.types import ServerState, StepReport, UnitResult
 
 
@@ -36,6 +36,7 @@ class Coordinator:
         cluster: deadlines, staleness, and the episodes in a unit. The last shape the sums of floating-point numbers, so
             they are never derived from the number of workers.
         clock: seconds, of which differences are taken.
+        store: of features, for evaluations that look them up.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Coordinator:
         outer: OuterConfig,
         cluster: ClusterConfig,
         clock: Clock = time.monotonic,
+        store: FeatureStore | None = None,
     ) -> None:
         self.server, self.training = server, training
         self.outer, self.cluster, self.clock = outer, cluster, clock
         self.dispatcher = Dispatcher(pool, cluster, clock)
-        self._initial = server.meta_params
+        self.theta = PublishedTheta(pool, server)
+        self.evaluator = Evaluator(self.dispatcher, self.theta, store)
         self._lock = threading.Lock()  # of the server, which `halt` reads from another thread
         self._is_whole, self._reports = True, list[StepReport]()
         self._open = deque[Round]()  # meta-batches from that of the server's version on
@@ -62,27 +65,13 @@ class Coordinator:
             self._outer_step()
         return self._reports
 
-    def evaluate(
-        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
-    ) -> dict[str, np.ndarray]:
-        """Metrics of consecutive episodes of a stream, (count,) each, under θ or (`initial`) what it started from.
+    def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
+        """Evaluates, all at once; the figures are in the order given. One that diverges spoils no other's."""
+        return self.evaluator.run(evaluations, progress)
 
-        Raises:
-            DivergedError: a task whose figures are not finite; no other value may stand in for it.
-        """
-        round = Round.cut(work, first_index, count, per_unit)
-        vector = self._initial if initial else self.server.handle
-        self.dispatcher.work_on([round], self.server.version, vector)
-        results = round.in_order()
-        if rejected := [task for result in results for task in result.rejected]:
-            first, others = rejected[0], len(rejected) - 1
-            raise DivergedError(
-                f"{work.stream.split} task {first.index} ({', '.join(first.names)})"
-                f"{f' and {others} more' if others else ''}: {first.reason}"
-                f"{', under the meta-parameters that training started from' if initial else ''}. "
-                "A smaller inner.lr, or inner.clip_norm, may help"
-            )
-        return {name: np.concatenate([r.metrics[name] for r in results]) for name in results[0].metrics}
+    def progress(self) -> tuple[int, int]:
+        """Units done, and units in all, of an `evaluate` that is going on; it may be called from another thread."""
+        return self.evaluator.progress()
 
     def state(self) -> ServerState:
         """The server's state."""
@@ -91,6 +80,8 @@ class Coordinator:
     def load(self, state: ServerState) -> None:
         """Goes back to a state."""
         self.server.load(state)
+        self.theta.forget()
+        self.evaluator.forget()
         self._open.clear()
 
     def halt(self) -> tuple[ServerState, list[StepReport]] | None:
@@ -107,8 +98,10 @@ class Coordinator:
         last = max(version, min(version + self.cluster.max_staleness, self.outer.steps - 1))
         for number in range(version + len(self._open), last + 1):
             self._open.append(Round.cut(self.training, number * size, size, self.cluster.tasks_per_unit))
+        for round in self._open:
+            round.handle = self.theta.handle(version)
         while True:
-            self.dispatcher.work_on(self._open, version, self.server.handle)
+            self.dispatcher.work_on(self._open, version)
             try:
                 report = self._apply(self._open[0].in_order())
                 break

@@ -25,10 +25,15 @@ Clock = Callable[[], float]
 
 @dataclass(eq=False)
 class Round:
-    """Episodes that belong together, a meta-batch or an evaluation, cut into units; by the first index of each."""
+    """Episodes that belong together, a meta-batch or an evaluation, cut into units; by the first index of each.
+
+    `handle` is θ that its next units are worked on under, `features` what they look up, as the pool published them.
+    """
 
     work: Work
     counts: dict[int, int]
+    handle: Any = None
+    features: Any = None
     waiting: deque[int] = field(init=False)
     results: dict[int, UnitResult] = field(default_factory=dict)
 
@@ -92,33 +97,34 @@ class Dispatcher:
         self._seconds: dict[Work, deque[float]] = {}
         self._losses = 0
 
-    def work_on(self, rounds: Sequence[Round], version: int, vector: Any) -> None:
+    def work_on(self, rounds: Sequence[Round], version: int, tell: Callable[[], None] = lambda: None) -> None:
         """Has units done until the first of the rounds is whole.
 
         Args:
             rounds: those that idle workers are given units of, first come first. What is still going on of others is
                 put where it belongs when it ends.
             version: of θ.
-            vector: θ, or in an evaluation what else it is about: (P,) float32, or a handle that the pool knows.
+            tell: is called when there may be another result.
 
         Raises:
             TrainingError: workers only die, or there has been none for `cluster.start_timeout_seconds`.
         """
         if rounds[0].is_done:
             return
-        handle, idle_since = self.pool.publish(vector), self.clock()
+        idle_since = self.clock()
         while not rounds[0].is_done:
             for worker in self.pool.workers:
                 if worker not in self._running and (chosen := self._next(rounds)):
                     round, first = chosen
                     unit = Unit(version, first, round.counts[first])
                     self._running[worker] = _Copy(round, unit, self.clock())
-                    self.pool.submit(worker, round.work, unit, handle)
+                    self.pool.submit(worker, round.work, unit, round.handle, round.features)
             for event in self.pool.wait(self._patience()):
                 if isinstance(event, Lost):
                     self._lose(event)
                 else:
                     self._accept(self._running.pop(event.worker), event.result)
+            tell()
             self._replace_silent_workers()
             idle_since = self.clock() if self.pool.workers else idle_since
             if self.clock() - idle_since > self.cluster.start_timeout_seconds:

@@ -26,11 +26,11 @@ class Pool(Protocol):
     def workers(self) -> Sequence[str]:
         """The names of those that can be given a unit; they may join and leave at any time."""
 
-    def publish(self, vector: Any) -> Any:
-        """Makes a flat vector, or what `Aggregator.handle` gives, readable by all workers; a handle for `submit`."""
+    def publish(self, value: Any) -> Any:
+        """Makes what `Aggregator.handle` gives, or `Features`, readable by all workers; a handle for `submit`."""
 
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
-        """Starts a unit on an idle worker."""
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
+        """Starts a unit on an idle worker, under θ and, where it looks them up, features; both are handles."""
 
     def wait(self, seconds: float) -> list[Done | Lost]:
         """Blocks until something has happened, or nothing has for so long."""

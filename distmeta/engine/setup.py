@@ -12,6 +12,7 @@ import torch
 
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.encode import FeatureStore
 from distmeta.engine.interfaces import MakeParameters, Pool
 from distmeta.engine.params import Layout
 from distmeta.engine.server import ParameterServer
@@ -76,7 +77,7 @@ class RunSetup:
         place = f"{torch.__version__}-{kind.replace(' ', '-')}"  # the features of others may differ in a bit
         features = {name: folder / place for name, folder in self.features.items()}
         models = self.model.build(self.families, device)
-        return Worker(name, models, self.layout, device, teacher, packed, features)
+        return Worker(name, self.families, models, self.layout, device, teacher, packed, features)
 
     def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the parameter server and its coordinator.
@@ -87,4 +88,6 @@ class RunSetup:
         regularized = None if all(of_learner) else np.repeat(of_learner, self.layout.sizes)
         alpha = self.cluster.staleness_alpha if self.cluster.max_staleness else None
         server = ParameterServer(self.outer, self.meta_params, self.anchor_every, regularized, alpha, make_parameters)
-        return Coordinator(pool, server, self.training, self.outer, self.cluster)
+        body_is_frozen = not any(name.startswith("body.") for name in self.layout.names)
+        store = FeatureStore(self.families, body_is_frozen)
+        return Coordinator(pool, server, self.training, self.outer, self.cluster, store=store)

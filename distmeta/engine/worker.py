@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from distmeta.engine import reduction
+from distmeta.engine.encode import Features, encode
 from distmeta.engine.features import FeatureCache
 from distmeta.engine.params import Layout
-from distmeta.protocols import Model, Work
-from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
+from distmeta.protocols import Model, StepwiseLearner, TaskFamily, Work
+from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
 
 DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
 # Of a unit's gradient, the square root of float32's largest number: Adam squares each element, and from here on even
@@ -28,7 +29,8 @@ class Worker:
 
     Args:
         name: who it is, in results.
-        models: the learner's pure functions, by family; each has the family that episodes come from.
+        families: where episodes come from.
+        models: the learner's pure functions, by family.
         layout: of the flat vectors it is given and returns.
         device: a torch device.
         teacher: another learner, whose outputs go with the examples in meta-training.
@@ -39,6 +41,7 @@ class Worker:
     def __init__(
         self,
         name: str,
+        families: Mapping[str, TaskFamily],
         models: Mapping[str, Model],
         layout: Layout,
         device: str,
@@ -46,115 +49,155 @@ class Worker:
         packed: bool = False,
         features: Mapping[str, Path] | None = None,
     ) -> None:
-        self.name, self.models, self.layout, self.device = name, models, layout, device
+        self.name, self.families, self.models, self.layout, self.device = name, families, models, layout, device
         kept = features or {}
-        self.caches = {family: FeatureCache(model, device, kept.get(family)) for family, model in models.items()}
+        self.caches = {n: FeatureCache(model, families[n], device, kept.get(n)) for n, model in models.items()}
         self.teacher, self.packed = teacher, packed
         self.body_is_frozen = not any(name.startswith("body.") for name in layout.names)
 
-    def run(self, work: Work, unit: Unit, vector: np.ndarray) -> UnitResult:
-        """Works on a unit under the meta-parameters in `vector`, (P,) float32."""
+    def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Features | None = None) -> UnitResult:
+        """Works on a unit under the meta-parameters in `vector`, (P,) float32; `features` are those of its rows.
+
+        Raises:
+            ValueError: features of a body that changes are to be looked up, and none were given.
+        """
         started = time.perf_counter()
-        stream = work.stream.taken_by(unit)
-        work = replace(work, stream=stream)
-        meta_params = self.layout.unflatten(vector, self.device)
-        figures: Statistics
-        if work.training:
-            gradient, figures, rejected, names = self._meta_gradient(work, unit, meta_params, vector)
+        if work.cache_features and features is None and not self.body_is_frozen:
+            raise ValueError("features of a body that changes are to be looked up, and none were given")
+        job = _Job.of(self, work, unit, self.layout.unflatten(vector, self.device), features)
+        gradient, encoded, rejected = None, None, tuple[Rejected, ...]()
+        names: tuple[tuple[str, ...], ...] = ()
+        statistics: Statistics = {}
+        if work.encodes:
+            encoded = self._encode(job)
+        elif work.training:
+            gradient, statistics, rejected, names = self._meta_gradient(job)
             gradient = reduction.pack(gradient) if self.packed else gradient
+        elif work.curve:
+            statistics, rejected = self._curve(job)
         else:
-            gradient, names = None, ()
-            figures, rejected = self._evaluate(work, unit, meta_params, vector)
-        arrays = {name: value.detach().cpu().double().numpy() for name, value in figures.items()}
+            statistics, rejected = self._evaluate(job)
+        arrays = {name: value.detach().cpu().double().numpy() for name, value in statistics.items()}
         if work.training and len(self.models) > 1:  # the loss is common to all families, other figures are not
-            arrays = {name if name == "loss" else f"{stream.family}/{name}": its for name, its in arrays.items()}
-        return UnitResult(unit, gradient, arrays, rejected, self.name, time.perf_counter() - started, names)
+            family = job.stream.family
+            arrays = {name if name == "loss" else f"{family}/{name}": value for name, value in arrays.items()}
+        seconds = time.perf_counter() - started
+        return UnitResult(unit, gradient, arrays, rejected, self.name, seconds, names, encoded)
+
+    def _encode(self, job: _Job) -> np.ndarray:
+        """(R, D) float32 features of the rows of a unit's chunks."""
+        job.model.train(False)
+        cache, split, parts = self.caches[job.stream.family], job.stream.split, []
+        for number in range(job.unit.first_index, job.unit.first_index + job.unit.count):
+            if self.body_is_frozen:
+                part = cache.chunk(job.meta_params, split, number)
+            else:
+                part = encode(job.model, cache.family, self.device, job.meta_params, cache.chunks.rows(split, number))
+            parts.append(part.cpu().numpy())
+        return np.concatenate(parts)
 
     def _meta_gradient(
-        self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray
+        self, job: _Job
     ) -> tuple[np.ndarray, Metrics, tuple[Rejected, ...], tuple[tuple[str, ...], ...]]:
-        model = self._model(work)
-        model.train(True)
-        episode = self._episode(work, unit, meta_params, vector)
-        gradients, metrics = work.learner.meta_gradient(model, self._own(meta_params, episode.family), episode)
-        others = {name: torch.zeros_like(value) for name, value in meta_params.items() if name not in gradients}
-        flat = self.layout.flatten({**gradients, **others})
+        job.model.train(True)
+        episode, unit = self._episode(job), job.unit
+        gradients, metrics = job.work.learner.meta_gradient(job.model, job.meta_params, episode)
+        flat = self.layout.flatten({**job.others, **gradients})
         norm = torch.linalg.vector_norm(torch.from_numpy(flat), dtype=torch.float64).item()
         if norm <= LARGEST_NORM and _are_finite(metrics):  # neither where it is not a number
             return flat, metrics, (), episode.names
         if unit.count == 1:
             reason = f"its meta-gradient has a norm of {norm:.2g}, more than float32 can square"
             if not np.isfinite(norm) or not _are_finite(metrics):
-                reason = self._reason(work, unit, meta_params, vector, metrics)
+                reason = self._reason(job, metrics)
             rejected = Rejected(unit.first_index, episode.names[0], reason)
             return np.zeros_like(flat), metrics, (rejected,), episode.names
         # Only one by one can the task at fault be told from the others of the unit.
         singles = [replace(unit, first_index=unit.first_index + i, count=1) for i in range(unit.count)]
-        parts = [self._meta_gradient(work, single, meta_params, vector) for single in singles]
+        parts = [self._meta_gradient(replace(job, unit=single)) for single in singles]
         total: np.ndarray = np.stack([part for part, *_ in parts]).sum(0)
-        joined = {name: torch.cat([part[1][name] for part in parts]) for name in metrics}
-        return total, joined, tuple(rejected for part in parts for rejected in part[2]), episode.names
+        joined = {name: torch.cat([its[name] for _, its, *_ in parts]) for name in metrics}
+        return total, joined, tuple(task for _, _, its, _ in parts for task in its), episode.names
 
-    def _reason(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray, metrics: Metrics) -> str:
+    def _reason(self, job: _Job, metrics: Metrics) -> str:
         """Why the meta-gradient of a unit of one task is not finite: its adaptation is done once more to find out."""
-        _, after_adaptation = self._outcome(work, unit, meta_params, vector)
+        _, after_adaptation = self._outcome(job)
         if not _are_finite(after_adaptation):
             return DIVERGED
         return f"its {'meta-gradient' if _are_finite(metrics) else 'loss'} is not finite, though adaptation went well"
 
-    def _evaluate(
-        self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray
-    ) -> tuple[Statistics, tuple[Rejected, ...]]:
-        self._model(work).train(False)
-        episode, statistics = self._outcome(work, unit, meta_params, vector)
-        # Right answers alone would hide it: the largest of outputs that are not numbers is the first.
-        finite = torch.stack([value.isfinite().flatten(1).all(1) for value in _rows(statistics)]).all(0).tolist()
-        bad = (t for t in range(unit.count) if not finite[t])
-        return statistics, tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
+    def _evaluate(self, job: _Job) -> tuple[Statistics, tuple[Rejected, ...]]:
+        job.model.train(False)
+        episode, statistics = self._outcome(job)
+        return statistics, _diverged(job.unit, episode, statistics)
 
-    def _outcome(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> tuple[Episode, Statistics]:
+    def _curve(self, job: _Job) -> tuple[Statistics, tuple[Rejected, ...]]:
+        """Statistics after 0, 1, … inner steps, (T, points, …) each, up to where a task has diverged."""
+        job.model.train(False)
+        points: list[Statistics] = []
+        learner, model = cast(StepwiseLearner, job.work.learner), job.model
+        with torch.no_grad():
+            episode = self._episode(job)
+            inputs = model.encode(job.meta_params, learner.adapts(list(job.meta_params)), episode.query.inputs)
+            for adapted in learner.trajectory(model, job.meta_params, episode.support):
+                statistics = model.task.statistics(learner.predict(model, adapted, inputs), episode.query)
+                if rejected := _diverged(job.unit, episode, statistics):
+                    break
+                points.append(statistics)
+        none = {name: value.new_empty(len(value), 0, *value.shape[1:]) for name, value in statistics.items()}
+        return {n: torch.stack([its[n] for its in points], 1) for n in none} if points else none, rejected
+
+    def _outcome(self, job: _Job) -> tuple[Episode, Statistics]:
         """A unit's episodes, and their statistics after adaptation."""
         with torch.no_grad():
-            episode, model = self._episode(work, unit, meta_params, vector), self._model(work)
-            own = self._own(meta_params, episode.family)
-            adapted = work.learner.adapt(model, own, episode.support)
-            outputs = work.learner.predict(model, adapted, episode.query.inputs)
+            episode, model, learner = self._episode(job), job.model, job.work.learner
+            adapted = learner.adapt(model, job.meta_params, episode.support)
+            outputs = learner.predict(model, adapted, episode.query.inputs)
             return episode, model.task.statistics(outputs, episode.query)
 
-    def _model(self, work: Work) -> Model:
-        """Of the family that the unit's stream is of."""
-        assert isinstance(work.stream, Stream), "a unit whose stream was not chosen"
-        return self.models[work.stream.family]
-
-    def _own(self, meta_params: Params, family: str) -> Params:
-        """θ without the heads of other families."""
-        heads = tuple(f"head.{name}." for name in self.models if name != family)
-        return {name: value for name, value in meta_params.items() if not name.startswith(heads)}
-
-    def _episode(self, work: Work, unit: Unit, meta_params: Params, vector: np.ndarray) -> Episode:
-        assert isinstance(work.stream, Stream), "a unit whose stream was not chosen"
-        family, model = work.stream.family, self._model(work)
+    def _episode(self, job: _Job) -> Episode:
+        work, unit, stream = job.work, job.unit, job.stream
+        family, cache = self.families[stream.family], self.caches[stream.family]
         # Before the seeding, so that what the teacher draws, if anything, changes nothing of the student's dropout.
-        taught = self.teacher.teach(work.stream, unit) if self.teacher and work.training else None
+        taught = self.teacher.teach(stream, unit) if self.teacher and work.training else None
         # Dropout draws from torch's own generator: seeded by the episode, it is the same on any worker.
-        torch.manual_seed(np.random.SeedSequence([work.stream.seed, unit.first_index]).generate_state(1)[0].item())
-        indices = range(unit.first_index, unit.first_index + unit.count)
-        episode = model.task.batch([model.task.draw(work.stream, index) for index in indices])
-        key = vector[:0] if self.body_is_frozen else vector
+        torch.manual_seed(np.random.SeedSequence([stream.seed, unit.first_index]).generate_state(1)[0].item())
+        draws = [family.draw(stream, index) for index in range(unit.first_index, unit.first_index + unit.count)]
+        episode = family.batch(draws, tokens=not work.cache_features)
 
         def prepare(batch: Batch) -> Batch:
-            if work.cache_features:
-                rows = batch.inputs["rows"]
-                features = self.caches[family].lookup(key, own, split, rows)
-                others: Inputs = {name: value for name, value in batch.inputs.items() if name not in model.reads}
-                batch = batch._replace(inputs={"features": features, **others})
-            inputs = {name: value.to(self.device) for name, value in batch.inputs.items()}
+            inputs = dict(batch.inputs)
+            if work.cache_features and job.features is not None:
+                inputs["features"] = job.features.lookup(inputs["rows"])
+            elif work.cache_features:
+                inputs["features"] = cache.lookup(job.meta_params, stream.split, inputs["rows"])
+            inputs = {name: value.to(self.device) for name, value in inputs.items()}
             targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
             return batch._replace(inputs=inputs, targets=targets, weights=weights)
 
-        own, split = self._own(meta_params, family), work.stream.split
         episode = episode._replace(support=prepare(episode.support), query=prepare(episode.query))
         return _with_teacher(episode, taught) if taught else episode
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A unit to work on: the stream it takes, that family's model and θ, zeros for what is θ of other families."""
+
+    work: Work
+    unit: Unit
+    stream: Stream
+    model: Model
+    meta_params: Params
+    others: Params
+    features: Features | None
+
+    @classmethod
+    def of(cls, worker: Worker, work: Work, unit: Unit, theta: Params, features: Features | None = None) -> _Job:
+        stream = work.stream.taken_by(unit)
+        model = worker.models[stream.family]
+        own = model.own(theta)
+        others = {name: torch.zeros_like(value) for name, value in theta.items() if name not in own}
+        return cls(work, unit, stream, model, own, others, features)
 
 
 class Teacher:
@@ -171,14 +214,13 @@ class Teacher:
         self.meta_params = worker.layout.unflatten(vector, worker.device)
 
     def teach(self, stream: Stream, unit: Unit) -> Episode:
-        """A unit's episodes with `rows`, and as `teacher` its outputs (T, B, N) once it has learned the support."""
-        learner, work = self.work.learner, replace(self.work, stream=stream)
-        model = self.worker.models[stream.family]
+        """A unit's episodes with `rows`, and as `teacher` its outputs (T, E, N) once it has learned the support."""
+        job = _Job.of(self.worker, replace(self.work, stream=stream), unit, self.meta_params)
+        model, learner = job.model, job.work.learner
         model.train(False)
         with torch.no_grad():
-            # Features are kept under an empty key: θ stays as it is.
-            episode = self.worker._episode(work, unit, self.meta_params, np.empty(0, np.float32))
-            adapted = learner.adapt(model, self.worker._own(self.meta_params, stream.family), episode.support)
+            episode = self.worker._episode(job)
+            adapted = learner.adapt(model, job.meta_params, episode.support)
 
             def answer(batch: Batch) -> Batch:
                 outputs = learner.predict(model, adapted, batch.inputs)
@@ -198,9 +240,12 @@ def _with_teacher(episode: Episode, taught: Episode) -> Episode:
     return episode._replace(support=join(episode.support, taught.support), query=join(episode.query, taught.query))
 
 
-def _rows(statistics: Statistics) -> Iterator[Tensor]:
-    """Statistics as (T, …) tensors of at least two axes."""
-    return (value.unsqueeze(-1) for value in statistics.values())
+def _diverged(unit: Unit, episode: Episode, statistics: Statistics) -> tuple[Rejected, ...]:
+    """The tasks of a unit whose statistics are not all finite."""
+    # Right answers alone would hide it: the largest of outputs that are not numbers is the first.
+    finite = torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in statistics.values()]).all(0)
+    bad = (t for t in range(unit.count) if not finite[t])
+    return tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
 
 
 def _are_finite(metrics: Statistics) -> bool:

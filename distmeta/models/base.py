@@ -127,13 +127,14 @@ class FunctionalModel:
         self.head, self.reads = network.heads[task.name], network.body.inputs
         self.dim, self.one_element_each = self.head.dim(network.body), self.head.one_element_each
         self._prefix = f"head.{task.name}."
-        values = {name: value.detach() for name, value in network.named_parameters() if self._is_own(name)}
+        values = {name: value.detach() for name, value in self.own(dict(network.named_parameters())).items()}
         frozen = match(values, freeze, "model.freeze")
         self.frozen = {name: values[name] for name in frozen}
         self.free = [name for name in values if name not in self.frozen]
 
-    def _is_own(self, name: str) -> bool:
-        return name.startswith(("body.", self._prefix))
+    def own(self, params: Params) -> Params:
+        """Parameters without the heads of other families."""
+        return {n: v for n, v in params.items() if not n.startswith("head.") or n.startswith(self._prefix)}
 
     @property
     def frozen_head(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from distmeta.backends.base import Coordination
 from distmeta.errors import CheckpointError
-from distmeta.protocols import Work
+from distmeta.protocols import Evaluation, Work
 from distmeta.report import figures
 from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory
@@ -27,6 +27,7 @@ from distmeta.tracking import Tracker
 
 STREAM, GRAPH, TABLE = "stream.json", "task_graph.png", "task_graph.csv"
 Row = dict[str, Any]
+Wanted = tuple[int, int, bool]  # round, shots, whether from the first θ with nothing carried over
 
 
 class Arrivals:
@@ -59,8 +60,10 @@ class Arrivals:
 
     def arrive(self, round: int, done: int) -> None:
         """Evaluates a round before it is trained on, and the one that has just ended."""
+        wanted = [(round, False), (round, True), *([(round - 1, False)] if round else [])]
+        found = self._evaluate([(r, shots, alone) for r, alone in wanted for shots in self.shots])
         for shots in self.shots:
-            now, alone = self._evaluate(round, shots), self._evaluate(round, shots, independent=True)
+            now, alone = found[round, shots, False], found[round, shots, True]
             self.rows[round, shots] = {
                 **{"round": round, "task": self.schedule.title(round), "shots": shots},
                 **now,
@@ -68,7 +71,7 @@ class Arrivals:
             }
             logged = dict(list(self.rows[round, shots].items())[3:])
             if round:
-                ended = self._evaluate(round - 1, shots)
+                ended = found[round - 1, shots, False]
                 learned = {f"learned_{name}": value for name, value in ended.items()}
                 self.rows[round - 1, shots] |= learned
                 logged |= learned
@@ -77,10 +80,9 @@ class Arrivals:
 
     def finish(self, done: int) -> Row:
         """Evaluates all rounds under the last θ, draws the graph, and returns all that was found."""
-        for round in range(len(self.schedule.tasks)):
-            for shots in self.shots:
-                last = self._evaluate(round, shots)
-                self.rows[round, shots] |= {f"final_{name}": value for name, value in last.items()}
+        wanted = [(round, shots, False) for round in range(len(self.schedule.tasks)) for shots in self.shots]
+        for (round, shots, _), last in self._evaluate(wanted).items():
+            self.rows[round, shots] |= {f"final_{name}": value for name, value in last.items()}
         score = self.family.score.name
         result = {"rounds": self._listed(), "summary": [summarise(self._listed(k), k, score) for k in self.shots]}
         for row in result["summary"]:
@@ -102,16 +104,18 @@ class Arrivals:
         self.tracker.log_artifact(self.path)
         return result
 
-    def _evaluate(self, round: int, shots: int, independent: bool = False) -> dict[str, float]:
-        """Mean figures of a round's held-out episodes; `independent`: from the first θ, with nothing carried over."""
+    def _evaluate(self, wanted: Sequence[Wanted]) -> dict[Wanted, dict[str, float]]:
+        """Figures of rounds' held-out episodes; `independent`: from the first θ, with nothing carried over."""
+        evaluated = self.coordination.evaluate([self._evaluation(*its) for its in wanted])
+        return {its: self.family.figures(found.require()) for its, found in zip(wanted, evaluated, strict=True)}
+
+    def _evaluation(self, round: int, shots: int, independent: bool) -> Evaluation:
         experiment, config = self.experiment, self.experiment.config
         neighbours = 0 if independent else config.stream.neighbours
-        evaluation = config.evaluation
-        stream = of_round(self.stream, round, shots, evaluation, neighbours)
+        stream = of_round(self.stream, round, shots, config.evaluation, neighbours)
         cached = experiment.setup.training.cache_features
         work = Work(stream, experiment.learner, training=False, cache_features=cached)
-        count, per_unit = config.stream.episodes, evaluation.episodes_per_unit
-        return self.family.figures(self.coordination.evaluate(work, 0, count, per_unit, initial=independent))
+        return Evaluation(work, 0, config.stream.episodes, config.evaluation.episodes_per_unit, initial=independent)
 
     def _listed(self, shots: int | None = None) -> list[Row]:
         return [self.rows[key] for key in sorted(self.rows) if shots in (None, key[1])]

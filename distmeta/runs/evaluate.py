@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ import numpy as np
 
 from distmeta.backends.base import Coordination, Note
 from distmeta.errors import DivergedError
-from distmeta.protocols import TaskFamily, Work
+from distmeta.protocols import Evaluation, TaskFamily
 from distmeta.report.statistics import mean_ci95, mean_row, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.base import each, manifest, manifest_sha256
 from distmeta.types import Statistics, Stream
 
-Progress = Callable[[str, int, int], None]  # what is evaluated, episodes done, episodes in all
-SLICES = 10  # parts of an evaluation, for the sake of its progress bar
+Progress = Callable[[str, int, int], None]  # what is evaluated, units done, units in all
 
 
 def scores_of(family: TaskFamily, statistics: Statistics) -> np.ndarray:
@@ -43,26 +43,18 @@ def meta_test(
     evaluation = experiment.config.evaluation
     shapes = list(_shapes(experiment, "meta_test"))
 
-    def scores(contender: Contender, family: TaskFamily, stream: Stream) -> np.ndarray:
-        work = experiment.work(contender.learner, stream, evaluation.episodes)
-        title = f"{contender.name}, {name_of(experiment, stream)}"
-        statistics = run_episodes(
-            experiment, coordination, work, evaluation.episodes, title, progress, contender.initial
-        )
-        return scores_of(family, statistics)
-
-    def scores_if_any(contender: Contender, family: TaskFamily, stream: Stream) -> np.ndarray | DivergedError:
-        try:
-            return scores(contender, family, stream)
-        except DivergedError as error:
-            return error
-
-    # All of one θ before the next: features are kept for one θ at a time.
-    own = [scores(experiment.contenders(family.name)[0], family, stream) for family, stream in shapes]
-    others = [
-        {its.name: scores_if_any(its, family, stream) for its in experiment.contenders(family.name)[1:]}
-        for family, stream in shapes
+    contenders = [experiment.contenders(family.name) for family, _ in shapes]
+    wanted = [
+        _evaluation(experiment, contender, stream, evaluation.episodes)
+        for (_, stream), its in zip(shapes, contenders, strict=True)
+        for contender in its
     ]
+    found = iter(coordination.evaluate(wanted, partial(progress, "meta-test")))
+    own, others = [], []
+    for (family, _), (_, *baselines) in zip(shapes, contenders, strict=True):
+        own.append(scores_of(family, next(found).require()))
+        its = ((baseline.name, next(found)) for baseline in baselines)
+        others.append({name: error or scores_of(family, statistics) for name, (statistics, error) in its})
     rows = [
         _row(experiment, family, stream, own_scores, baselines, run_dir)
         for (family, stream), own_scores, baselines in zip(shapes, own, others, strict=True)
@@ -102,8 +94,9 @@ def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[
     evaluation, several = experiment.config.evaluation, len(experiment.models) > 1
     episodes, figures, scores = evaluation.validation_episodes, dict[str, float](), list[tuple[float, float]]()
     for family, stream in _shapes(experiment, "meta_validation"):
-        work = experiment.work(experiment.learner, stream, episodes)
-        statistics = coordination.evaluate(work, 0, episodes, evaluation.episodes_per_unit)
+        contender = experiment.contenders(family.name)[0]
+        (found,) = coordination.evaluate([_evaluation(experiment, contender, stream, episodes)])
+        statistics = found.require()
         prefix = f"meta_validation/{family.name}/" if several else "meta_validation/"
         figures |= {prefix + name: value for name, value in family.figures(statistics).items()}
         mean, half = mean_ci95(scores_of(family, statistics))
@@ -128,46 +121,33 @@ def adaptation_curve(
     if not hasattr(experiment.learner, "inner_steps"):
         return {}
     family, stream = next(_shapes(experiment, "meta_validation"))
+    steps, episodes = evaluation.curve_steps, evaluation.curve_episodes
+    contenders, wanted = experiment.contenders(family.name)[:2], []
+    for contender in contenders:
+        learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
+        its = _evaluation(
+            experiment, contender._replace(learner=learner), stream, episodes, at_most=episodes * (steps + 1)
+        )
+        wanted.append(replace(its, work=replace(its.work, curve=True)))
     curves = {}
-    for contender in experiment.contenders(family.name)[:2]:
-        points = []
-        for steps in range(evaluation.curve_steps + 1):
-            learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
-            # All points meet the same rows under the same θ.
-            work = experiment.work(learner, stream, evaluation.curve_episodes * (evaluation.curve_steps + 1))
-            title = f"{contender.name}, {steps} inner steps"
-            try:
-                statistics = run_episodes(
-                    experiment, coordination, work, evaluation.curve_episodes, title, progress, contender.initial
-                )
-            except DivergedError as error:
-                note(f"the adaptation curve of {contender.name} ends before {steps} inner steps: {error}")
-                break
-            points.append(mean_ci95(scores_of(family, statistics)))
+    found = coordination.evaluate(wanted, partial(progress, "adaptation curve"))
+    for contender, (statistics, error) in zip(contenders, found, strict=True):
+        count = next(iter(statistics.values())).shape[1]
+        at = ({name: value[:, point] for name, value in statistics.items()} for point in range(count))
+        points = [mean_ci95(scores_of(family, its)) for its in at]
+        if error:
+            note(f"the adaptation curve of {contender.name} ends before {count} inner steps: {error}")
         if points:
             curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
     return curves
 
 
-def run_episodes(
-    experiment: Experiment,
-    coordination: Coordination,
-    work: Work,
-    episodes: int,
-    title: str,
-    progress: Progress,
-    initial: bool,
-) -> dict[str, np.ndarray]:
-    """Statistics of the first episodes of the work's stream, (episodes, …) each."""
-    per_unit = experiment.config.evaluation.episodes_per_unit
-    size = per_unit * -(-episodes // (per_unit * SLICES))  # whole units: their cuts must not depend on the slices
-    parts = []
-    for first in range(0, episodes, size):
-        progress(title, first, episodes)
-        count = min(size, episodes - first)
-        parts.append(coordination.evaluate(work, first, count, per_unit, initial))
-    progress(title, episodes, episodes)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _evaluation(
+    experiment: Experiment, contender: Contender, stream: Stream, episodes: int, at_most: int | None = None
+) -> Evaluation:
+    """The first episodes of a stream; features are kept where that pays for `at_most` episodes, if they are more."""
+    work = experiment.work(contender.learner, stream, at_most or episodes)
+    return Evaluation(work, 0, episodes, experiment.config.evaluation.episodes_per_unit, contender.initial)
 
 
 def slug(experiment: Experiment, stream: Stream) -> str:

@@ -158,21 +158,21 @@ class Classification(Family):
         """The episode of that index."""
         return self.drawing.draw(stream, index)
 
-    def batch(self, draws: Sequence[Draw]) -> Episode:
+    def batch(self, draws: Sequence[Draw], tokens: bool = True) -> Episode:
         """Stacks T draws; S = ways × shots, Q = ways × queries."""
-        support = self._batch(np.stack([draw.support for draw in draws]))
+        support = self._batch(np.stack([draw.support for draw in draws]), tokens)
         if draws[0].memory is not None:
-            support = self._with_memory(draws, support)
-        query = self._batch(np.stack([draw.query for draw in draws]))
+            support = self._with_memory(draws, support, tokens)
+        query = self._batch(np.stack([draw.query for draw in draws]), tokens)
         return Episode(self.name, support, query, tuple(draw.names for draw in draws))
 
-    def _batch(self, rows: np.ndarray) -> Batch:
+    def _batch(self, rows: np.ndarray, tokens: bool) -> Batch:
         """Rows (T, N, examples of a class) → a batch of B = N × examples."""
         tasks, ways, examples = rows.shape
         targets = torch.arange(ways).repeat_interleave(examples).repeat(tasks, 1)
-        return Batch(self.collate(rows.reshape(tasks, -1)), targets, torch.ones(targets.shape), ways)
+        return Batch(self._inputs(rows.reshape(tasks, -1), tokens), targets, torch.ones(targets.shape), ways)
 
-    def _with_memory(self, draws: Sequence[Draw], support: Batch) -> Batch:
+    def _with_memory(self, draws: Sequence[Draw], support: Batch, tokens: bool) -> Batch:
         """Puts the draws' memories in front of the support examples, with weight 0.
 
         The input `memory` (T, B) is an example's share in the warm start: its task's weight, 0 for the support's own.
@@ -184,7 +184,7 @@ class Classification(Family):
         everything = np.concatenate([rows.reshape(tasks, -1), support.inputs["rows"].numpy()], axis=1)
         memory = torch.cat([weights, torch.zeros_like(support.weights)], dim=1)
         return Batch(
-            {**self.collate(everything), "memory": memory},
+            {**self._inputs(everything, tokens), "memory": memory},
             torch.cat([targets, support.targets], dim=1),
             torch.cat([torch.zeros_like(weights), support.weights], dim=1),
             support.outputs,
@@ -204,8 +204,12 @@ class Classification(Family):
 
     def collate(self, rows: np.ndarray) -> Inputs:
         """`input_ids` and `attention_mask` (*rows.shape, L), `rows` themselves and their classes, all int64."""
+        return self._inputs(rows, tokens=True)
+
+    def _inputs(self, rows: np.ndarray, tokens: bool) -> Inputs:
         labels = torch.from_numpy(self.corpus.labels[rows].astype(np.int64))
-        return {**self.corpus.tokens(rows), "rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
+        known = {"rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
+        return {**self.corpus.tokens(rows), **known} if tokens else known
 
     def outputs(self, stream: Stream) -> int:
         """One output a class."""

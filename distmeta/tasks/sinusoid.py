@@ -152,7 +152,7 @@ class Sinusoid(Family):
         points = generator.uniform(*self.ranges.x, size=stream["shots"] + stream["queries"])
         return Draw(amplitude, phase, points[: stream["shots"]], points[stream["shots"] :])
 
-    def batch(self, draws: Sequence[Draw]) -> Episode:
+    def batch(self, draws: Sequence[Draw], tokens: bool = True) -> Episode:
         """Stacks T draws; S = shots, Q = queries."""
         support = self._batch(draws, np.stack([draw.support for draw in draws]))
         query = self._batch(draws, np.stack([draw.query for draw in draws]))

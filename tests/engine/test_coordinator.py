@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from arrays import f32
 from simulation import WORK, Applied
-from toy import evaluated, toy_config
+from toy import evaluate, evaluated, toy_config
 
 from distmeta.backends import open_backend
 from distmeta.config import ClusterConfig, OuterConfig
@@ -16,7 +16,7 @@ from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.dispatch import MAX_LOSSES
 from distmeta.errors import DivergedError, TrainingError
-from distmeta.protocols import Work
+from distmeta.protocols import Evaluation, Work
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Done, Leaf, Lost, Rejected, Unit, UnitResult
 
@@ -31,14 +31,16 @@ class FakePool:
         self.running: dict[str, Unit] = {}
         self.done: list[tuple[str, Unit]] = []
         self.published: list[float] = []
+        self.handles: list[float] = []
 
-    def publish(self, vector: np.ndarray) -> float:
-        self.published.append(float(vector[0]))
+    def publish(self, value: np.ndarray) -> float:
+        self.published.append(float(value[0]))
         return self.published[-1]
 
-    def submit(self, worker: str, work: Work, unit: Unit, handle: Any) -> None:
+    def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
         assert worker not in self.running, "a busy worker was given a unit"
-        assert handle == self.published[-1]
+        assert handle in self.published
+        self.handles.append(handle)
         self.running[worker] = unit
 
     def wait(self, seconds: float) -> list[Done | Lost]:
@@ -108,25 +110,40 @@ def test_evaluation_returns_metrics_in_index_order_and_leaves_the_version_alone(
     coordinator = coordinate(pool, server, 2, 1)
     coordinator.advance(1)
     pool.script = ["b", "a", "b"]
-    metrics = coordinator.evaluate(WORK, first_index=3, count=7, per_unit=3)
+    metrics = evaluate(coordinator, WORK, 7, 3, first=3)
     assert metrics["index"].tolist() == [3, 4, 5, 6, 7, 8, 9]
-    assert (server.version, pool.published[-1]) == (1, 1.0)
-    coordinator.evaluate(WORK, 0, 1, 1, initial=True)
-    assert pool.published[-1] == 0.0  # what θ started from
+    assert (server.version, pool.handles[-1]) == (1, 1.0)
+    evaluate(coordinator, WORK, 1, 1, initial=True)
+    assert pool.handles[-1] == 0.0  # what θ started from
+    evaluate(coordinator, WORK, 1, 1)
+    evaluate(coordinator, WORK, 1, 1, initial=True)
+    coordinator.advance(1)
+    assert pool.published == [0.0, 1.0, 0.0]  # each version once, and the first θ
 
 
 def test_an_evaluation_that_diverged_names_its_task() -> None:
     coordinator = coordinate(FakePool(["a", "b"], ["b", "a"], diverging=[2, 4]), Applied(), 2, 2)
     with pytest.raises(DivergedError) as caught:
-        coordinator.evaluate(WORK, 0, 6, 3)
+        evaluate(coordinator, WORK, 6, 3)
     assert str(caught.value) == (
         "meta_train task 2 (x, y2) and 1 more: it diverged. A smaller inner.lr, or inner.clip_norm, may help"
     )
     with pytest.raises(
         DivergedError, match=r"^meta_train task 4 \(x, y4\): it diverged, under the meta-parameters that"
     ):
-        coordinator.evaluate(WORK, 3, 3, 3, initial=True)
-    assert coordinator.evaluate(WORK, 5, 3, 3)["index"].tolist() == [5, 6, 7]
+        evaluate(coordinator, WORK, 3, 3, first=3, initial=True)
+    assert evaluate(coordinator, WORK, 3, 3, first=5)["index"].tolist() == [5, 6, 7]
+
+
+def test_one_that_diverges_spoils_no_other() -> None:
+    coordinator = coordinate(FakePool(["a", "b"], diverging=[12]), Applied(), 2, 2)
+    first, second, third = coordinator.evaluate([Evaluation(WORK, n, 4, 2) for n in (0, 10, 20)])
+    assert first.require()["index"].tolist() == [0, 1, 2, 3]
+    assert third.require()["index"].tolist() == [20, 21, 22, 23]
+    assert str(second.error).startswith("meta_train task 12 (x, y12): it diverged. ")
+    assert second.statistics == {}
+    with pytest.raises(DivergedError):
+        second.require()
 
 
 def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path) -> None:
@@ -135,7 +152,7 @@ def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path) -> None:
         coordination = backend.start(experiment.setup, print)
         work = experiment.work(experiment.learner, evaluated(experiment, "meta_test", 2), 4)
         with pytest.raises(DivergedError) as caught:
-            coordination.evaluate(work, 0, 4, 2)
+            evaluate(coordination, work, 4, 2)
         assert str(caught.value).startswith("meta_test task 0 (class ")
         assert "and 3 more: its inner loop diverged: the loss after adaptation is not finite" in str(caught.value)
         with pytest.raises(TrainingError, match=r"task 4 .* was rejected, its inner loop diverged") as rejected:

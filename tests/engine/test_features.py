@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from model_helpers import save_encoder
+from toy import evaluate as evaluate_work
 from toy import evaluated, toy_config
 
 from distmeta.backends import open_backend
@@ -21,7 +22,7 @@ def experiment_of(folder: Path, encoder: str, keep: bool, **overrides: Any) -> E
 def evaluate(experiment: Experiment) -> list[float]:
     work = experiment.work(experiment.learner, evaluated(experiment, "meta_validation", 2), 50)
     with open_backend(experiment.config.cluster) as backend:
-        figures = backend.start(experiment.setup, print).evaluate(work, 0, 50, 10)
+        figures = evaluate_work(backend.start(experiment.setup, print), work, 50, 10)
     return [float(value) for value in figures["loss"]]
 
 

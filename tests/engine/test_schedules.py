@@ -36,7 +36,8 @@ def test_an_evaluation_between_steps_is_whole_too(workers: int, schedule: list[F
     coordinator, server = coordinate(pool, 3)
     coordinator.advance(1)
     round = Round.cut(OTHER, 0, 5, 1)
-    coordinator.dispatcher.work_on([round], 1, server.meta_params)
+    round.handle = pool.publish(server.meta_params)
+    coordinator.dispatcher.work_on([round], 1)
     assert [result.unit for result in round.in_order()] == [Unit(1, i, 1) for i in range(5)]
     coordinator.advance(1)
     assert server.indices == [[0, 1, 2], [3, 4, 5]]

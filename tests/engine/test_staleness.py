@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import OTHER, Fate, SimulatedPool, coordinate, fates
 
-from distmeta.engine.dispatch import MAX_LOSSES, REPLACE_AFTER, Round
+from distmeta.engine.dispatch import MAX_LOSSES, REPLACE_AFTER
+from distmeta.protocols import Evaluation
 from distmeta.types import ServerState
 
 
@@ -29,7 +30,7 @@ def test_work_ahead_survives_an_evaluation_and_is_forgotten_by_load() -> None:
     pool = SimulatedPool(3, [])
     coordinator, server = coordinate(pool, 2, 2, 10)
     coordinator.advance(1)  # at 1 s units 0 and 1 are done, and unit 2 of the second meta-batch
-    coordinator.dispatcher.work_on([Round.cut(OTHER, 100, 4, 1)], 1, server.meta_params)
+    coordinator.evaluate([Evaluation(OTHER, 100, 4, 1)])
     coordinator.advance(2)
     assert [unit.first_index for _, unit in pool.submitted].count(2) == 1
     state = coordinator.state()

@@ -12,6 +12,7 @@ from toy import evaluated, toy_config, training_stream
 
 from distmeta.algorithms.protonet import ProtoNet
 from distmeta.engine import reduction
+from distmeta.engine.encode import CHUNK, Features, FeatureStore, Place
 from distmeta.engine.worker import DIVERGED, Worker
 from distmeta.protocols import Model, Work
 from distmeta.runs.experiment import Experiment, build_experiment
@@ -54,6 +55,15 @@ def test_a_unit_is_the_same_on_any_worker_whatever_it_did_before(experiment: Exp
     assert np.array_equal(*results)
 
 
+def encoded(worker: Worker, work: Work, theta: np.ndarray) -> Features:
+    """Features of all rows of a split, as the coordinator hands them out."""
+    store, place = FeatureStore(worker.families, body_is_frozen=False), Place(0, "classification", work.stream.split)
+    chunks = set(range(-(-len(worker.families[place.family].rows(place.split)) // CHUNK)))
+    results = {n: worker.run(replace(work, cache_features=False, encodes=True), Unit(0, n, 1), theta) for n in chunks}
+    store.add(place, {number: result.features for number, result in results.items()})
+    return store.gather(place, chunks)
+
+
 def evaluation(experiment: Experiment, cache_features: bool) -> Work:
     stream = evaluated(experiment, "meta_test", 2)
     return Work(stream, experiment.learner, training=False, cache_features=cache_features)
@@ -61,9 +71,11 @@ def evaluation(experiment: Experiment, cache_features: bool) -> Work:
 
 def test_kept_features_change_no_figure(experiment: Experiment) -> None:
     worker, setup = make_worker(experiment), experiment.setup
+    looked_up = evaluation(experiment, True)
     for first in (0, 10):
         unit = Unit(0, first, 10)
-        kept = worker.run(evaluation(experiment, True), unit, setup.meta_params)
+        features = encoded(worker, looked_up, setup.meta_params)
+        kept = worker.run(looked_up, unit, setup.meta_params, features)
         direct = worker.run(evaluation(experiment, False), unit, setup.meta_params)
         assert kept.gradient is None
         np.testing.assert_allclose(kept.metrics["loss"], direct.metrics["loss"], rtol=1e-4)
@@ -81,10 +93,13 @@ def test_dropout_is_for_meta_training_alone(tmp_path: Path) -> None:
 def test_features_are_made_anew_for_other_meta_parameters(experiment: Experiment) -> None:
     worker, setup, unit = make_worker(experiment), experiment.setup, Unit(0, 0, 10)
     other = setup.meta_params + np.random.default_rng(0).normal(size=setup.meta_params.shape).astype(np.float32)
-    worker.run(evaluation(experiment, True), unit, setup.meta_params)
-    kept = worker.run(evaluation(experiment, True), unit, other).metrics["loss"]
+    looked_up = evaluation(experiment, True)
+    encoded(worker, looked_up, setup.meta_params)
+    kept = worker.run(looked_up, unit, other, encoded(worker, looked_up, other)).metrics["loss"]
     direct = make_worker(experiment).run(evaluation(experiment, False), unit, other).metrics["loss"]
     np.testing.assert_allclose(kept, direct, rtol=1e-4)
+    with pytest.raises(ValueError, match="a body that changes"):
+        worker.run(looked_up, unit, other)
 
 
 def test_a_frozen_body_runs_once_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

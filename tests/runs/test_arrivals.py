@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from streams import schedule, stream_config, visit
-from toy import Stopped
+from toy import Stopped, evaluate
 
 from distmeta.backends import open_backend
 from distmeta.errors import CheckpointError
@@ -92,7 +92,7 @@ def test_rounds_are_evaluated_under_the_theta_of_their_time(straight: tuple[Path
         def loss(round: int, shots: int, neighbours: int = 2, initial: bool = False) -> float:
             stream = visit((2, shots, 2), round=round, neighbours=neighbours)
             work = Work(stream, experiment.learner, training=False)
-            statistics = coordination.evaluate(work, 0, 6, 5, initial)
+            statistics = evaluate(coordination, work, 6, 5, initial=initial)
             return experiment.setup.families["classification"].figures(statistics)["loss"]
 
         coordination.advance(3)

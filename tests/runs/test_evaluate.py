@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from toy import toy_config
 from distmeta.algorithms.maml import MAML
 from distmeta.backends import open_backend
 from distmeta.errors import DivergedError, TrainingError
-from distmeta.protocols import Work
+from distmeta.protocols import Evaluated, Evaluation
 from distmeta.report.statistics import paired
 from distmeta.report.tables import table_rows
 from distmeta.runs.evaluate import adaptation_curve, meta_test
@@ -51,12 +52,13 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
         whole = meta_test(experiment, real, tmp_path, lambda *arguments: None)
 
         class OneDiverges:
-            def evaluate(self, work: Work, *arguments: Any) -> dict[str, np.ndarray]:
-                stream: Any = work.stream
-                initial = arguments[-1]
-                if isinstance(work.learner, MAML) and initial in fails and stream["shots"] == 1:
-                    raise DivergedError("meta_test task 7 diverged")
-                return real.evaluate(work, *arguments)
+            def evaluate(self, evaluations: Sequence[Evaluation], progress: Any) -> list[Evaluated]:
+                figures = real.evaluate(evaluations, progress)
+                for number, its in enumerate(evaluations):
+                    stream: Any = its.work.stream
+                    if isinstance(its.work.learner, MAML) and its.initial in fails and stream["shots"] == 1:
+                        figures[number] = Evaluated({}, DivergedError("meta_test task 7 diverged"))
+                return figures
 
         fails, coordination = [True], cast(Any, OneDiverges())
         rows = meta_test(experiment, coordination, tmp_path, lambda *arguments: None)
@@ -71,19 +73,25 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
 
 
 class Coordination:
-    """Says how many inner steps it was asked for; under the first θ, `limit` of them and more diverge."""
+    """Each point says how many inner steps it is after; under the first θ, `limit` of them and more diverge."""
 
     def __init__(self, limit: int, error: Exception) -> None:
         self.limit, self.error = limit, error
 
-    def evaluate(
-        self, work: Work, first_index: int, count: int, per_unit: int, initial: bool = False
-    ) -> dict[str, np.ndarray]:
-        learner: Any = work.learner
-        if initial and learner.inner_steps >= self.limit:
-            raise self.error
-        right = np.full(count, learner.inner_steps / 10)
-        return {"loss": np.zeros(count), "right": right, "weight": np.ones(count)}
+    def evaluate(self, evaluations: Sequence[Evaluation], progress: Any) -> list[Evaluated]:
+        figures = []
+        for its in evaluations:
+            assert its.work.curve
+            learner: Any = its.work.learner
+            right = np.tile(np.arange(learner.inner_steps + 1) / 10, (its.count, 1))
+            points = {"loss": np.zeros_like(right), "right": right, "weight": np.ones_like(right)}
+            if not its.initial or learner.inner_steps < self.limit:
+                figures.append(Evaluated(points))
+            elif isinstance(self.error, DivergedError):
+                figures.append(Evaluated({n: value[:, : self.limit] for n, value in points.items()}, self.error))
+            else:
+                raise self.error
+        return figures
 
 
 def curve(folder: Path, limit: int, error: Exception) -> tuple[dict[str, Any], list[str]]:

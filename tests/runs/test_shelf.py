@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from model_helpers import save_encoder
-from toy import toy_config
+from toy import evaluate, toy_config
 
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.backends import open_backend
@@ -79,7 +79,7 @@ def test_outer_steps(name: str, model: str, folder: Path, encoder: str, request:
         reports = coordination.advance(config.outer.steps)
         (stream,) = experiment.evaluated("classification", "meta_validation")
         work = experiment.work(experiment.learner, stream, 4)
-        metrics = coordination.evaluate(work, 0, 4, 2)
+        metrics = evaluate(coordination, work, 4, 2)
         theta = coordination.state().arrays["meta_params"]
     assert np.isfinite(theta).all()
     assert all(np.isfinite(values).all() for values in metrics.values())

@@ -15,7 +15,7 @@ from toy import DROPOUT, evaluated, run, run_and_stop, toy_config, training_stre
 
 from distmeta.backends import open_backend
 from distmeta.engine.params import sha256
-from distmeta.engine.worker import Teacher
+from distmeta.engine.worker import Teacher, _Job
 from distmeta.errors import CheckpointError, UserError
 from distmeta.report.progress import Reporter
 from distmeta.runs import checkpoint, directory
@@ -62,7 +62,8 @@ def test_teacher_and_student_meet_the_same_rows_in_tokens_of_their_own(tmp_path:
     worker, stream = setup.make_worker("0", "cpu"), training_stream(setup)
     assert worker.teacher is not None
     worker.teacher.teach(stream, Unit(0, 0, 3))
-    episode = worker._episode(setup.training, Unit(0, 5, 2), worker.layout.unflatten(setup.meta_params), np.zeros(0))
+    theta = worker.layout.unflatten(setup.meta_params)
+    episode = worker._episode(_Job.of(worker, setup.training, Unit(0, 5, 2), theta))
     drawn = episodes(setup.families["classification"], stream, 5, 2)
 
     own = build_experiment(directory.read(folder, [])[0])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from corpora import kind_in
 from model_helpers import episodes
-from toy import changed, evaluated, toy_config, training_stream
+from toy import changed, evaluate, evaluated, toy_config, training_stream
 
 from distmeta.backends.inprocess import InProcessPool
 from distmeta.errors import ConfigError
@@ -148,7 +148,7 @@ def accuracy_before_adaptation(folder: Path, label_shuffle: bool) -> float:
     coordinator.advance(25)
     learner = replace(experiment.learner, inner_steps=0)  # type: ignore[type-var]
     work = Work(changed(training_stream(setup), seed=1), learner, training=False)
-    return setup.families["classification"].figures(coordinator.evaluate(work, 0, 60, 20))["accuracy"]
+    return setup.families["classification"].figures(evaluate(coordinator, work, 60, 20))["accuracy"]
 
 
 def test_labels_that_stay_are_memorised_and_shuffled_ones_are_not(tmp_path: Path) -> None:
