@@ -119,7 +119,9 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = toy_config(tmp_path, evaluation__validation_every=2)
     driver.search(config, tmp_path / "run", Reporter(), parent="a study's run")
     assert seen == {"meta_train", "meta_validation"}
-    monkeypatch.setattr("distmeta.runs.train._validate", lambda opened, done: opened.experiment.stream("meta_test", 1))
+    monkeypatch.setattr(
+        "distmeta.runs.train._validate", lambda opened, done: opened.experiment.evaluated("classification", "meta_test")
+    )
     with pytest.raises(PermissionError, match="must not see meta-test"):
         driver.search(config, tmp_path / "other", Reporter(), parent="a study's run")
 
