@@ -74,7 +74,7 @@ def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: st
         reporter = TrialReporter(records, trial, Console(file=log, width=120))
         try:
             tracking.wait(tracking.resolve_uri(its.tracking.uri), reporter.note)  # it was there when the study began
-            train.search(its, records.run_dir(trial.name), reporter, parent, until, start, figures)
+            train.train_trial(its, records.run_dir(trial.name), reporter, parent, until, start, figures)
         except TrackingError:  # not for its settings
             raise
         except (UserError, TrainingError) as error:

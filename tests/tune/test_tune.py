@@ -117,11 +117,11 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Classification, "episodes", watched)
     config = toy_config(tmp_path, evaluation__validation_every=2)
-    driver.search(config, tmp_path / "run", Reporter(), parent="a study's run")
+    driver.train_trial(config, tmp_path / "run", Reporter(), parent="a study's run")
     assert seen == {"meta_train", "meta_validation"}
     monkeypatch.setattr("distmeta.runs.train._validate", lambda opened, done: opened.experiment.stream("meta_test", 1))
     with pytest.raises(PermissionError, match="must not see meta-test"):
-        driver.search(config, tmp_path / "other", Reporter(), parent="a study's run")
+        driver.train_trial(config, tmp_path / "other", Reporter(), parent="a study's run")
 
 
 def test_a_trial_tracks_where_its_study_does(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
