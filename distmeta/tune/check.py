@@ -14,28 +14,28 @@ from distmeta.types import Score
 
 
 def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
-    """The space of a study, and what its trials are compared by; starts nothing.
+    """The space of a study, and the score that its trials are compared by; starts nothing.
 
     Raises:
         UserError: naming what would keep the study, or one of its trials, from starting.
     """
     space = Space(config)
-    space.check()
     if not config.evaluation.validation_every:
         found = "0, but trials are compared by their meta-validation"
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
-    if config.tune and config.tune.scheduler == "pbt":
+    is_population = space.tune.scheduler == "pbt"
+    if is_population:
         population.rounds(config)
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     preflight(on_ray(config.cluster))
     experiment = build_experiment(space.config(space.default()))
     reporter.note("trying the space with data and model")
-    space.check_fit()
-    if config.tune and config.tune.scheduler == "pbt":
+    space.check()
+    if is_population:
         population.require_one_layout(space, experiment)
     return space, experiment.model.task.score
 
 
 def on_ray(cluster: ClusterConfig) -> ClusterConfig:
-    """Where trials are, wherever their workers may be; a private Ray has a CPU for each, if need be made up."""
+    """The cluster of the trials' own processes; a private Ray has a CPU for each, even if the machine has fewer."""
     return cluster.model_copy(update={"backend": "ray"} | ({"workers": 1} if cluster.backend == "inprocess" else {}))

@@ -42,7 +42,7 @@ def test_the_lowest_quarter_goes_on_from_the_highest(tmp_path: Path, score: Scor
     space = Space(toy_config(tmp_path, **POPULATION))
     quality = [0.5, 0.1, 0.9, 0.4, 0.3, 0.8, 0.2, 0.6]
     trials = population([value if score is ACCURACY else -value for value in quality])
-    moved = move(trials, 3, score, space, seed=0)
+    moved = move(trials, 3, score, space)
     assert {trial.name for trial in moved} == {"trial-0001", "trial-0006"}
     for trial in moved:
         (made,) = trial.moves
@@ -51,21 +51,25 @@ def test_the_lowest_quarter_goes_on_from_the_highest(tmp_path: Path, score: Scor
         assert made.before["outer.lr"] == 0.01 + int(trial.name[-1]) / 1000
         assert trial.is_moving
         space.config(trial.values)
-    other = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, space, seed=1)
-    again = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, space, seed=2)
+
+    def seeded(seed: int) -> Space:
+        return Space(toy_config(tmp_path, **POPULATION, seed=seed))
+
+    other = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, seeded(1))
+    again = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, seeded(2))
     assert [trial.values for trial in other] != [trial.values for trial in again]
 
 
 def test_settings_are_those_of_the_trial_that_is_gone_on_from(tmp_path: Path) -> None:
     """Near them, or drawn anew: never near those that the trial had."""
-    space = Space(toy_config(tmp_path, **{**POPULATION, "tune__space": {"outer.lr": {"uniform": [0.001, 0.1]}}}))
+    config = toy_config(tmp_path, **{**POPULATION, "tune__space": {"outer.lr": {"uniform": [0.001, 0.1]}}})
     near = 0
     for seed in range(40):
         trials = [
             Trial(f"trial-{n:04}", {"outer.lr": rate}, "waiting", curve=[Point(3, rate, 0.1, 1.0)])
             for n, rate in enumerate((0.01, 0.02, 0.03, 0.05))
         ]
-        (moved,) = move(trials, 3, ACCURACY, space, seed)
+        (moved,) = move(trials, 3, ACCURACY, Space(config.model_copy(update={"seed": seed})))
         near += moved.values["outer.lr"] in (0.05 * 0.8, 0.05 * 1.2)
     assert near > 20
 
@@ -75,8 +79,8 @@ def test_each_round_is_decided_by_chance_of_its_own(tmp_path: Path) -> None:
     trials = population([n / 10 for n in range(8)])
     for trial in trials:
         trial.curve.append(Point(6, trial.curve[0].score, 0.1, 2.0))
-    first = [its.values for its in move(deepcopy(trials), 3, ACCURACY, space, seed=0)]
-    assert first != [its.values for its in move(deepcopy(trials), 6, ACCURACY, space, seed=0)]
+    first = [its.values for its in move(deepcopy(trials), 3, ACCURACY, space)]
+    assert first != [its.values for its in move(deepcopy(trials), 6, ACCURACY, space)]
 
 
 def test_who_moves_is_decided_once(tmp_path: Path) -> None:
@@ -84,13 +88,13 @@ def test_who_moves_is_decided_once(tmp_path: Path) -> None:
     space = Space(toy_config(tmp_path, **POPULATION))
     scores = [n / 10 for n in range(8)]
     once, interrupted = population(scores), population(scores)
-    move(once, 3, ACCURACY, space, seed=0)
-    first = move(interrupted, 3, ACCURACY, space, seed=0)[0]
+    move(once, 3, ACCURACY, space)
+    first = move(interrupted, 3, ACCURACY, space)[0]
     again = [first if trial.name == first.name else trial for trial in population(scores)]
-    (second,) = move(again, 3, ACCURACY, space, seed=0)
+    (second,) = move(again, 3, ACCURACY, space)
     assert second.name != first.name
     assert again == once
-    assert move(again, 3, ACCURACY, space, seed=0) == []
+    assert move(again, 3, ACCURACY, space) == []
 
 
 def test_a_trial_that_failed_neither_moves_nor_is_moved_to(tmp_path: Path) -> None:
@@ -98,8 +102,8 @@ def test_a_trial_that_failed_neither_moves_nor_is_moved_to(tmp_path: Path) -> No
     trials = population([0.0, 0.9, 0.5, 0.1, 0.4, 0.6, 0.7])
     for trial in trials[:2]:
         trial.status, trial.curve = "failed", []
-    assert move(trials[:5], 3, ACCURACY, space, seed=0) == []  # a quarter of three is none
-    (moved,) = move(trials, 3, ACCURACY, space, seed=0)
+    assert move(trials[:5], 3, ACCURACY, space) == []  # a quarter of three is none
+    (moved,) = move(trials, 3, ACCURACY, space)
     assert moved.values["outer.lr"] != trials[1].values["outer.lr"]
     assert (moved.name, moved.moves[0].origin) == ("trial-0003", "trial-0006")
 
@@ -108,13 +112,13 @@ def test_a_trial_that_fails_later_does_not_change_who_moved_before(tmp_path: Pat
     """A study that goes on goes through its rounds again."""
     space = Space(toy_config(tmp_path, **POPULATION))
     trials = population([n / 10 for n in range(9)])
-    assert {trial.name for trial in move(trials, 3, ACCURACY, space, seed=0)} == {"trial-0000", "trial-0001"}
+    assert {trial.name for trial in move(trials, 3, ACCURACY, space)} == {"trial-0000", "trial-0001"}
     trials[0].status = trials[8].status = "failed"
-    assert move(trials, 3, ACCURACY, space, seed=0) == []
+    assert move(trials, 3, ACCURACY, space) == []
     assert trials[2].moves == []
     trials = population([n / 10 for n in range(9)])
     trials[0].status = "failed"  # after its last meta-validation of the round
-    assert [trial.name for trial in move(trials, 3, ACCURACY, space, seed=0)] == ["trial-0001"]
+    assert [trial.name for trial in move(trials, 3, ACCURACY, space)] == ["trial-0001"]
 
 
 def test_a_population_is_large_enough_for_one_to_move(tmp_path: Path) -> None:

@@ -115,10 +115,10 @@ def test_a_record_that_is_not_what_was_written_is_named(tmp_path: Path) -> None:
 def test_while_it_runs_a_study_shows_its_trials_and_the_best_so_far(terminal: bool) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=150)
-    with report.Live(Reporter(console), ACCURACY, 30) as live:
+    with report.live(Reporter(console), ACCURACY, 30) as follow:
         for trial in made_up(ACCURACY):
-            live.follow(trial)
-            live.follow(trial)  # as when its last score and its end are told
+            follow(trial)
+            follow(trial)  # as when its last score and its end are told
     said = out.getvalue()
     if terminal:
         assert "30 of 30 trials have begun, 30 are over; best: trial-0028, 93.3 ± 10.0 %" in said
