@@ -22,6 +22,8 @@ ENOUGH = 4  # trials for importances to mean anything
 def draw(folder: Path, space: Space, score: Score, trials: Sequence[Trial]) -> list[Path]:
     """Draws the trials that have a score; the paths of the PNGs, and of the importances as JSON."""
     measured = [trial for trial in trials if trial.curve]
+    if not measured:
+        return []
     paths = [folder / "convergence.png", folder / "parallel_coordinates.png"]
     _convergence(paths[0], score, measured)
     _parallel(paths[1], space, score, measured)

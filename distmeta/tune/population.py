@@ -84,7 +84,7 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space) -> list
         values = perturbed(origin.values, space, chance)
         if trial.status != "failed" and not any(made.step == step for made in trial.moves):
             trial.moves.append(Move(step, origin.name, trial.values))
-            trial.values, trial.is_moving = values, True
+            trial.values = values
             moved.append(trial)
     return moved
 

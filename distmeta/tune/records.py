@@ -57,13 +57,17 @@ class Trial:
     reason: str = ""
     curve: list[Point] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
-    is_moving: bool = False  # the last move has not been made yet
     until: int | None = None  # the outer step at which it pauses; none: its last
 
     @property
     def last(self) -> Point | None:
         """The last meta-validation."""
         return self.curve[-1] if self.curve else None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it goes on from another trial's state: it has not been validated since its last move."""
+        return bool(self.moves and self.last) and self.moves[-1].step == self.curve[-1].step
 
     @property
     def is_over(self) -> bool:

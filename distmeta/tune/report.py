@@ -59,32 +59,26 @@ def live(reporter: Reporter, score: Score, total: int) -> Iterator[Callable[[Tri
         A function to call with each trial that has changed.
     """
     trials: dict[str, Trial] = {}
-    with Live(console=reporter.console, transient=True) if reporter.live else nullcontext() as table:
+    with Live(console=reporter.console, transient=True) if reporter.live else nullcontext() as screen:
 
         def follow(trial: Trial) -> None:
             known = trials.get(trial.name)
             trials[trial.name] = trial
-            if table:
-                table.update(_live_table(list(trials.values()), score, total))
+            leader = best(trials.values(), score)
+            best_so_far = f"{leader.name}, {_last(leader, score)}" if leader else "none yet"
+            if screen:
+                over = sum(trial.is_over for trial in trials.values())
+                title = f"{len(trials)} of {total} trials have begun, {over} are over; best: {best_so_far}"
+                table = Table(*_columns(score), title=title)
+                for row in _rows(list(trials.values())[-ROWS:], score):
+                    table.add_row(*row)
+                screen.update(table)
             elif trial.is_idle and not (known and known.is_idle and known.until == trial.until):
-                leader = best(trials.values(), score)
-                so_far = f"; best so far {leader.name}, {_last(leader, score)}" if leader else ""
                 outcome = trial.reason or f"{_last(trial, score)} after {_steps(trial)} steps"
-                begun = f"{len(trials)}/{total} {trial.name} {trial.status}"
-                reporter.note(f"{begun}: {outcome} ({settings(trial.values)}){so_far}")
+                state = f"{len(trials)}/{total} {trial.name} {trial.status}: {outcome}"
+                reporter.note(f"{state} ({settings(trial.values)}); best so far {best_so_far}")
 
         yield follow
-
-
-def _live_table(trials: Sequence[Trial], score: Score, total: int) -> Table:
-    leader, over = best(trials, score), sum(trial.is_over for trial in trials)
-    title = f"{len(trials)} of {total} trials have begun, {over} are over"
-    table = Table(title=f"{title}; best: {leader.name}, {_last(leader, score)}" if leader else title)
-    for column in _columns(f"validation {score.name}"):
-        table.add_column(column, overflow="fold")
-    for trial in trials[-ROWS:]:
-        table.add_row(*_row(trial, score))
-    return table
 
 
 def result(
@@ -92,7 +86,6 @@ def result(
     mlflow_run_id: str,
     trials: Sequence[Trial],
     winner: Trial,
-    is_default: bool,
     default: Trial,
     seeds: Sequence[Trial],
     compared: dict[str, Any],
@@ -104,6 +97,7 @@ def result(
         return {"score": last and last.score, "ci95": last and last.ci95, "seconds": last and round(last.seconds, 1)}
 
     statuses = [trial.status for trial in trials]
+    is_default = winner.name == default.name
     return {
         "study_dir": str(folder),
         "mlflow_run_id": mlflow_run_id,
@@ -119,14 +113,13 @@ def result(
 
 def publish(folder: Path, tracker: Tracker, space: Space, score: Score, trials: Sequence[Trial]) -> None:
     """The table and the plots of a search, in the study's directory and with its MLflow run."""
-    keys = list(space.dimensions)
     with (folder / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "status", "steps", "seconds", score.name, "ci95", *keys, "reason"])
+        writer.writerow(["trial", "status", "steps", "seconds", score.name, "ci95", *space.dimensions, "reason"])
         for trial in trials:
             last = trial.last
             outcome = [last.step, round(last.seconds, 1), last.score, last.ci95] if last else [0, 0, "", ""]
-            values = [trial.values.get(key, "") for key in keys]
+            values = [trial.values.get(key, "") for key in space.dimensions]
             writer.writerow([trial.name, trial.status, *outcome, *values, trial.reason])
     for path in (folder / "trials.csv", *plots.draw(folder, space, score, trials)):
         tracker.log_artifact(path)
@@ -148,7 +141,8 @@ def publish_result(
 
 def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:
     """Shows the trials from the best one down, and what the best is worth."""
-    reporter.table(f"Trials by meta-validation {score.name}", _columns(score.name), _ranked(trials, score))
+    title = f"Trials by meta-validation {score.name}"
+    reporter.table(title, _columns(score), _rows(ranked(trials, score), score))
     for line in _worth(score, figures):
         reporter.note(line)
     reporter.note(f"kept in {figures['study_dir']}; train the best with `distmeta train {figures['best']}`")
@@ -185,23 +179,27 @@ def _ahead(score: Score, row: dict[str, Any], is_default: bool) -> str:
     return line
 
 
-def _columns(score: str) -> tuple[str, ...]:
-    return "trial", "status", "steps", score, "settings"
+def ranked(trials: Sequence[Trial], score: Score) -> list[Trial]:
+    """From the best one down; those without any score at the end."""
+    return sorted(trials, key=lambda trial: -score.sign * trial.last.score if trial.last else math.inf)
 
 
-def _row(trial: Trial, score: Score) -> tuple[str, ...]:
-    return trial.name, trial.status, _steps(trial), _last(trial, score), settings(trial.values)
+def _columns(score: Score) -> tuple[str, ...]:
+    return "trial", "status", "steps", score.name, "settings"
 
 
-def _ranked(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
-    """A row for each trial, from the best one down; those without any score at the end, with the reason."""
-    ranked = sorted(trials, key=lambda trial: -score.sign * trial.last.score if trial.last else math.inf)
-    rows = [(_row(trial, score), f" ({trial.reason})" if trial.reason else "") for trial in ranked]
-    return [(*row[:-1], row[-1] + reason) for row, reason in rows]
+def _rows(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
+    return [
+        (
+            *(trial.name, trial.status, _steps(trial), _last(trial, score)),
+            settings(trial.values) + (f" ({trial.reason})" if trial.reason else ""),
+        )
+        for trial in trials
+    ]
 
 
 def _markdown(score: Score, trials: Sequence[Trial]) -> str:
-    rows = [_columns(score.name), ("---",) * 5, *_ranked(trials, score)]
+    rows = [_columns(score), ("---",) * 5, *_rows(ranked(trials, score), score)]
     return "\n".join(["By meta-validation:", "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 

@@ -178,8 +178,7 @@ class Study:
             default.status, default.reason = "failed", str(error)
         compared = compare(runs if default.status == "finished" else runs[:1], self.reporter)
         seeds = [trial for trial in final.all() if trial.name != "default"]
-        is_default = runs[0][1] == runs[1][1]
-        result = report.result(self.folder, self.tracker.run_id, trials, winner, is_default, default, seeds, compared)
+        result = report.result(self.folder, self.tracker.run_id, trials, winner, default, seeds, compared)
         if self.space.tune.objectives == "score and seconds":
             result["front"] = front(trials, self.score)
         directory.write_json(self.folder / "result.json", result)

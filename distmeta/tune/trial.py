@@ -80,5 +80,4 @@ def run_trial(
             trial.status, trial.reason = "failed", str(error)
         else:
             trial.status = "finished" if until == own.outer.steps else "waiting"
-            trial.is_moving = False
     records.write(trial)
