@@ -20,6 +20,8 @@ from distmeta.errors import ClusterError
 from distmeta.tune.records import Records, Trial
 from distmeta.tune.trial import run_trial
 
+Queue = Callable[[Set[str]], Iterator[str | None]]
+Follow = Callable[[Trial], None]
 QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -79,8 +81,8 @@ def run_trials(
     config: RunConfig,
     parent: str,
     plan: Plan,
-    queue: Callable[[Set[str]], Iterator[str | None]],
-    update: Callable[[Trial, bool], None],
+    queue: Queue,
+    follow: Follow,
 ) -> None:
     """Runs trials until they pause or are over (see `Trial.until`).
 
@@ -89,9 +91,9 @@ def run_trials(
         config: the study's.
         parent: its MLflow run.
         plan: of a trial.
-        queue: given the set of names that are running, the names to run one after another; each must be in the records
-            by then. None if the next depends on a trial that is running: it is asked for again.
-        update: is called with a trial after each of its meta-validations, and, with True, when its process has ended.
+        queue: given the names that are running, the names to run one after another; each must be in the records by
+            then. None if the next depends on a trial that is running: it is asked for again.
+        follow: is called with a trial after each of its meta-validations and when its process has ended.
     """
     assert config.tune is not None
     os.environ.update(QUIET)
@@ -117,7 +119,7 @@ def run_trials(
                 name="study",
                 storage_path=storage,
                 failure_config=tune.FailureConfig(max_failures=config.tune.retries),
-                callbacks=[ResultCallback(records, running, update)],
+                callbacks=[ResultCallback(records, running, follow)],
                 verbose=0,
             ),
         ).fit()
@@ -156,17 +158,17 @@ class TrialQueue(_Unsaved, Searcher):  # type: ignore[misc]
 class ResultCallback(_Unsaved, tune.Callback):  # type: ignore[misc]
     """Passes on the results of trials. `trial` is Ray Tune's own."""
 
-    def __init__(self, records: Records, running: set[str], update: Callable[[Trial, bool], None]) -> None:
-        self.records, self.running, self.update = records, running, update
+    def __init__(self, records: Records, running: set[str], follow: Follow) -> None:
+        self.records, self.running, self.follow = records, running, follow
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """A meta-validation is in the trial's record."""
-        self.update(self.records.read(trial.config["name"]), False)
+        self.follow(self.records.read(trial.config["name"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process has ended."""
         self.running.discard(trial.config["name"])
-        self.update(self.records.read(trial.config["name"]), True)
+        self.follow(self.records.read(trial.config["name"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial's process was lost too often, perhaps before it had begun."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from distmeta.runs.stop import stopper
 from distmeta.tracking import Ended, Tracker
 from distmeta.tune import halving, population, report
 from distmeta.tune.check import check, on_ray
-from distmeta.tune.execute import Plan, run_trials
+from distmeta.tune.execute import Plan, Queue, run_trials
 from distmeta.tune.records import Records, Trial, best, front
 from distmeta.tune.search import propose
 from distmeta.tune.space import Space
@@ -63,9 +63,8 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None
                 return study.conclude(study.search())
     except KeyboardInterrupt:
         # The processes of the trials are gone with Ray: MLflow must not show them as running.
-        for records in (Records(folder / "trials"), Records(folder / "final")):
-            for trial in records.all():
-                end_run(config, records, trial, reporter)
+        for name in ("trials", "final"):
+            end_runs(config, Records(folder / name), reporter)
         raise
 
 
@@ -82,30 +81,24 @@ class Study:
     reporter: Reporter
 
     def search(self) -> list[Trial]:
-        """Runs all trials of the search; those that were not promoted are stopped in the end."""
+        """Runs all trials of the search."""
         records = Records(self.folder / "trials")
         queue = self._population if self.space.tune.scheduler == "pbt" else self._one_by_one
-        with report.live(self.reporter, self.score, self.space.trials) as follow:
+        self._run(records, lambda running: queue(records, running), self.space.trials)
+        return records.all()
+
+    def _run(self, records: Records, queue: Queue, count: int) -> None:
+        """Runs trials to their end; those that were not promoted are stopped."""
+        with report.live(self.reporter, self.score, count) as follow:
             for trial in records.all():
                 follow(trial)
-            self._run(records, lambda running: queue(records, running), follow)
+            run_trials(records, self.config, self.tracker.run_id, self.plan, queue, follow)
             for trial in records.all():
                 if not trial.is_over:
                     trial.status = "stopped"
                     records.write(trial)
-                    end_run(self.config, records, trial, self.reporter)
                     follow(trial)
-        return records.all()
-
-    def _run(
-        self, records: Records, queue: Callable[[Set[str]], Iterator[str | None]], follow: Callable[[Trial], None]
-    ) -> None:
-        def update(trial: Trial, has_ended: bool) -> None:
-            if has_ended and trial.is_over:
-                end_run(self.config, records, trial, self.reporter)
-            follow(trial)
-
-        run_trials(records, self.config, self.tracker.run_id, self.plan, queue, update)
+        end_runs(self.config, records, self.reporter)
 
     def _one_by_one(self, records: Records, running: Set[str]) -> Iterator[str | None]:
         """Names of trials, each chosen from the results so far."""
@@ -166,8 +159,7 @@ class Study:
             wanted[f"winner-seed-{seed}"] = {**winner.values, "seed": seed}
         for missing in wanted.keys() - {trial.name for trial in final.all()}:
             final.write(Trial(missing, wanted[missing]))
-        with report.live(self.reporter, self.score, len(wanted)) as follow:
-            self._run(final, lambda running: iter(wanted), follow)
+        self._run(final, lambda running: iter(wanted), len(wanted))
         runs = [("winner", searched.run_dir(winner.name)), ("default", home.run_dir(name))]
         self._test(runs[0][1])
         default = home.read(name)
@@ -211,10 +203,12 @@ class Study:
                 return
 
 
-def end_run(config: RunConfig, records: Records, trial: Trial, reporter: Reporter) -> None:
-    """Ends a trial's MLflow run, if it has one."""
-    run_dir = records.run_dir(trial.name)
-    if (run_dir / directory.RUN).exists():
-        uri, run_id = tracking.resolve_uri(config.tracking.uri), directory.read(run_dir, [])[1]["mlflow_run_id"]
-        if not tracking.end(uri, run_id, run_dir, ENDS.get(trial.status, "KILLED"), trial.reason):
-            reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")
+def end_runs(config: RunConfig, records: Records, reporter: Reporter) -> None:
+    """Ends the MLflow runs of trials that are not running any more, whatever became of their processes."""
+    uri = tracking.resolve_uri(config.tracking.uri)
+    for trial in records.all():
+        run_dir = records.run_dir(trial.name)
+        if (run_dir / directory.RUN).exists():
+            run_id = directory.read(run_dir, [])[1]["mlflow_run_id"]
+            if not tracking.end(uri, run_id, run_dir, ENDS.get(trial.status, "KILLED"), trial.reason):
+                reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")

@@ -37,7 +37,7 @@ def test_what_ray_tune_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ray.tune.Tuner", Tuner)
     plan = execute.Plan([{"CPU": 1.0}], 3, {"CPU": 3.0})
     config = config_of(tmp_path, tune__retries=2)
-    execute.run_trials(Records(tmp_path / "trials"), config, "", plan, lambda running: iter(()), lambda *news: None)
+    execute.run_trials(Records(tmp_path / "trials"), config, "", plan, lambda running: iter(()), lambda trial: None)
     assert asked["tune_config"].max_concurrent_trials == 3
     assert asked["run_config"].failure_config.max_failures == 2
 
@@ -61,7 +61,7 @@ def test_a_trial_whose_process_never_began_has_failed(tmp_path: Path) -> None:
     records, over = Records(tmp_path / "trials"), list[Trial]()
     records.write(Trial("waiting", {}))
     records.write(Trial("done", {}, "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
-    callback = execute.ResultCallback(records, set(), lambda trial, has_ended: over.append(trial))
+    callback = execute.ResultCallback(records, set(), over.append)
     path = tmp_path / "error.txt"
     path.write_text("Failure # 1\nTraceback …\nRuntimeError: no room\n\n")
     for name in ("waiting", "done"):
@@ -78,7 +78,7 @@ def test_a_trial_runs_until_its_process_has_ended(tmp_path: Path) -> None:
     records, running = Records(tmp_path / "trials"), set[str]()
     records.write(Trial("one", {}, "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
     queue = execute.TrialQueue(iter(["one", None]), running)
-    callback = execute.ResultCallback(records, running, lambda trial, has_ended: None)
+    callback = execute.ResultCallback(records, running, lambda trial: None)
     assert (queue.suggest("a"), queue.suggest("b"), queue.suggest("c")) == ({"name": "one"}, None, "FINISHED")
     callback.on_trial_result(1, [], SimpleNamespace(config={"name": "one"}), {})
     assert running == {"one"}
