@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from distmeta import tracking
+from distmeta.backends.private import error_text
 from distmeta.backends.ray import GIB, possible_resources, worker_gpus
 from distmeta.config import RunConfig
 from distmeta.errors import ClusterError
@@ -174,9 +175,7 @@ class ResultCallback(_Unsaved, tune.Callback):  # type: ignore[misc]
         """A trial's process was lost too often, perhaps before it had begun."""
         record = self.records.read(trial.config["name"])
         if not record.is_over:
-            # The file is here now, and only later where `trial.get_error` would read it.
-            path = trial.error_file and Path(trial.error_file)
-            text = path.read_text(encoding="utf-8").strip() if path and path.exists() else ""
-            record.status, record.reason = "failed", text.split("\n")[-1].strip() or "its process was lost"
+            reason = error_text(trial).split("\n")[-1].strip()
+            record.status, record.reason = "failed", reason or "its process was lost"
             self.records.write(record)
         self.on_trial_complete(iteration, trials, trial)
