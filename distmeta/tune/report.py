@@ -34,14 +34,14 @@ def describe(config: RunConfig, plan: Plan, trials: int) -> str:
     takes = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
     has = ", ".join(f"{amount:g} {name}" for name, amount in plan.total.items() if name in needs)
     of = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
-    how = {
+    scheduler = {
         "none": "",
         "asha": f", of which one in {config.tune.reduction_factor} goes on at each rung",
         "pbt": ", of which the weak go on from where the strong are",
     }[config.tune.scheduler]
     return (
         f"study: {trials} trials of up to {config.outer.steps} outer steps, "
-        f"proposed by {config.tune.searcher}{how}; each takes {takes}{of}, {plan.at_once} at once on {has}"
+        f"proposed by {config.tune.searcher}{scheduler}; each takes {takes}{of}, {plan.at_once} at once on {has}"
     )
 
 

@@ -61,8 +61,9 @@ def direction(score: Score) -> StudyDirection:
 
 
 def ask(study: optuna.Study, space: Space, fixed: Values) -> tuple[optuna.trial.Trial, Values]:
-    """A trial of an Optuna study, some or all values of which are fixed, and its values."""
-    study.enqueue_trial({key: json.dumps(its) if space.dimensions[key].is_list else its for key, its in fixed.items()})
+    """A new trial of an Optuna study, and its values; those in `fixed` are not drawn."""
+    lists = {key: json.dumps(value) for key, value in fixed.items() if space.dimensions[key].is_list}
+    study.enqueue_trial(fixed | lists)
     trial = study.ask()
     return trial, next(space.assign(lambda key, dimension: [_suggest(trial, key, dimension)]))
 
@@ -80,18 +81,18 @@ def _suggest(trial: optuna.trial.Trial, key: str, dimension: Dimension) -> Any:
     return trial.suggest_float(key, low, high, log=log)
 
 
-def _tell(study: optuna.Study, told: optuna.trial.Trial, trial: Trial, with_seconds: bool) -> None:
-    """Tells Optuna the result of a trial.
+def _tell(study: optuna.Study, own: optuna.trial.Trial, trial: Trial, with_seconds: bool) -> None:
+    """Tells Optuna the result of a trial; `own` is Optuna's own.
 
     A trial that pauses or was stopped counts as pruned, with its scores so far. Optuna cannot use these beside seconds,
     nor a failure: such trials are not learned from.
     """
     if trial.status == "finished":
         last = trial.curve[-1]
-        study.tell(told, [last.score, last.seconds] if with_seconds else last.score)
+        study.tell(own, [last.score, last.seconds] if with_seconds else last.score)
     elif trial.status == "failed" or (trial.is_idle and with_seconds):
-        study.tell(told, state=TrialState.FAIL)
+        study.tell(own, state=TrialState.FAIL)
     elif trial.is_idle:
         for point in trial.curve:
-            told.report(point.score, point.step)
-        study.tell(told, state=TrialState.PRUNED)
+            own.report(point.score, point.step)
+        study.tell(own, state=TrialState.PRUNED)

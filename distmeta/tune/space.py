@@ -59,12 +59,13 @@ class Space:
         return {key: self.given[key] for key in self.dimensions if key in self.given}
 
     def start(self) -> Values | None:
-        """The configuration's own values as a trial of the space; None if they lie outside.
+        """The configuration's own values as a trial of the space; None if there is no such trial.
 
-        They also do if the configuration has a key that does not count, which a trial would leave out.
+        There is none if the configuration has a key that does not count, since a trial would leave it out.
         """
         given = self.default()
-        values = next(self.assign(lambda key, its: its.matching(given[key]) if key in given else []), None)
+        own = self.assign(lambda key, dimension: dimension.matching(given[key]) if key in given else [])
+        values = next(own, None)
         return values if values is not None and self.config(values) == self.config(given) else None
 
     def assign(self, offer: Callable[[str, Dimension], Iterable[Any] | None]) -> Iterator[Values]:

@@ -46,7 +46,7 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
 
 
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Goes on with a study that was ended: trials that are over are not run again, others from their checkpoints."""
+    """Resumes a study: trials that are over are not run again, others go on from their checkpoints."""
     config, about = directory.read(folder, [])
     return _run(config, folder, reporter, about["mlflow_run_id"])
 
@@ -54,8 +54,8 @@ def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
 def _run(config: RunConfig, folder: Path, reporter: Reporter, run_id: str | None) -> dict[str, Any]:
     space, score = check(config, reporter)
     try:
-        with stopper() as asked, open_backend(on_ray(config.cluster)):
-            asked.listen()  # Ray has set handlers of its own
+        with stopper() as stop, open_backend(on_ray(config.cluster)):
+            stop.listen()  # Ray has set handlers of its own
             plan = Plan.of(config)
             reporter.note(report.describe(config, plan, space.trials))
             with tracked(config, folder, reporter, run_id, {"distmeta.kind": "study"}) as tracker:
@@ -110,7 +110,7 @@ class Study:
     def _next(self, trials: list[Trial], running: Set[str]) -> Trial | None:
         """The next trial to run: with asha trials pause, and may be promoted."""
         if begun := [trial for trial in trials if not trial.is_idle and trial.name not in running]:
-            return begun[0]  # of a study that was ended
+            return begun[0]  # before the study was resumed
         rungs = halving.rungs(self.config) if self.space.tune.scheduler == "asha" else []
         trial = halving.promoted(trials, rungs, self.space.tune.reduction_factor, self.score)
         if trial is None and len(trials) < self.space.trials:
@@ -123,7 +123,7 @@ class Study:
         return trial
 
     def _population(self, records: Records, running: Set[str]) -> Iterator[str | None]:
-        """Names of all trials, round by round; between two rounds some go on from another trial."""
+        """Names of all trials, round by round; between two rounds the weak ones move to where strong ones are."""
         while len(trials := records.all()) < self.space.trials:
             records.write(self._new(trials))
         for until in population.rounds(self.config):
@@ -142,7 +142,7 @@ class Study:
         return Trial(f"trial-{len(trials):04}", propose(self.space, self.score, trials))
 
     def conclude(self, trials: list[Trial]) -> dict[str, Any]:
-        """The winner on meta-test, beside the configuration as it was, and with other seeds on meta-validation."""
+        """Evaluates the winner and the file's settings on meta-test, and trains the winner with other seeds."""
         report.publish(self.folder, self.tracker, self.space, self.score, trials)
         winner = best(trials, self.score)
         if winner is None:
@@ -180,7 +180,7 @@ class Study:
         return result
 
     def _default(self, trials: list[Trial]) -> tuple[Records, str]:
-        """Where the settings of the file are trained: the trial that has finished with them, if any; else apart."""
+        """The records and the name of the trial with the settings of the file: one of the search if it has finished."""
         wanted = self.space.config(self.space.default())
         for trial in trials:
             if trial.status == "finished" and not trial.moves and self.space.config(trial.values) == wanted:

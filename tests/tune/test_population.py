@@ -14,10 +14,12 @@ from distmeta.errors import ConfigError
 from distmeta.report.progress import Reporter
 from distmeta.runs import checkpoint
 from distmeta.runs.experiment import build_experiment
+from distmeta.tracking import Tracker
 from distmeta.tune import study
 from distmeta.tune.population import move, perturbed, require_one_layout, rounds
-from distmeta.tune.records import Point, Records, Trial
+from distmeta.tune.records import Move, Point, Records, Trial
 from distmeta.tune.space import Space
+from distmeta.tune.trial import run_trial
 from distmeta.types import Score
 
 ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
@@ -189,6 +191,48 @@ def test_rounds_end_where_trials_are_validated(tmp_path: Path) -> None:
 def test_what_theta_is_made_of_cannot_change(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"tune.space.{key}: cannot change in the middle of a run"):
         rounds(toy_config(tmp_path, **{**POPULATION, "tune__space": {key: {"choice": [1]}}}))
+
+
+def test_a_trial_that_is_killed_after_a_move_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the very settings of the other trial it comes to the same scores as that one."""
+    config = toy_config(tmp_path, **POPULATION, tracking__uri=uri, checkpoint__every=0, checkpoint__keep=2)
+    parent = Tracker.start(uri, "Default", "study", {}, tmp_path)
+    slow, quick = ({"inner.lr": 0.1, "inner.steps": 1, "outer.lr": rate} for rate in (0.001, 0.1))
+    deaths = list[int]()
+
+    def report(figures: dict[str, int]) -> None:
+        if figures["outer_step"] in deaths:
+            deaths.remove(figures["outer_step"])
+            raise RuntimeError("killed")
+
+    def run(records: Records, name: str) -> list[Any]:
+        run_trial({"name": name}, records.folder, config, parent.run_id, {})
+        return [point[:3] for point in records.read(name).curve]
+
+    monkeypatch.setattr("ray.tune.report", report)
+    for case in ([], [4, 5]):
+        records = Records(tmp_path / f"killed-at-{case}")
+        for name, values in (("origin", quick), ("moved", slow)):
+            records.write(Trial(name, values, until=3))
+            run(records, name)
+        moved, origin = records.read("moved"), records.read("origin")
+        moved.moves.append(Move(3, "origin", moved.values))
+        moved.values, moved.until, origin.until = quick, 6, 6
+        assert moved.is_moving
+        records.write(moved)
+        records.write(origin)
+        deaths += case
+        for _ in case:
+            with pytest.raises(RuntimeError, match="killed"):
+                run(records, "moved")
+            assert not records.read("moved").is_moving
+        curve, other = run(records, "moved"), run(records, "origin")
+        assert [step for step, *_ in curve] == [1, 2, 3, 4, 5, 6]
+        assert curve[:3] != other[:3]
+        assert curve[3:] == other[3:]
+    parent.finish()
 
 
 @pytest.mark.slow
