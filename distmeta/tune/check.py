@@ -20,6 +20,7 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
         UserError: naming what would keep the study, or one of its trials, from starting.
     """
     space = Space(config)
+    space.check()
     if not config.evaluation.validation_every:
         found = "0, but trials are compared by their meta-validation"
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
@@ -30,7 +31,7 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
     preflight(on_ray(config.cluster))
     experiment = build_experiment(space.config(space.default()))
     reporter.note("trying the space with data and model")
-    space.check()
+    space.check(with_data=True)
     if is_population:
         population.require_one_layout(space, experiment)
     return space, experiment.model.task.score

@@ -125,19 +125,25 @@ class Space:
             set_value(content, key, value)
         return validate(content)
 
-    def check(self) -> None:
-        """Tries many combinations, and with data and model every value of a list and both ends of a range.
+    def check(self, with_data: bool = False) -> None:
+        """Tries many combinations.
+
+        Args:
+            with_data: whether to load data and model: for every value of a list and both ends of a range, in as few
+                combinations as possible.
 
         Raises:
             ConfigError: naming the key of the space, or the settings that contradict each other.
         """
         from distmeta.runs.experiment import build_experiment, make_kind, make_learner, make_model_options
 
+        makers = (build_experiment,) if with_data else (make_learner, make_model_options, make_kind)
         tried = set[tuple[str, str]]()
         for values in self.samples():
             inner = {key: value for key, value in values.items() if key.split(".")[0] not in OUTER}
             ends = {(key, json.dumps(value)) for key, value in inner.items() if self.dimensions[key].is_end(value)}
-            makers = (make_learner, make_model_options, make_kind) if ends <= tried else (build_experiment,)
+            if with_data and ends <= tried:
+                continue
             tried |= ends
             try:
                 config = self.config(values)

@@ -163,6 +163,11 @@ def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no validation": ({"evaluation__validation_every": 0}, ConfigError, "evaluation.validation_every: 0, but trials"),
     "no space": ({"tune__space": {"outer.rl": {"uniform": [0, 1]}}}, ConfigError, "did you mean outer.lr"),
+    "space, before data are loaded": (
+        {"tune__space": {"outer.rl": {"uniform": [0, 1]}}, "data__path": "nowhere.csv"},
+        ConfigError,
+        "did you mean outer.lr",
+    ),
     "more ways than classes": (
         {"tune__space": {"episodes.ways": {"choice": [3, 100]}}},
         ConfigError,
