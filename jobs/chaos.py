@@ -5,7 +5,7 @@
 Runs the job once undisturbed in one process, then once a seed on Ray while faults strike at moments and in an order
 that the seed draws: a worker is killed, stopped for good, or slowed for a while; the server is killed; the driver is
 killed or asked to stop, and its run resumed. Each time the meta-parameters must be those of the undisturbed run to the
-bit, and MLflow must hold every outer step once. Linux only: processes are found in /proc.
+bit, and MLflow must hold every outer step once. It needs psutil (`pip install distmeta[test]`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from mlflow import MlflowClient
 
 MARK = "DISTMETA_CHAOS"  # in the environment of all processes of a run
@@ -167,15 +168,12 @@ def logged_steps(out: Path, run_id: str) -> list[int]:
 
 def find(mark: str, name: str) -> list[int]:
     """Processes of a run whose command line starts with a name, in order."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes()
-            if command.startswith(name.encode()) and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it has ended meanwhile, or is another user's
-    return sorted(found)
+    found = psutil.process_iter(["cmdline", "environ"])  # what another user's have is None
+    return sorted(
+        one.pid
+        for one in found
+        if "".join(one.info["cmdline"] or []).startswith(name) and (one.info["environ"] or {}).get(MARK) == mark
+    )
 
 
 def signal_to(process: int, number: signal.Signals) -> None:

@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from toy import toy_config, toy_settings
@@ -166,14 +167,8 @@ def test_nothing_heavy_is_imported_for_help() -> None:
 
 def marked(mark: str) -> list[int]:
     """Processes that inherited an environment variable."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark.encode() in environ.read_bytes():
-                found.append(int(environ.parent.name))
-        except (OSError, ProcessLookupError):
-            continue  # it has ended meanwhile, or is another user's
-    return found
+    # None of other users' processes.
+    return [one.pid for one in psutil.process_iter(["environ"]) if mark in (one.info["environ"] or {}).values()]
 
 
 @pytest.mark.slow

@@ -67,6 +67,12 @@ def test_a_heavy_package_has_one_home() -> None:
         assert users == homes, package
 
 
+def test_private_parts_of_libraries_have_one_file_a_room() -> None:
+    for path in FILES:
+        private = {name for name in imports(path) if "._" in name}
+        assert not private or path.name == "private.py", f"{path.relative_to(PACKAGE)} imports {private}"
+
+
 def test_the_engine_and_the_backends_never_see_an_algorithm_or_a_family() -> None:
     for path in [*(PACKAGE / "engine").glob("*.py"), *(PACKAGE / "backends").glob("*.py")]:
         seen = {name for name in imports(path) if name.startswith(("distmeta.algorithms", "distmeta.tasks"))}

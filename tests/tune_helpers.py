@@ -58,6 +58,6 @@ def drawn_of(config: RunConfig, count: int, score: Callable[[Values], float] = l
     """The settings of so many trials, each of which comes to its end before the next is proposed."""
     space, trials = Space(config), list[Trial]()
     for number in range(count):
-        values = propose(config, space, ACCURACY, trials)
+        values = propose(space, ACCURACY, trials)
         trials.append(Trial(str(number), values, "finished", curve=[Point(5, score(values), 0.1, 1.0)]))
     return [trial.values for trial in trials]

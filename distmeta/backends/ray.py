@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import secrets
-from collections.abc import Iterator
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
-from ray._private import ray_constants, services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from distmeta.backends.private import private_processes, resource_limits
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require
 from distmeta.backends.server import RemoteCoordinator, ServerActor
 from distmeta.backends.workers import WorkerFactory, ask_place
@@ -120,7 +117,7 @@ class RayBackend:
         # environment, or Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         cpus = max(os.cpu_count() or 1, math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
-        with _private():
+        with private_processes():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -128,22 +125,6 @@ class RayBackend:
                 log_to_driver=False,
                 logging_level="ERROR",
             )
-
-
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """Ray has no setting for how the Ray that it starts is kept to this process.
-
-    It listens on loopback only, as it does by itself on macOS and Windows, and its processes are in groups of their
-    own: a signal to this process's group, as `timeout` sends it, would end them before the step that is going on.
-    """
-    usual = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = usual
 
 
 def worker_gpus(cluster: ClusterConfig) -> float:
@@ -155,6 +136,5 @@ def worker_gpus(cluster: ClusterConfig) -> float:
 
 def possible_resources() -> dict[str, float]:
     """What the cluster has or could have: one that scales itself starts machines when actors ask for them."""
-    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    present = ray.cluster_resources()
+    limits, present = resource_limits(), ray.cluster_resources()
     return {name: max(present.get(name, 0), limits.get(name, 0)) for name in {*present, *limits}}

@@ -6,11 +6,11 @@ import math
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
+from distmeta.backends.private import HEALTH_CHECK
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError, TokenError
 
@@ -86,7 +86,7 @@ def require_answer(address: str) -> None:
         )
     remedy = "start one with `ray start --head`, or leave the key out for a private Ray"
     silent = ClusterError("cluster.address", f"no Ray answers at {address}", remedy)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    command = [*HEALTH_CHECK]
     if address != "auto":
         command += ["--address", address]
         host, _, port = address.rpartition(":")

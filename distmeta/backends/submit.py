@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from distmeta.backends.private import LOGGERS
 from distmeta.config.load import default_run_dir, load_config
 from distmeta.errors import ClusterError, ConfigError, TokenError
 
@@ -135,8 +136,8 @@ def _client(address: str) -> Any:
     """A job client; an explicit address wins over Ray's environment variables."""
     from ray.job_submission import JobSubmissionClient
 
-    for logger in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env"):
-        logging.getLogger(f"ray.{logger}").setLevel(logging.ERROR)
+    for logger in LOGGERS:
+        logging.getLogger(logger).setLevel(logging.ERROR)
     variables = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     hidden = {name: os.environ.pop(name) for name in variables if name in os.environ}
     try:

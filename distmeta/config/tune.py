@@ -69,13 +69,13 @@ class Dimension(Section):
             return range(self.integers[0], self.integers[1] + 1)
         return self.choice if self.choice is not None else self.grid
 
-    def holds(self, value: Any) -> bool:
-        """Whether it is one of the values."""
+    def matching(self, value: Any) -> list[Any]:
+        """The value as it stands here, in a list, which may have 0 for 0.0; an empty list if it is not a value."""
         if self.values is not None:
-            return value in self.values
+            return [self.values[self.values.index(value)]] if value in self.values else []
         assert self.ends is not None
         is_number = isinstance(value, int if self.kind == "logint" else int | float)
-        return is_number and self.ends[0] <= value <= self.ends[1]
+        return [value] if is_number and self.ends[0] <= value <= self.ends[1] else []
 
     def is_end(self, value: Any) -> bool:
         """Whether it is an end of the range; each value of a list is one."""

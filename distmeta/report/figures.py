@@ -9,7 +9,32 @@ from typing import TYPE_CHECKING
 from distmeta.types import Score
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def new_figure(
+    x_label: str, y_label: str = "", width: float = 6, height: float = 4, integers: bool = True
+) -> tuple[Figure, Axes]:
+    """A figure and its axes.
+
+    Args:
+        x_label: what is drawn along x.
+        y_label: what is drawn along y.
+        width: inches.
+        height: inches.
+        integers: whether x has integers only.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if integers:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axes
 
 
 def adaptation_curve(
@@ -32,12 +57,7 @@ def adaptation_curve(
     Raises:
         ValueError: a row that is longer than `steps`, or whose means and half widths are not equally many.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure("inner steps", f"{score.name}{score.unit and ' in %'} on new tasks (band: 95 % interval)")
     scale = 100 if score.is_share else 1
     for label, (means, halves) in rows.items():
         triples = zip(steps[: len(means)], means, halves, strict=True)
@@ -45,12 +65,9 @@ def adaptation_curve(
         x, middle, lower, upper = zip(*points, strict=True)
         (line,) = axes.plot(x, middle, marker="o", markersize=3, label=label)
         axes.fill_between(x, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set_xlabel("inner steps")
-    axes.set_ylabel(f"{score.name}{score.unit and ' in %'} on new tasks (band: 95 % interval)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")
     return figure
 
 
@@ -64,19 +81,11 @@ def staleness(counts: Mapping[int, int], path: str | Path) -> Figure:
     Returns:
         The figure that was written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure("staleness (versions)", "units")
     total = sum(counts.values())
     bars = axes.bar(list(counts), list(counts.values()))
     axes.bar_label(bars, [f"{100 * count / total:.0f} %" for count in counts.values()])
-    axes.set_xlabel("staleness (versions)")
-    axes.set_ylabel("units")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")
     return figure
 
 
@@ -91,22 +100,17 @@ def task_graph(titles: Sequence[str], edges: Sequence[tuple[int, int, float]], p
     Returns:
         The figure that was written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     lines = list(dict.fromkeys(titles))
     heights = [lines.index(title) for title in titles]
-    figure = Figure(figsize=(7, 1.5 + 0.3 * len(lines)), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(
+        "round (line: similarity to an earlier one, by weight)", width=7, height=1.5 + 0.3 * len(lines)
+    )
     for later, earlier, weight in edges:
         ends = [later, earlier], [heights[later], heights[earlier]]
         axes.plot(*ends, color="tab:blue", linewidth=0.3 + 3 * weight, alpha=0.5, zorder=1)
     axes.scatter(range(len(titles)), heights, color="black", s=25, zorder=2)
     axes.set_yticks(range(len(lines)), [line if len(line) < 40 else f"{line[:39]}…" for line in lines])
     axes.invert_yaxis()
-    axes.set_xlabel("round (line: similarity to an earlier one, by weight)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    FigureCanvasAgg(figure).print_png(str(path))
+    figure.savefig(path, format="png")
     return figure

@@ -63,7 +63,7 @@ def resume(
             return _train_and_test(opened, state.counters["version"], is_kept=True)
 
 
-def search(
+def train_trial(
     config: RunConfig,
     run_dir: Path,
     reporter: Reporter,

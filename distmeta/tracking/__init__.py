@@ -3,6 +3,7 @@
 uri.py       the address of a store, and whether it answers
 store.py     opening it, and looking runs up
 outbox.py    what waits while it is away
+private.py   what is needed of it that its documentation does not promise
 tracker.py   one run that is being logged
 """
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from distmeta.errors import TrackingError
+from distmeta.tracking.private import KIND, LOGGERS
 from distmeta.tracking.uri import check_store, database, mask
 
 RUN_DIR_TAG = "distmeta.run_dir"
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 RETRY_SECONDS = 15.0  # while MLflow is away, between two tries
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # or the UI opens on pages about language-model traces
 
 
 def _quiet() -> None:
@@ -30,7 +30,7 @@ def _quiet() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow  # noqa: F401 - sets the levels of its loggers
 
-    for name in ("mlflow", "alembic"):
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distmeta.errors import TrackingError
+from distmeta.tracking import private
 from distmeta.tracking.outbox import Outbox
 from distmeta.tracking.store import (
     RETRY_SECONDS,
@@ -108,7 +109,7 @@ class Tracker:
                 for label, value in labels.items():
                     client.set_tag(run_id, label, value)
                 params = {key: value for key, value in params.items() if key not in logged}
-                last_steps = {metric.key: metric.step for metric in run.to_proto().data.metrics}
+                last_steps = private.last_steps(run)
             outbox = Outbox(Path(run_dir) / UNSENT)
             # A run that goes on has not ended, whatever its last process could not say.
             outbox.drop("end")

@@ -2,12 +2,12 @@
 
 space.py        which settings a trial may have
 check.py        whether a study could start
-records.py      a study's directory: what its trials are, have come to, and how they ended
+records.py      a study's directory: its trials, their results, and how they ended
 search.py       the next trial's settings
 halving.py      which trials pause, and which go on (asha)
-population.py   which trials go on from where others are (pbt)
-execute.py      trials on Ray Tune: what each is given of the cluster, and how it ends
+population.py   which trials go on from another trial (pbt)
+execute.py      trials on Ray Tune: their share of the cluster, and how their processes end
 trial.py        one trial, where it runs
 study.py        the whole: search, then the winner on meta-test
-report.py       tables, and what is said in words; plots.py: plots
+report.py       tables and sentences; plots.py: plots
 """

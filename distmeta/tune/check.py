@@ -14,7 +14,7 @@ from distmeta.types import Score
 
 
 def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
-    """The space of a study, and what its trials are compared by; starts nothing.
+    """The space of a study, and the score that its trials are compared by; starts nothing.
 
     Raises:
         UserError: naming what would keep the study, or one of its trials, from starting.
@@ -24,18 +24,19 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
     if not config.evaluation.validation_every:
         found = "0, but trials are compared by their meta-validation"
         raise ConfigError("evaluation.validation_every", found, "set it, for example to a quarter of outer.steps")
-    if config.tune and config.tune.scheduler == "pbt":
+    is_population = space.tune.scheduler == "pbt"
+    if is_population:
         population.rounds(config)
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     preflight(on_ray(config.cluster))
     experiment = build_experiment(space.config(space.default()))
     reporter.note("trying the space with data and model")
-    space.check_fit()
-    if config.tune and config.tune.scheduler == "pbt":
+    space.check(with_data=True)
+    if is_population:
         population.require_one_layout(space, experiment)
     return space, experiment.score
 
 
 def on_ray(cluster: ClusterConfig) -> ClusterConfig:
-    """Where trials are, wherever their workers may be; a private Ray has a CPU for each, if need be made up."""
+    """The cluster of the trials' own processes; a private Ray has a CPU for each, even if the machine has fewer."""
     return cluster.model_copy(update={"backend": "ray"} | ({"workers": 1} if cluster.backend == "inprocess" else {}))

@@ -1,10 +1,10 @@
-"""Trials on Ray Tune: what each is given of the cluster, and how it ends."""
+"""Trials on Ray Tune: their share of the cluster, and how their processes end."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,18 +14,25 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from distmeta import tracking
-from distmeta.backends.ray import possible_resources, worker_gpus
-from distmeta.config import ClusterConfig, RunConfig
+from distmeta.backends.private import error_text
+from distmeta.backends.ray import GIB, possible_resources, worker_gpus
+from distmeta.config import RunConfig
 from distmeta.errors import ClusterError
 from distmeta.tune.records import Records, Trial
 from distmeta.tune.trial import run_trial
 
-GIB = 2**30
+Queue = Callable[[Set[str]], Iterator[str | None]]
 Follow = Callable[[Trial], None]
+QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
 
 
 class Plan(NamedTuple):
-    """What a trial is given: one bundle of resources for its own process and server, then one for each worker."""
+    """The share of a trial: one bundle of resources for its own process and server, then one for each worker."""
 
     bundles: list[dict[str, float]]
     at_once: int
@@ -46,154 +53,129 @@ class Plan(NamedTuple):
         if total != ray.cluster_resources():  # it would start machines, of which only the sum is known
             nodes = [total]
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
-        bundles = _bundles(cluster, here)
-        worker, count = bundles[-1], max(1, len(bundles) - 1)
+        amounts = {
+            "CPU": cluster.cpus_per_worker,
+            "GPU": worker_gpus(cluster),
+            "memory": (cluster.memory_per_worker or 0) * GIB,
+            **cluster.resources_per_worker,
+        }
+        worker = {name: float(amount) for name, amount in amounts.items() if amount}
+        bundles, count = [here, *[worker] * cluster.range.max], cluster.range.max
+        if cluster.backend == "inprocess":
+            worker, count = worker | here, 1
+            bundles = [worker]
         # A worker lies on one machine: what is left over on several does not add up to room for another.
         places = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in worker.items()) for node in nodes)
         if places < count:
-            lacks = [name for name, amount in worker.items() if count * amount > total.get(name, 0)]
             found = f"a trial has {count} workers, on the machines of the cluster there is room for {places}"
-            if lacks:
-                found = f"a trial needs {count * worker[lacks[0]]:g} {lacks[0]}, "
-                found += f"the cluster has {total.get(lacks[0], 0):g}"
+            for name, amount in worker.items():
+                if count * amount > total.get(name, 0):
+                    found = f"a trial needs {count * amount:g} {name}, the cluster has {total.get(name, 0):g}"
+                    break
             raise ClusterError("cluster.workers", found, "give a trial fewer workers, or each of them less")
         room = places // count
         return cls(bundles, min(room, config.tune.concurrent or room, config.tune.trials), total)
 
 
-def _bundles(cluster: ClusterConfig, here: dict[str, float]) -> list[dict[str, float]]:
-    worker = {
-        "CPU": cluster.cpus_per_worker,
-        "GPU": worker_gpus(cluster),
-        "memory": (cluster.memory_per_worker or 0) * GIB,
-    }
-    worker = {name: float(amount) for name, amount in {**worker, **cluster.resources_per_worker}.items() if amount}
-    if cluster.backend == "inprocess":
-        return [{**worker, **here}]
-    return [here, *[worker] * cluster.range.max]
-
-
-class Execution:
-    """Runs trials, and keeps their records.
+def run_trials(
+    records: Records,
+    config: RunConfig,
+    parent: str,
+    plan: Plan,
+    queue: Queue,
+    follow: Follow,
+) -> None:
+    """Runs trials until they pause or are over (see `Trial.until`).
 
     Args:
-        records: where.
+        records: of the trials.
         config: the study's.
         parent: its MLflow run.
         plan: of a trial.
-        follow: is told of a trial whenever there is news of it.
+        queue: given the names that are running, the names to run one after another; each must be in the records by
+            then. None if the next depends on a trial that is running: it is asked for again.
+        follow: is called with a trial after each of its meta-validations and when its process has ended.
     """
-
-    def __init__(self, records: Records, config: RunConfig, parent: str, plan: Plan, follow: Follow) -> None:
-        self.records, self.config, self.parent = records, config, parent
-        self.plan, self.follow = plan, follow
-
-    def run(self, names: Iterable[str | None], ended: Follow) -> None:
-        """Runs trials as far as they go for now (see `Trial.until`).
-
-        Args:
-            names: of the trials, asked for one after another; each must be in the records by then. None where the next
-                cannot be told yet: it is asked for again.
-            ended: is told of each trial whose process is done with it.
-        """
-        assert self.config.tune is not None
-        # Ray Tune keeps files of its own, which are not read again.
-        with tempfile.TemporaryDirectory(prefix="distmeta-tune-") as storage:
-            os.environ.update(QUIET)
-            common: dict[str, Any] = {
-                "folder": self.records.folder,
-                "config": self.config,
-                "parent": self.parent,
-                "environment": tracking.environment(),  # a cluster's processes have one of their own
-            }
-            trainable = partial(run_trial, **common)
-            searcher = _Names(self, iter(names), ended)
-            tuner = tune.Tuner(
-                tune.with_resources(trainable, tune.PlacementGroupFactory(self.plan.bundles)),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    num_samples=-1,
-                    max_concurrent_trials=self.plan.at_once,
-                    reuse_actors=True,  # what a process has imported takes seconds
-                ),
-                run_config=tune.RunConfig(
-                    name="study",
-                    storage_path=storage,
-                    failure_config=tune.FailureConfig(max_failures=self.config.tune.retries),
-                    callbacks=[_News(searcher)],
-                    verbose=0,
-                ),
-            )
-            tuner.fit()
-
-
-QUIET = {
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-}
+    assert config.tune is not None
+    os.environ.update(QUIET)
+    running = set[str]()
+    trainable = partial(
+        run_trial,
+        folder=records.folder,
+        config=config,
+        parent=parent,
+        environment=tracking.environment(),  # processes on a cluster have an environment of their own
+    )
+    # Ray Tune keeps files of its own, which are not read again.
+    with tempfile.TemporaryDirectory(prefix="distmeta-tune-") as storage:
+        tune.Tuner(
+            tune.with_resources(trainable, tune.PlacementGroupFactory(plan.bundles)),
+            tune_config=tune.TuneConfig(
+                search_alg=TrialQueue(queue(running), running),
+                num_samples=-1,
+                max_concurrent_trials=plan.at_once,
+                reuse_actors=True,  # imports take a process seconds
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=storage,
+                failure_config=tune.FailureConfig(max_failures=config.tune.retries),
+                callbacks=[ResultCallback(records, running, follow)],
+                verbose=0,
+            ),
+        ).fit()
 
 
 class _Unsaved:
-    """Ray Tune pickles what it is given into its own files; nobody reads those."""
+    """Ray Tune pickles its arguments into its own files, which are not read."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _Names(_Unsaved, Searcher):  # type: ignore[misc]
-    """Hands out trials by name, and notes what becomes of them."""
+class TrialQueue(_Unsaved, Searcher):  # type: ignore[misc]
+    """Gives Ray Tune the names of trials, as their settings."""
 
-    def __init__(self, execution: Execution, names: Iterator[str | None], ended: Follow) -> None:
+    def __init__(self, names: Iterator[str | None], running: set[str]) -> None:
         super().__init__()
-        self.execution, self.names, self.ended = execution, names, ended
-        self.name_of: dict[str, str] = {}  # by Ray Tune's id
-
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        return True
+        self.names, self.running = names, running
 
     def suggest(self, trial_id: str) -> Any:
+        """The next name; None for none yet."""
         name = next(self.names, Searcher.FINISHED)
         if name is None or name == Searcher.FINISHED:
             return name
-        self.name_of[trial_id] = name
+        self.running.add(name)
         return {"name": name}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if not error:  # else `failed` is called next, with the reason
-            self._ended(self.execution.records.read(self.name_of[trial_id]))
-
-    def failed(self, trial_id: str, reason: str) -> None:
-        """A trial's process was lost too often, perhaps before it had begun."""
-        records = self.execution.records
-        trial = records.read(self.name_of[trial_id])
-        if not trial.is_over:
-            trial.status, trial.reason = "failed", reason
-            records.write(trial)
-        self._ended(trial)
-
-    def _ended(self, trial: Trial) -> None:
-        self.ended(trial)
-        self.execution.follow(trial)
+        """`ResultCallback` handles it: it is told the reason of a failure too."""
 
     def save(self, checkpoint_path: str) -> None:
+        """Ray Tune wants a file."""
         Path(checkpoint_path).touch()
 
 
-class _News(_Unsaved, tune.Callback):  # type: ignore[misc]
-    """Passes on what is new of a trial."""
+class ResultCallback(_Unsaved, tune.Callback):  # type: ignore[misc]
+    """Passes on the results of trials. `trial` is Ray Tune's own."""
 
-    def __init__(self, searcher: _Names) -> None:
-        self.searcher = searcher
+    def __init__(self, records: Records, running: set[str], follow: Follow) -> None:
+        self.records, self.running, self.follow = records, running, follow
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        execution = self.searcher.execution
-        execution.follow(execution.records.read(self.searcher.name_of[trial.trial_id]))
+        """A meta-validation is in the trial's record."""
+        self.follow(self.records.read(trial.config["name"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial's process has ended."""
+        self.running.discard(trial.config["name"])
+        self.follow(self.records.read(trial.config["name"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        # Here, and only later where Ray Tune would read it.
-        path = trial.error_file and Path(trial.error_file)
-        lines = path.read_text(encoding="utf-8").split("\n") if path and path.exists() else []
-        said = [line.strip() for line in lines if line.strip()]
-        self.searcher.failed(trial.trial_id, said[-1] if said else "its process was lost")
+        """A trial's process was lost too often, perhaps before it had begun."""
+        record = self.records.read(trial.config["name"])
+        if not record.is_over:
+            reason = error_text(trial).split("\n")[-1].strip()
+            record.status, record.reason = "failed", reason or "its process was lost"
+            self.records.write(record)
+        self.on_trial_complete(iteration, trials, trial)

@@ -1,15 +1,18 @@
-"""Plots of a study, drawn with matplotlib's object interface: no window, no global state."""
+"""Plots of a study."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import optuna
 
+from distmeta.report.figures import new_figure
 from distmeta.tune.records import Trial, best_so_far
+from distmeta.tune.search import ask, direction
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
@@ -17,15 +20,20 @@ ENOUGH = 4  # trials for importances to mean anything
 
 
 def draw(folder: Path, space: Space, score: Score, trials: Sequence[Trial]) -> list[Path]:
-    """Draws all that there is something to draw of, as PNGs; their paths."""
-    told = [trial for trial in trials if trial.curve]
-    drawn = [_convergence(folder / "convergence.png", score, told)]
-    drawn.append(_parallel(folder / "parallel_coordinates.png", space, score, told))
-    shares = importances(space, score, trials)
-    if shares:
-        (folder / "importances.json").write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
-        drawn += [folder / "importances.json", _importances(folder / "importances.png", shares)]
-    return drawn
+    """Draws the trials that have a score; the paths of the PNGs, and of the importances as JSON."""
+    measured = [trial for trial in trials if trial.curve]
+    if not measured:
+        return []
+    paths = [folder / "convergence.png", folder / "parallel_coordinates.png"]
+    _convergence(paths[0], score, measured)
+    _parallel(paths[1], space, score, measured)
+    if shares := importances(space, score, trials):
+        paths += [folder / "importances.json", folder / "importances.png"]
+        paths[2].write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
+        figure, axes = new_figure("importance (PED-ANOVA, shares of 1)", height=1 + 0.4 * len(shares), integers=False)
+        axes.barh(list(shares)[::-1], list(shares.values())[::-1])
+        figure.savefig(paths[3])
+    return paths
 
 
 def importances(space: Space, score: Score, trials: Sequence[Trial]) -> dict[str, float]:
@@ -35,115 +43,58 @@ def importances(space: Space, score: Score, trials: Sequence[Trial]) -> dict[str
     IJCAI 2023. https://arxiv.org/abs/2304.10255, over the scores after the last outer step that at least half of the
     trials came to. Empty where they are too few, and without keys that only some of them have.
     """
-    import optuna
-
-    told = [trial for trial in trials if trial.curve and trial.status != "failed"]
-    enough = max(ENOUGH, -(-len(told) // 2))
-    steps = {point.step for trial in told for point in trial.curve}
-    at = {step: [trial for trial in told if trial.score_at(step) is not None] for step in steps}
-    step = max((step for step, there in at.items() if len(there) >= enough), default=None)
-    if step is None:
+    measured = [trial for trial in trials if trial.curve and trial.status != "failed"]
+    for step in sorted({point.step for trial in measured for point in trial.curve}, reverse=True):
+        scores = [(trial, value) for trial in measured if (value := trial.score_at(step)) is not None]
+        if len(scores) >= max(ENOUGH, len(measured) / 2):
+            break
+    else:
         return {}
-    there = at[step]
-    keys = [key for key in space.dimensions if all(key in trial.values for trial in there)]
-    study = optuna.create_study(direction="maximize" if score.higher_is_better else "minimize")
-    for trial in there:
-        fixed = {
-            key: json.dumps(value) if space.dimensions[key].is_list else value for key, value in trial.values.items()
-        }
-        study.enqueue_trial(fixed)
-        asked = study.ask()
-        space.draw(asked)
-        study.tell(asked, trial.score_at(step))
-    keys = [key for key in keys if len({json.dumps(trial.values[key]) for trial in there}) > 1]
-    if not keys:
-        return {}
+    values = {key: [json.dumps(trial.values.get(key)) for trial, _ in scores] for key in space.dimensions}
+    keys = [key for key in values if all(key in trial.values for trial, _ in scores) and len(set(values[key])) > 1]
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    study = _study(space, score, scores)
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys))
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
+def _study(space: Space, score: Score, scores: Sequence[tuple[Trial, float]]) -> optuna.Study:
+    """An Optuna study of trials with these scores."""
+    study = optuna.create_study(direction=direction(score))
+    for trial, value in scores:
+        study.tell(ask(study, space, trial.values)[0], _scale(score) * value)
+    return study
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, figure.add_subplot()
 
-
-def _write(figure: Any, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure).print_png(str(path))
-    return path
+def _scale(score: Score) -> int:
+    return 100 if score.is_share else 1
 
 
 def _label(score: Score) -> str:
     return f"meta-validation {score.name}{score.unit and ' in %'}"
 
 
-def _convergence(path: Path, score: Score, trials: Sequence[Trial]) -> Path:
-    """Each trial's last score, and the best so far of those that came to their end."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure, axes = _figure(6, 4)
-    scale = 100 if score.is_share else 1
+def _convergence(path: Path, score: Score, trials: Sequence[Trial]) -> None:
+    """Each trial's last score, and the best so far of those that finished."""
+    (figure, axes), scale = new_figure("trial", _label(score)), _scale(score)
     for status, marker in (("finished", "o"), ("stopped", "x"), ("failed", "v")):
-        its = [(number, trial) for number, trial in enumerate(trials, 1) if trial.status == status]
-        if its:
-            heights = [scale * trial.curve[-1].score for _, trial in its]
-            axes.plot([number for number, _ in its], heights, marker, label=status, alpha=0.7)
+        ended = {n: scale * trial.curve[-1].score for n, trial in enumerate(trials, 1) if trial.status == status}
+        if ended:
+            axes.plot(list(ended), list(ended.values()), marker, label=status, alpha=0.7)
     running = [np.nan if value is None else scale * value for value in best_so_far(trials, score)]
     axes.step(range(1, len(trials) + 1), running, where="post", label="best so far")
-    axes.set_xlabel("trial")
-    axes.set_ylabel(_label(score))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    return _write(figure, path)
+    figure.savefig(path)
 
 
-def _importances(path: Path, shares: dict[str, float]) -> Path:
-    figure, axes = _figure(6, 1 + 0.4 * len(shares))
-    keys = list(shares)[::-1]
-    axes.barh(keys, [shares[key] for key in keys])
-    axes.set_xlabel("importance (PED-ANOVA, shares of 1)")
-    return _write(figure, path)
+def _parallel(path: Path, space: Space, score: Score, trials: Sequence[Trial]) -> None:
+    """A line for each trial through its values, coloured by its last score."""
+    from matplotlib import pyplot
 
-
-def _parallel(path: Path, space: Space, score: Score, trials: Sequence[Trial]) -> Path:
-    """A line a trial through its values, coloured by its score; a key that it does not have is a gap."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    figure, axes = _figure(1.6 * (len(space.dimensions) + 1), 4)
-    scale = 100 if score.is_share else 1
-    scores = [scale * trial.curve[-1].score for trial in trials]
-    norm, colours = Normalize(min(scores, default=0), max(scores, default=1)), colormaps["viridis"]
-    for trial, value in sorted(zip(trials, scores, strict=True), key=lambda pair: score.sign * pair[1]):
-        heights = [
-            _height(space, key, trial.values[key]) if key in trial.values else np.nan for key in space.dimensions
-        ]
-        axes.plot(heights, color=colours(norm(value)), marker="o", markersize=3, alpha=0.8)
-    for place, (key, dimension) in enumerate(space.dimensions.items()):
-        axes.axvline(place, color="0.7", linewidth=0.8, zorder=0)
-        ends = dimension.values if dimension.is_list else dimension.ends
-        assert ends is not None
-        for value in ends:
-            shown = f"{value:g}" if isinstance(value, int | float) else str(value)
-            axes.text(place + 0.03, _height(space, key, value), shown, fontsize=7, va="center")
-    axes.set_xticks(range(len(space.dimensions)), list(space.dimensions), rotation=20, ha="right")
-    axes.set_yticks([])
-    axes.set_ylim(-0.08, 1.08)
-    figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=_label(score))
-    return _write(figure, path)
-
-
-def _height(space: Space, key: str, value: Any) -> float:
-    """Where a value lies on its axis, from 0 to 1."""
-    dimension = space.dimensions[key]
-    if dimension.is_list:
-        assert dimension.values is not None
-        return dimension.values.index(value) / max(1, len(dimension.values) - 1)
-    assert dimension.ends is not None
-    low, high, number = (np.log(x) if dimension.kind.startswith("log") else x for x in (*dimension.ends, value))
-    return float((number - low) / (high - low)) if high > low else 0.5
+    study = _study(space, score, [(trial, trial.curve[-1].score) for trial in trials])
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=_label(score))
+    figure = pyplot.gcf()
+    figure.set_size_inches(1.6 * (len(space.dimensions) + 2), 4)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    pyplot.close(figure)

@@ -8,8 +8,8 @@ wait for each other, so that it does not matter how many of them run at once.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,14 @@ from distmeta.runs.experiment import Experiment
 from distmeta.runs.settings import make_learner
 from distmeta.runs.starting import starting_values
 from distmeta.tune.records import Move, Trial
-from distmeta.tune.space import Space, Values
+from distmeta.tune.space import Space, Values, shown
 from distmeta.types import Params, Score
 
-SAMPLES = 20  # of the space, of which θ is looked at
+SAMPLES = 20  # of the space, whose θ is compared
 QUARTER = 0.25
 RESAMPLED = 0.25  # probability that a value is drawn anew
-FACTORS = (0.8, 1.2)  # of a number that is not
-# What θ and its optimiser are made of.
+FACTORS = (0.8, 1.2)  # by which other numbers are multiplied
+# Keys and sections that decide the layout of θ or its optimiser, or the data.
 SHAPES = {
     *("outer.steps", "outer.optimizer", "inner.adapt", "inner.learn_lr", "algorithm.name", "episodes.ways"),
     *("seed", "model", "algorithm", "inner", "outer", "episodes", "data", "stream"),
@@ -56,7 +56,7 @@ def rounds(config: RunConfig) -> list[int]:
 
 
 def require_one_layout(space: Space, experiment: Experiment) -> None:
-    """Refuses values that change what θ is made of, such as the number of inner steps where each has learned rates.
+    """Refuses values that change the layout of θ, such as the number of inner steps where each has learned rates.
 
     Raises:
         ConfigError: with such values.
@@ -67,45 +67,41 @@ def require_one_layout(space: Space, experiment: Experiment) -> None:
         for model in experiment.models.values():
             theta |= starting_values(learner, model, 0)
         if Layout.of(theta) != experiment.setup.layout:
-            shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-            found = f"pbt moves trials in the middle of a run, and with {shown} the meta-parameters are others"
-            raise ConfigError(
-                "tune.space", found, "take out the key that they depend on, or use another tune.scheduler"
-            )
+            found = f"pbt moves trials in the middle of a run, and with {shown(values)} the meta-parameters are others"
+            remedy = "take out the key that they depend on, or use another tune.scheduler"
+            raise ConfigError("tune.space", found, remedy)
 
 
-def move(trials: Sequence[Trial], step: int, score: Score, space: Space, seed: int) -> list[Trial]:
-    """The trials that go on from where another is after the round that ended with `step`, with that noted in them.
+def move(trials: Sequence[Trial], step: int, score: Score, space: Space) -> list[Trial]:
+    """The trials that go on from another trial after the round that ended with `step`, with the move added to them.
 
-    The same again for the same trials, also when some of them have been told already, or failed after the round.
+    Always the same for the same trials, also if some of the moves were recorded already, or a trial failed after the
+    round.
     """
-    chance = np.random.default_rng([seed, step])
-    at = {trial.name: trial.score_at(step) for trial in trials}
-    ranked = sorted(
-        (trial for trial in trials if at[trial.name] is not None), key=lambda its: score.sign * (at[its.name] or 0)
-    )
+    chance = np.random.default_rng([space.seed, step])
+    scores = [(score.sign * value, trial) for trial in trials if (value := trial.score_at(step)) is not None]
+    ranked = [trial for _, trial in sorted(scores, key=lambda pair: pair[0])]
     count = int(QUARTER * len(ranked))
     moved = []
     for trial in ranked[:count]:
         origin = ranked[len(ranked) - 1 - int(chance.integers(count))]
         values = perturbed(origin.values, space, chance)
-        if trial.status != "failed" and not any(its.step == step for its in trial.moves):
+        if trial.status != "failed" and not any(made.step == step for made in trial.moves):
             trial.moves.append(Move(step, origin.name, trial.values))
-            trial.values, trial.is_moving = values, True
+            trial.values = values
             moved.append(trial)
     return moved
 
 
 def perturbed(values: Values, space: Space, chance: np.random.Generator) -> Values:
     """Values near others: numbers times a factor, within their range, and some drawn anew."""
-    near: Values = {}
-    for key, dimension in space.dimensions.items():
-        if space.is_active(key, near):
-            if key not in values or chance.random() < RESAMPLED:
-                near[key] = dimension.draw(chance)
-            else:
-                near[key] = values[key] if dimension.is_list else _near(values[key], dimension, chance)
-    return near
+
+    def near(key: str, dimension: Dimension) -> list[Any]:
+        if key not in values or chance.random() < RESAMPLED:
+            return [dimension.draw(chance)]
+        return [values[key] if dimension.is_list else _near(values[key], dimension, chance)]
+
+    return next(space.assign(near))
 
 
 def _near(value: float, dimension: Dimension, chance: np.random.Generator) -> float:

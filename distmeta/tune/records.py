@@ -1,9 +1,9 @@
-"""A study's directory. What is written here is all that a killed study goes on from; Ray Tune's own files are not read.
+"""A study's directory. A killed study goes on from these files alone; Ray Tune's own files are not read.
 
 STUDY/config.yaml               the settings that trials share, and `tune`
       run.json                  MLflow's address and the study's run id
       trials/trial-0007/        a run's directory (see distmeta.runs.directory), once the trial has begun
-      trials/trial-0007.log     what it said
+      trials/trial-0007.log     its progress
       trials/trial-0007.json    its values, the curve of its meta-validations, and how it ended
       final/                    likewise, of the configuration as it was and of the winner with other seeds
       best.yaml                 the winner's settings, ready to train
@@ -17,6 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+import pydantic
 
 from distmeta.errors import CheckpointError
 from distmeta.types import Score
@@ -34,7 +36,7 @@ class Point(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A trial of a population goes on from where another is, with other values."""
+    """A trial of a population goes on from another trial's state, with other values."""
 
     step: int  # outer steps
     origin: str  # the other trial
@@ -45,7 +47,7 @@ class Move(NamedTuple):
 class Trial:
     """A trial as its file has it.
 
-    `waiting` is one that has not begun or pauses; `stopped` is one that went on no more; `failed` says its reason. In
+    `waiting` trials have not begun or pause; `stopped` ones were not promoted; `failed` ones have a reason. In
     population-based training `values` are the present ones.
     """
 
@@ -55,26 +57,38 @@ class Trial:
     reason: str = ""
     curve: list[Point] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
-    is_moving: bool = False  # the last move has not been made yet
-    until: int | None = None  # the outer step to which it goes for now; none: its last
+    until: int | None = None  # the outer step at which it pauses; none: its last
+
+    @property
+    def last(self) -> Point | None:
+        """The last meta-validation."""
+        return self.curve[-1] if self.curve else None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it goes on from another trial's state: it has not been validated since its last move."""
+        return bool(self.moves and self.last) and self.moves[-1].step == self.curve[-1].step
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to come."""
+        """Whether it never runs again."""
         return self.status in ("finished", "stopped", "failed")
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is to come for now."""
-        return self.is_over or (self.status == "waiting" and bool(self.curve) and self.curve[-1].step == self.until)
+        """Whether it is over or pauses."""
+        return self.is_over or (self.status == "waiting" and self.last is not None and self.last.step == self.until)
 
     def pauses_at(self, step: int) -> bool:
-        """Whether it has come to `step` and waits there to go on."""
+        """Whether it pauses at `step`."""
         return self.until == step and self.is_idle and not self.is_over
 
     def score_at(self, step: int) -> float | None:
-        """The score after `step`, unless it was not measured."""
+        """The score after `step`, if it was measured."""
         return next((point.score for point in reversed(self.curve) if point.step == step), None)
+
+
+_TRIAL = pydantic.TypeAdapter(Trial)
 
 
 class Records:
@@ -84,34 +98,26 @@ class Records:
         self.folder = folder
 
     def run_dir(self, name: str) -> Path:
-        """The run of a trial."""
+        """The run directory of a trial."""
         return self.folder / name
 
-    def log(self, name: str) -> Path:
-        """What a trial said."""
-        return self.folder / f"{name}.log"
-
     def write(self, trial: Trial) -> None:
-        """Keeps a trial."""
+        """Writes a trial's file."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(trial.name)
-        aside = path.with_suffix(".tmp")
+        aside = self.folder / f"{trial.name}.tmp"
         aside.write_text(json.dumps(asdict(trial)) + "\n", encoding="utf-8")
-        aside.replace(path)
+        aside.replace(self.folder / f"{trial.name}.json")
 
     def read(self, name: str) -> Trial:
-        """A trial that was kept.
+        """A trial from its file.
 
         Raises:
-            CheckpointError: its file is not what was written.
+            CheckpointError: the file is damaged.
         """
-        path = self._path(name)
+        path = self.folder / f"{name}.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            curve = [Point(*point) for point in content.pop("curve")]
-            moves = [Move(*move) for move in content.pop("moves")]
-            return Trial(**content, curve=curve, moves=moves)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            return _TRIAL.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
             found = f"cannot be read ({error})"
             raise CheckpointError(str(path), found, "restore it, or remove it and the trials after it") from error
 
@@ -119,18 +125,15 @@ class Records:
         """All trials, by name."""
         return [self.read(path.stem) for path in sorted(self.folder.glob("*.json"))]
 
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
-
 
 def best(trials: Iterable[Trial], score: Score) -> Trial | None:
-    """The trial with the best last score, of those that came to their end."""
+    """The trial with the best last score, of those that finished."""
     finished = [trial for trial in trials if trial.status == "finished"]
     return max(finished, key=lambda trial: score.sign * trial.curve[-1].score, default=None)
 
 
 def best_so_far(trials: Sequence[Trial], score: Score) -> list[float | None]:
-    """For each trial the best last score of it and those before it that came to their end; None before the first."""
+    """For each trial the best last score of it and those before it that finished; None before the first."""
     leaders = [best(trials[: number + 1], score) for number in range(len(trials))]
     return [leader.curve[-1].score if leader else None for leader in leaders]
 

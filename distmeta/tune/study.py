@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distmeta import tracking
 from distmeta.backends import open_backend
-from distmeta.config import CheckpointConfig, RunConfig, TuneConfig
+from distmeta.config import CheckpointConfig, RunConfig
 from distmeta.errors import TrackingError, TrainingError
 from distmeta.report.compare import compare
 from distmeta.report.progress import Reporter
@@ -19,13 +19,13 @@ from distmeta.runs.stop import stopper
 from distmeta.tracking import Ended, Tracker
 from distmeta.tune import halving, population, report
 from distmeta.tune.check import check, on_ray
-from distmeta.tune.execute import Execution, Plan
+from distmeta.tune.execute import Plan, Queue, run_trials
 from distmeta.tune.records import Records, Trial, best, front
 from distmeta.tune.search import propose
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-ENDS: dict[str, Ended] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+ENDS: dict[str, Ended] = {"finished": "FINISHED", "failed": "FAILED"}  # of trials in MLflow; others: KILLED
 
 
 def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
 
 
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Goes on with a study that was ended: trials that are over are not run again, others from their checkpoints."""
+    """Resumes a study: trials that are over are not run again, others go on from their checkpoints."""
     config, about = directory.read(folder, [])
     with directory.locked(folder, reporter.note):
         return _run(config, folder, reporter, about)
@@ -55,18 +55,17 @@ def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
 def _run(config: RunConfig, folder: Path, reporter: Reporter, run: dict[str, Any] | None) -> dict[str, Any]:
     space, score = check(config, reporter)
     try:
-        with stopper() as asked, open_backend(on_ray(config.cluster)):
-            asked.listen()  # Ray has set handlers of its own
+        with stopper() as stop, open_backend(on_ray(config.cluster)):
+            stop.listen()  # Ray has set handlers of its own
             plan = Plan.of(config)
             reporter.note(report.describe(config, plan, space.trials))
             with tracked(config, folder, reporter, run, {"distmeta.kind": "study"}) as tracker:
                 study = Study(config, space, score, folder, plan, tracker, reporter)
                 return study.conclude(study.search())
     except KeyboardInterrupt:
-        # The processes of the trials are gone with Ray: MLflow must not say that they run.
-        for records in (Records(folder / "trials"), Records(folder / "final")):
-            for trial in records.all():
-                _end(config, records, trial, ENDS.get(trial.status, "KILLED"), reporter)
+        # The processes of the trials are gone with Ray: MLflow must not show them as running.
+        for name in ("trials", "final"):
+            end_runs(config, Records(folder / name), reporter)
         raise
 
 
@@ -82,123 +81,98 @@ class Study:
     tracker: Tracker
     reporter: Reporter
 
-    @property
-    def tune(self) -> TuneConfig:
-        """What is asked for."""
-        assert self.config.tune is not None
-        return self.config.tune
-
     def search(self) -> list[Trial]:
-        """Runs the trials, in the end all of them."""
+        """Runs all trials of the search."""
         records = Records(self.folder / "trials")
-        with report.Live(self.reporter, self.score, self.space.trials) as live:
+        queue = self._population if self.space.tune.scheduler == "pbt" else self._one_by_one
+        self._run(records, lambda running: queue(records, running), self.space.trials)
+        return records.all()
+
+    def _run(self, records: Records, queue: Queue, count: int) -> None:
+        """Runs trials to their end; those that were not promoted are stopped."""
+        with report.live(self.reporter, self.score, count) as follow:
             for trial in records.all():
-                live.follow(trial)
-            execution = self._execution(records, live)
-            if self.tune.scheduler == "pbt":
-                self._train_population(execution)
-            else:
-                self._train_each(execution)
+                follow(trial)
+            run_trials(records, self.config, self.tracker.run_id, self.plan, queue, follow)
             for trial in records.all():
                 if not trial.is_over:
                     trial.status = "stopped"
                     records.write(trial)
-                    self._end(records, trial)
-                    live.follow(trial)
-        return records.all()
+                    follow(trial)
+        end_runs(self.config, records, self.reporter)
 
-    def _train_each(self, execution: Execution) -> None:
-        """Runs one trial after another, as many at once as there is room for; some may pause, and go on no more."""
-        records, busy = execution.records, set[str]()
-        rungs = halving.rungs(self.config) if self.tune.scheduler == "asha" else []
+    def _one_by_one(self, records: Records, running: Set[str]) -> Iterator[str | None]:
+        """Names of trials, each chosen from the results so far."""
+        while (trial := self._next(records.all(), running)) or running:
+            if trial:
+                records.write(trial)
+            yield trial.name if trial else None
 
-        def following() -> Trial | None:
-            trials = records.all()
-            if begun := [trial for trial in trials if not trial.is_idle and trial.name not in busy]:
-                return begun[0]  # of a study that was ended
-            ready = halving.promoted(trials, rungs, self.tune.reduction_factor, self.score)
-            if ready is None and len(trials) < self.space.trials:
-                return self._new(trials, halving.following(rungs, 0))
-            if ready is None and not busy:
-                ready = halving.foremost(trials, rungs, self.score)
-            if ready is None or ready.name in busy:  # its process may not be quite at its end
-                return None
-            ready.until = halving.following(rungs, ready.until or 0)
-            return ready
+    def _next(self, trials: list[Trial], running: Set[str]) -> Trial | None:
+        """The next trial to run: with asha trials pause, and may be promoted."""
+        if begun := [trial for trial in trials if not trial.is_idle and trial.name not in running]:
+            return begun[0]  # before the study was resumed
+        rungs = halving.rungs(self.config) if self.space.tune.scheduler == "asha" else []
+        trial = halving.promoted(trials, rungs, self.space.tune.reduction_factor, self.score)
+        if trial is None and len(trials) < self.space.trials:
+            trial = self._new(trials)
+        if trial is None and not running:
+            trial = halving.foremost(trials, rungs, self.score)
+        if trial is None or trial.name in running:  # it pauses, but its process has not quite ended
+            return None
+        trial.until = halving.following(rungs, trial.until or 0)
+        return trial
 
-        def names() -> Iterator[str | None]:
-            while (trial := following()) or busy:
-                if trial is None:
-                    yield None
-                else:
-                    records.write(trial)
-                    busy.add(trial.name)
-                    yield trial.name
-
-        def ended(trial: Trial) -> None:
-            busy.discard(trial.name)
-            self._end(records, trial)
-
-        execution.run(names(), ended)
-
-    def _train_population(self, execution: Execution) -> None:
-        """Runs all trials round by round; between two rounds some go on from where others are."""
-        records = execution.records
+    def _population(self, records: Records, running: Set[str]) -> Iterator[str | None]:
+        """Names of all trials, round by round; between two rounds the weak ones move to where strong ones are."""
         while len(trials := records.all()) < self.space.trials:
-            records.write(self._new(trials, None))
+            records.write(self._new(trials))
         for until in population.rounds(self.config):
             for trial in records.all():
                 trial.until = max(until, trial.until or 0)
                 records.write(trial)
-            names = [trial.name for trial in records.all() if not trial.is_idle]
-            execution.run(names, lambda trial: self._end(records, trial))
+                if not trial.is_idle:
+                    yield trial.name
+            while running:
+                yield None
             if until < self.config.outer.steps:
-                for trial in population.move(records.all(), until, self.score, self.space, self.config.seed):
+                for trial in population.move(records.all(), until, self.score, self.space):
                     records.write(trial)
 
-    def _new(self, trials: list[Trial], until: int | None) -> Trial:
-        values = propose(self.config, self.space, self.score, trials)
-        return Trial(f"trial-{len(trials):04}", values, until=until)
-
-    def _execution(self, records: Records, live: report.Live) -> Execution:
-        return Execution(records, self.config, self.tracker.run_id, self.plan, live.follow)
+    def _new(self, trials: list[Trial]) -> Trial:
+        return Trial(f"trial-{len(trials):04}", propose(self.space, self.score, trials))
 
     def conclude(self, trials: list[Trial]) -> dict[str, Any]:
-        """The winner on meta-test, beside the configuration as it was, and with other seeds on meta-validation."""
+        """Evaluates the winner and the file's settings on meta-test, and trains the winner with other seeds."""
         report.publish(self.folder, self.tracker, self.space, self.score, trials)
         winner = best(trials, self.score)
         if winner is None:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)
             raise TrainingError(f"no trial came to its end. {reasons}")
-        config = self.space.config(winner.values)
         path = self.folder / "best.yaml"
-        directory.write_config(path, directory.absolute(config), leave_out=("tune", "run_dir"))
+        best_config = directory.absolute(self.space.config(winner.values))
+        directory.write_config(path, best_config, leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
-        records = Records(self.folder / "final")
-        known = self._default(trials)
-        wanted = {} if known else {"default": self.space.default()}
-        for seed in range(config.seed + 1, config.seed + 1 + self.tune.winner_seeds):
+        searched, final = Records(self.folder / "trials"), Records(self.folder / "final")
+        home, name = self._default(trials)
+        wanted = {"default": self.space.default()} if home.folder == final.folder else {}
+        for seed in range(best_config.seed + 1, best_config.seed + 1 + self.space.tune.winner_seeds):
             wanted[f"winner-seed-{seed}"] = {**winner.values, "seed": seed}
-        for name, values in wanted.items():
-            if name not in {trial.name for trial in records.all()}:
-                records.write(Trial(name, values))
-        with report.Live(self.reporter, self.score, len(wanted)) as live:
-            execution = self._execution(records, live)
-            execution.run(wanted, lambda trial: self._end(records, trial))
-        its = {"winner": Records(self.folder / "trials").run_dir(winner.name)}
-        self._test(its["winner"])
-        default, run_dir = known or (records.read("default"), records.run_dir("default"))
-        if default.status == "finished":
-            try:
-                self._test(run_dir)
-                its["default"] = run_dir
-            except TrainingError as error:  # the settings of the file may be why others are looked for
-                default.status, default.reason = "failed", str(error)
-        compared = compare(list(its.items()), self.reporter)
-        seeds = [trial for trial in records.all() if trial.name != "default"]
-        is_default = run_dir == its["winner"]
-        result = report.result(self.folder, self.tracker.run_id, trials, winner, is_default, default, seeds, compared)
-        if self.tune.objectives == "score and seconds":
+        for missing in wanted.keys() - {trial.name for trial in final.all()}:
+            final.write(Trial(missing, wanted[missing]))
+        self._run(final, lambda running: iter(wanted), len(wanted))
+        runs = [("winner", searched.run_dir(winner.name)), ("default", home.run_dir(name))]
+        self._test(runs[0][1])
+        default = home.read(name)
+        try:
+            if default.status == "finished":
+                self._test(runs[1][1])
+        except TrainingError as error:  # the settings of the file may be the reason for the search
+            default.status, default.reason = "failed", str(error)
+        compared = compare(runs if default.status == "finished" else runs[:1], self.reporter)
+        seeds = [trial for trial in final.all() if trial.name != "default"]
+        result = report.result(self.folder, self.tracker.run_id, trials, winner, default, seeds, compared)
+        if self.space.tune.objectives == "score and seconds":
             result["front"] = front(trials, self.score)
         directory.write_json(self.folder / "result.json", result)
         report.publish_result(self.folder, self.tracker, self.score, trials, result)
@@ -206,23 +180,18 @@ class Study:
         self._send_rest()
         return result
 
-    def _default(self, trials: list[Trial]) -> tuple[Trial, Path] | None:
-        """The trial that has the settings of the file, and its run, if one came to its end: once is enough."""
+    def _default(self, trials: list[Trial]) -> tuple[Records, str]:
+        """The records and the name of the trial with the settings of the file: one of the search if it has finished."""
         wanted = self.space.config(self.space.default())
         for trial in trials:
             if trial.status == "finished" and not trial.moves and self.space.config(trial.values) == wanted:
-                return replace(trial), Records(self.folder / "trials").run_dir(trial.name)
-        return None
+                return Records(self.folder / "trials"), trial.name
+        return Records(self.folder / "final"), "default"
 
     def _test(self, run_dir: Path) -> None:
         """Meta-test, unless it has been done."""
         if not (run_dir / "evaluation.json").exists():  # which comes after all the scores
             train.evaluate(run_dir, [], self.reporter)
-
-    def _end(self, records: Records, trial: Trial) -> None:
-        """Ends a trial's MLflow run, if it is over and its process could not."""
-        if trial.is_over:
-            _end(self.config, records, trial, ENDS[trial.status], self.reporter)
 
     def _send_rest(self) -> None:
         """Sends what trials could not while MLflow was away."""
@@ -235,10 +204,13 @@ class Study:
                 return
 
 
-def _end(config: RunConfig, records: Records, trial: Trial, status: Ended, reporter: Reporter) -> None:
-    """Ends a trial's MLflow run, if it has one."""
-    run_dir = records.run_dir(trial.name)
-    if (run_dir / directory.RUN).exists():
-        uri, run_id = tracking.resolve_uri(config.tracking.uri), directory.read(run_dir, [])[1]["mlflow_run_id"]
-        if run_id and not tracking.end(uri, run_id, run_dir, status, trial.reason):
-            reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")
+def end_runs(config: RunConfig, records: Records, reporter: Reporter) -> None:
+    """Ends the MLflow runs of trials that are not running any more, whatever became of their processes."""
+    uri = tracking.resolve_uri(config.tracking.uri)
+    for trial in records.all():
+        run_dir = records.run_dir(trial.name)
+        if (run_dir / directory.RUN).exists():
+            run_id = directory.read(run_dir, [])[1]["mlflow_run_id"]
+            status = ENDS.get(trial.status, "KILLED")
+            if run_id and not tracking.end(uri, run_id, run_dir, status, trial.reason):
+                reporter.note(f"MLflow is away; the end of {trial.name} waits on disk")

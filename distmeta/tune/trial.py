@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from rich.console import Console
@@ -19,67 +18,66 @@ from distmeta.tune.records import Point, Records, Trial
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-STEP = "outer_step"  # what is reported to Ray Tune
-
 
 class TrialReporter(Reporter):
-    """Keeps each meta-validation in the trial's record, then tells Ray Tune that there is one."""
+    """Adds each meta-validation to the trial's record, then tells Ray Tune."""
 
     def __init__(self, records: Records, trial: Trial, console: Console) -> None:
         super().__init__(console)
         self.records, self.trial = records, trial
-        self._started = time.monotonic() - (trial.curve[-1].seconds if trial.curve else 0.0)
+        self._started = time.monotonic() - (trial.last.seconds if trial.last else 0.0)
 
     def validation(self, step: int, figures: dict[str, float], score: Score) -> None:
-        """Meta-validation has been done."""
+        """Records a meta-validation."""
         super().validation(step, figures, score)
         value, half = (figures[f"meta_validation/{score.name}{suffix}"] for suffix in ("", "_ci95"))
         point = Point(step, value, half, time.monotonic() - self._started)
-        self.trial.curve = [*(its for its in self.trial.curve if its.step < step), point]
+        self.trial.curve = [*(earlier for earlier in self.trial.curve if earlier.step < step), point]
         self.records.write(self.trial)
-        tune.report({STEP: step})
+        tune.report({"outer_step": step})
 
     def has_validation(self, step: int) -> bool:
-        """Whether it is in the record: a process may be killed before it is."""
-        return any(point.step == step for point in self.trial.curve)
+        """Whether the record has it: the process may have been killed between MLflow and the record."""
+        return self.trial.score_at(step) is not None
 
 
-def run_trial(asked: dict[str, Any], folder: Path, config: RunConfig, parent: str, environment: dict[str, str]) -> None:
-    """Runs a trial, or what is left of it, as far as it goes for now.
+def run_trial(
+    settings: dict[str, str], folder: Path, config: RunConfig, parent: str, environment: dict[str, str]
+) -> None:
+    """Runs a trial, or the rest of it, until it pauses or is over.
 
     A configuration that fails ends its trial, with the reason in its record. Anything else propagates, and Ray Tune
     tries again.
 
     Args:
-        asked: `name` of the trial.
-        folder: where it is kept.
+        settings: `name` of the trial, as Ray Tune passes it.
+        folder: of its record.
         config: the study's.
-        parent: its MLflow run.
+        parent: the study's MLflow run.
         environment: variables to set.
     """
     os.environ.update(environment)
     records = Records(folder)
-    trial = records.read(asked["name"])
+    trial = records.read(settings["name"])
     if trial.is_idle:
         return
     trial.status = "running"
     records.write(trial)
-    its, start, figures = Space(config).config(trial.values), None, {}
-    until = min(trial.until or its.outer.steps, its.outer.steps)
+    own, start, figures = Space(config).config(trial.values), None, {}
+    until = min(trial.until or own.outer.steps, own.outer.steps)
     if trial.is_moving:
         start, _ = checkpoint.load(records.run_dir(trial.moves[-1].origin), trial.moves[-1].step)
     if config.tune and config.tune.scheduler == "pbt":
         figures = {f"tune/{key}": value for key, value in trial.values.items() if isinstance(value, int | float)}
-    with records.log(trial.name).open("a", encoding="utf-8") as log:
+    with (folder / f"{trial.name}.log").open("a", encoding="utf-8") as log:
         reporter = TrialReporter(records, trial, Console(file=log, width=120))
         try:
-            tracking.wait(tracking.resolve_uri(its.tracking.uri), reporter.note)  # it was there when the study began
-            train.search(its, records.run_dir(trial.name), reporter, parent, until, start, figures)
-        except TrackingError:  # not for its settings
+            tracking.wait(tracking.resolve_uri(own.tracking.uri), reporter.note)  # it was there when the study began
+            train.train_trial(own, records.run_dir(trial.name), reporter, parent, until, start, figures)
+        except TrackingError:  # not the fault of the settings
             raise
         except (UserError, TrainingError) as error:
             trial.status, trial.reason = "failed", str(error)
         else:
-            trial.status = "finished" if until == its.outer.steps else "waiting"
-            trial.is_moving = False
+            trial.status = "finished" if until == own.outer.steps else "waiting"
     records.write(trial)

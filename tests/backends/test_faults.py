@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -127,14 +128,7 @@ def test_a_shard_that_is_killed_takes_the_server_along_and_the_result_stays(
 
 def processes(name: str) -> list[int]:
     """Those whose title begins so."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(name.encode()):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if " ".join(one.info["cmdline"] or []).startswith(name)]
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def test_a_trial_that_was_killed_before_its_first_checkpoint_is_tried_again(
     parent = Tracker.start(uri, "distmeta", "study", {}, tmp_path).run_id
 
     def search() -> None:
-        driver.search(config, tmp_path / "trial", Reporter(), parent)
+        driver.train_trial(config, tmp_path / "trial", Reporter(), parent)
 
     killed(monkeypatch, moment, search)
     search()

@@ -52,7 +52,7 @@ def test_a_run_that_another_process_goes_on_with_is_refused_until_that_is_killed
         for go_on in (
             lambda: driver.resume(tmp_path / "run", [], Reporter()),
             lambda: driver.evaluate(tmp_path / "run", [], Reporter()),
-            lambda: driver.search(config, tmp_path / "run", Reporter(), ""),
+            lambda: driver.train_trial(config, tmp_path / "run", Reporter(), ""),
             lambda: cli.app(["sync", str(tmp_path / "run")], standalone_mode=False),
         ):
             with pytest.raises(CheckpointError, match=refused):

@@ -1,6 +1,7 @@
 """What trials are given of a cluster, and how Ray Tune is asked to run them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,8 +37,7 @@ def test_what_ray_tune_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("ray.tune.Tuner", Tuner)
     plan = execute.Plan([{"CPU": 1.0}], 3, {"CPU": 3.0})
     config = config_of(tmp_path, tune__retries=2)
-    its = execute.Execution(Records(tmp_path / "trials"), config, "", plan, lambda trial: None)
-    its.run((), lambda trial: None)
+    execute.run_trials(Records(tmp_path / "trials"), config, "", plan, lambda running: iter(()), lambda trial: None)
     assert asked["tune_config"].max_concurrent_trials == 3
     assert asked["run_config"].failure_config.max_failures == 2
 
@@ -61,11 +61,26 @@ def test_a_trial_whose_process_never_began_has_failed(tmp_path: Path) -> None:
     records, over = Records(tmp_path / "trials"), list[Trial]()
     records.write(Trial("waiting", {}))
     records.write(Trial("done", {}, "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
-    execution = execute.Execution(records, config_of(tmp_path), "", Any, lambda trial: None)  # type: ignore[arg-type]
-    names = execute._Names(execution, iter(["waiting", "done"]), over.append)
-    for number in ("1", "2"):
-        names.suggest(number)
-        names.on_trial_complete(number, error=True)
-        names.failed(number, "RuntimeError: no room")
+    callback = execute.ResultCallback(records, set(), over.append)
+    path = tmp_path / "error.txt"
+    path.write_text("Failure # 1\nTraceback …\nRuntimeError: no room\n\n")
+    for name in ("waiting", "done"):
+        callback.on_trial_error(1, [], SimpleNamespace(config={"name": name}, error_file=str(path)))
     assert [(trial.status, trial.reason) for trial in over] == [("failed", "RuntimeError: no room"), ("finished", "")]
     assert [records.read(trial.name) for trial in over] == over
+    records.write(Trial("lost", {}))
+    callback.on_trial_error(1, [], SimpleNamespace(config={"name": "lost"}, error_file=None))
+    assert over[-1].reason == "its process was lost"
+
+
+def test_a_trial_runs_until_its_process_has_ended(tmp_path: Path) -> None:
+    """The queue is told which are running, to give none of them again."""
+    records, running = Records(tmp_path / "trials"), set[str]()
+    records.write(Trial("one", {}, "finished", curve=[Point(5, 0.5, 0.1, 1.0)]))
+    queue = execute.TrialQueue(iter(["one", None]), running)
+    callback = execute.ResultCallback(records, running, lambda trial: None)
+    assert (queue.suggest("a"), queue.suggest("b"), queue.suggest("c")) == ({"name": "one"}, None, "FINISHED")
+    callback.on_trial_result(1, [], SimpleNamespace(config={"name": "one"}), {})
+    assert running == {"one"}
+    callback.on_trial_complete(1, [], SimpleNamespace(config={"name": "one"}))
+    assert running == set()

@@ -14,10 +14,12 @@ from distmeta.errors import ConfigError
 from distmeta.report.progress import Reporter
 from distmeta.runs import checkpoint
 from distmeta.runs.experiment import build_experiment
+from distmeta.tracking import Tracker
 from distmeta.tune import study
 from distmeta.tune.population import move, perturbed, require_one_layout, rounds
-from distmeta.tune.records import Point, Records, Trial
+from distmeta.tune.records import Move, Point, Records, Trial
 from distmeta.tune.space import Space
+from distmeta.tune.trial import run_trial
 from distmeta.types import Score
 
 ACCURACY = Score("accuracy", is_share=True, higher_is_better=True)
@@ -42,7 +44,7 @@ def test_the_lowest_quarter_goes_on_from_the_highest(tmp_path: Path, score: Scor
     space = Space(toy_config(tmp_path, **POPULATION))
     quality = [0.5, 0.1, 0.9, 0.4, 0.3, 0.8, 0.2, 0.6]
     trials = population([value if score is ACCURACY else -value for value in quality])
-    moved = move(trials, 3, score, space, seed=0)
+    moved = move(trials, 3, score, space)
     assert {trial.name for trial in moved} == {"trial-0001", "trial-0006"}
     for trial in moved:
         (made,) = trial.moves
@@ -51,21 +53,25 @@ def test_the_lowest_quarter_goes_on_from_the_highest(tmp_path: Path, score: Scor
         assert made.before["outer.lr"] == 0.01 + int(trial.name[-1]) / 1000
         assert trial.is_moving
         space.config(trial.values)
-    other = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, space, seed=1)
-    again = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, space, seed=2)
+
+    def seeded(seed: int) -> Space:
+        return Space(toy_config(tmp_path, **POPULATION, seed=seed))
+
+    other = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, seeded(1))
+    again = move(population([0.1 * n for n in range(8)]), 3, ACCURACY, seeded(2))
     assert [trial.values for trial in other] != [trial.values for trial in again]
 
 
 def test_settings_are_those_of_the_trial_that_is_gone_on_from(tmp_path: Path) -> None:
     """Near them, or drawn anew: never near those that the trial had."""
-    space = Space(toy_config(tmp_path, **{**POPULATION, "tune__space": {"outer.lr": {"uniform": [0.001, 0.1]}}}))
+    config = toy_config(tmp_path, **{**POPULATION, "tune__space": {"outer.lr": {"uniform": [0.001, 0.1]}}})
     near = 0
     for seed in range(40):
         trials = [
             Trial(f"trial-{n:04}", {"outer.lr": rate}, "waiting", curve=[Point(3, rate, 0.1, 1.0)])
             for n, rate in enumerate((0.01, 0.02, 0.03, 0.05))
         ]
-        (moved,) = move(trials, 3, ACCURACY, space, seed)
+        (moved,) = move(trials, 3, ACCURACY, Space(config.model_copy(update={"seed": seed})))
         near += moved.values["outer.lr"] in (0.05 * 0.8, 0.05 * 1.2)
     assert near > 20
 
@@ -75,8 +81,8 @@ def test_each_round_is_decided_by_chance_of_its_own(tmp_path: Path) -> None:
     trials = population([n / 10 for n in range(8)])
     for trial in trials:
         trial.curve.append(Point(6, trial.curve[0].score, 0.1, 2.0))
-    first = [its.values for its in move(deepcopy(trials), 3, ACCURACY, space, seed=0)]
-    assert first != [its.values for its in move(deepcopy(trials), 6, ACCURACY, space, seed=0)]
+    first = [its.values for its in move(deepcopy(trials), 3, ACCURACY, space)]
+    assert first != [its.values for its in move(deepcopy(trials), 6, ACCURACY, space)]
 
 
 def test_who_moves_is_decided_once(tmp_path: Path) -> None:
@@ -84,13 +90,13 @@ def test_who_moves_is_decided_once(tmp_path: Path) -> None:
     space = Space(toy_config(tmp_path, **POPULATION))
     scores = [n / 10 for n in range(8)]
     once, interrupted = population(scores), population(scores)
-    move(once, 3, ACCURACY, space, seed=0)
-    first = move(interrupted, 3, ACCURACY, space, seed=0)[0]
+    move(once, 3, ACCURACY, space)
+    first = move(interrupted, 3, ACCURACY, space)[0]
     again = [first if trial.name == first.name else trial for trial in population(scores)]
-    (second,) = move(again, 3, ACCURACY, space, seed=0)
+    (second,) = move(again, 3, ACCURACY, space)
     assert second.name != first.name
     assert again == once
-    assert move(again, 3, ACCURACY, space, seed=0) == []
+    assert move(again, 3, ACCURACY, space) == []
 
 
 def test_a_trial_that_failed_neither_moves_nor_is_moved_to(tmp_path: Path) -> None:
@@ -98,8 +104,8 @@ def test_a_trial_that_failed_neither_moves_nor_is_moved_to(tmp_path: Path) -> No
     trials = population([0.0, 0.9, 0.5, 0.1, 0.4, 0.6, 0.7])
     for trial in trials[:2]:
         trial.status, trial.curve = "failed", []
-    assert move(trials[:5], 3, ACCURACY, space, seed=0) == []  # a quarter of three is none
-    (moved,) = move(trials, 3, ACCURACY, space, seed=0)
+    assert move(trials[:5], 3, ACCURACY, space) == []  # a quarter of three is none
+    (moved,) = move(trials, 3, ACCURACY, space)
     assert moved.values["outer.lr"] != trials[1].values["outer.lr"]
     assert (moved.name, moved.moves[0].origin) == ("trial-0003", "trial-0006")
 
@@ -108,13 +114,13 @@ def test_a_trial_that_fails_later_does_not_change_who_moved_before(tmp_path: Pat
     """A study that goes on goes through its rounds again."""
     space = Space(toy_config(tmp_path, **POPULATION))
     trials = population([n / 10 for n in range(9)])
-    assert {trial.name for trial in move(trials, 3, ACCURACY, space, seed=0)} == {"trial-0000", "trial-0001"}
+    assert {trial.name for trial in move(trials, 3, ACCURACY, space)} == {"trial-0000", "trial-0001"}
     trials[0].status = trials[8].status = "failed"
-    assert move(trials, 3, ACCURACY, space, seed=0) == []
+    assert move(trials, 3, ACCURACY, space) == []
     assert trials[2].moves == []
     trials = population([n / 10 for n in range(9)])
     trials[0].status = "failed"  # after its last meta-validation of the round
-    assert [trial.name for trial in move(trials, 3, ACCURACY, space, seed=0)] == ["trial-0001"]
+    assert [trial.name for trial in move(trials, 3, ACCURACY, space)] == ["trial-0001"]
 
 
 def test_a_population_is_large_enough_for_one_to_move(tmp_path: Path) -> None:
@@ -185,6 +191,48 @@ def test_rounds_end_where_trials_are_validated(tmp_path: Path) -> None:
 def test_what_theta_is_made_of_cannot_change(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"tune.space.{key}: cannot change in the middle of a run"):
         rounds(toy_config(tmp_path, **{**POPULATION, "tune__space": {key: {"choice": [1]}}}))
+
+
+def test_a_trial_that_is_killed_after_a_move_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the very settings of the other trial it comes to the same scores as that one."""
+    config = toy_config(tmp_path, **POPULATION, tracking__uri=uri, checkpoint__every=0, checkpoint__keep=2)
+    parent = Tracker.start(uri, "Default", "study", {}, tmp_path)
+    slow, quick = ({"inner.lr": 0.1, "inner.steps": 1, "outer.lr": rate} for rate in (0.001, 0.1))
+    deaths = list[int]()
+
+    def report(figures: dict[str, int]) -> None:
+        if figures["outer_step"] in deaths:
+            deaths.remove(figures["outer_step"])
+            raise RuntimeError("killed")
+
+    def run(records: Records, name: str) -> list[Any]:
+        run_trial({"name": name}, records.folder, config, parent.run_id, {})
+        return [point[:3] for point in records.read(name).curve]
+
+    monkeypatch.setattr("ray.tune.report", report)
+    for case in ([], [4, 5]):
+        records = Records(tmp_path / f"killed-at-{case}")
+        for name, values in (("origin", quick), ("moved", slow)):
+            records.write(Trial(name, values, until=3))
+            run(records, name)
+        moved, origin = records.read("moved"), records.read("origin")
+        moved.moves.append(Move(3, "origin", moved.values))
+        moved.values, moved.until, origin.until = quick, 6, 6
+        assert moved.is_moving
+        records.write(moved)
+        records.write(origin)
+        deaths += case
+        for _ in case:
+            with pytest.raises(RuntimeError, match="killed"):
+                run(records, "moved")
+            assert not records.read("moved").is_moving
+        curve, other = run(records, "moved"), run(records, "origin")
+        assert [step for step, *_ in curve] == [1, 2, 3, 4, 5, 6]
+        assert curve[:3] != other[:3]
+        assert curve[3:] == other[3:]
+    parent.finish()
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_what_optuna_is_told(tmp_path: Path, better: str, objectives: str, monke
     curve = [Point(3, 0.2, 0.1, 1.0), Point(5, 0.3, 0.1, 2.0)]
     states: dict[Any, Any] = {"finished": "COMPLETE", "stopped": "PRUNED", "waiting": "PRUNED", "failed": "FAIL"}
     trials = [Trial(status, {"outer.lr": 0.01}, status, curve=curve, until=5) for status in (*states, "running")]
-    propose(config, Space(config), score, trials)
+    propose(Space(config), score, trials)
     with_seconds = objectives == "score and seconds"
     if with_seconds:
         states |= {"stopped": "FAIL", "waiting": "FAIL"}
@@ -68,7 +68,7 @@ def test_tpe_learns_from_trials_that_pause_or_were_stopped(tmp_path: Path, pausi
     def near(status: Any, until: int | None) -> int:
         trials = list[Trial]()
         for number in range(40):
-            values = propose(config, space, ACCURACY, trials)
+            values = propose(space, ACCURACY, trials)
             point = Point(5, -abs(math.log10(values["outer.lr"]) + 2.5), 0.1, 1.0)
             trials.append(Trial(str(number), values, status, curve=[point], until=until))
         return sum(trial.curve[0].score > -0.5 for trial in trials[20:])
@@ -87,25 +87,25 @@ def test_the_same_trials_lead_to_the_same_proposal(tmp_path: Path, status: Any, 
     config = searched(tmp_path, keys, objectives=objectives, searcher=searcher)
     trials = list[Trial]()
     for number in range(12):
-        values = propose(config, Space(config), ACCURACY, trials)
-        assert values == propose(config, Space(config), ACCURACY, deepcopy(trials))
+        values = propose(Space(config), ACCURACY, trials)
+        assert values == propose(Space(config), ACCURACY, deepcopy(trials))
         curve = [Point(3, number / 20, 0.1, 1.0), Point(5, number / 10, 0.1, 2.0)]
         trials.append(Trial(str(number), values, status, curve=curve, until=5))
     assert len({json.dumps(trial.values) for trial in trials}) > 6
     other = config.model_copy(update={"seed": 1})
-    assert any(trials[n].values != propose(other, Space(other), ACCURACY, trials[:n]) for n in range(1, 12))
+    assert any(trials[n].values != propose(Space(other), ACCURACY, trials[:n]) for n in range(1, 12))
 
 
 def test_tpe_keeps_away_from_where_another_trial_is_running(tmp_path: Path) -> None:
     """What is being tried is taken for bad until its score is there; what has failed is left out of account."""
     config = searched(tmp_path, {"outer.lr": {"loguniform": [1e-6, 1.0]}})
-    space, near = Space(config), {"running": 0, "failed": 0}
+    near = {"running": 0, "failed": 0}
     done = [
         Trial(str(n), {"outer.lr": 10 ** (-n / 2)}, "finished", curve=[Point(5, -abs(n / 2 - 2.5), 0.1, 1.0)])
         for n in range(12)
     ]
     for status, seed in itertools.product(near, range(20)):
         others = [Trial(f"other-{n}", {"outer.lr": 10**-2.5}, status) for n in range(5)]  # type: ignore[arg-type]
-        values = propose(config.model_copy(update={"seed": seed}), space, ACCURACY, [*done, *others])
+        values = propose(Space(config.model_copy(update={"seed": seed})), ACCURACY, [*done, *others])
         near[status] += abs(math.log10(values["outer.lr"]) + 2.5) < 0.5
     assert near["running"] < near["failed"] / 2, near

@@ -99,7 +99,7 @@ def test_trials_are_ranked_from_the_best_one_down(score: Score) -> None:
     winner = best(trials, score)
     assert winner
     assert winner.name == "trial-0028"  # the 29th was stopped
-    names = [row[0] for row in report._ranked(trials, score)]
+    names = [trial.name for trial in report.ranked(trials, score)]
     assert (names[0], names[-2], names[-1]) == ("trial-0029", "trial-0000", "trial-0003")
 
 
@@ -115,10 +115,10 @@ def test_a_record_that_is_not_what_was_written_is_named(tmp_path: Path) -> None:
 def test_while_it_runs_a_study_shows_its_trials_and_the_best_so_far(terminal: bool) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=150)
-    with report.Live(Reporter(console), ACCURACY, 30) as live:
+    with report.live(Reporter(console), ACCURACY, 30) as follow:
         for trial in made_up(ACCURACY):
-            live.follow(trial)
-            live.follow(trial)  # as when its last score and its end are told
+            follow(trial)
+            follow(trial)  # as when its last score and its end are told
     said = out.getvalue()
     if terminal:
         assert "30 of 30 trials have begun, 30 are over; best: trial-0028, 93.3 ± 10.0 %" in said
@@ -149,7 +149,7 @@ def test_a_study_says_what_its_best_is_worth(score: Score, difference: float, ha
     compared = {"meta_test": [{"title": "5-way 1-shot", "runs": runs}]}
     seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
     for default, is_default in ((trials[2], False), (trials[1], True)):
-        figures = report.result(Path("study"), "id", trials, trials[1], is_default, default, [seed], compared)
+        figures = report.result(Path("study"), "id", trials, trials[1], default, [seed], compared)
         out = io.StringIO()
         report.show(Reporter(Console(file=out, width=300)), score, trials, figures)
         said = out.getvalue()
@@ -162,7 +162,7 @@ def test_settings_of_the_file_that_failed_do_not_keep_the_best_from_being_told()
     trials = made_up(ACCURACY)
     compared = {"meta_test": [{"title": "5-way 1-shot", "runs": [{"accuracy": 0.5, "ci95": 0.01}]}]}
     seed = Trial("winner-seed-1", {}, "finished", curve=[Point(6, 0.25, 0.1, 3.0)])
-    figures = report.result(Path("study"), "id", trials, trials[1], False, trials[3], [seed], compared)
+    figures = report.result(Path("study"), "id", trials, trials[1], trials[3], [seed], compared)
     out = io.StringIO()
     report.show(Reporter(Console(file=out, width=300)), ACCURACY, trials, figures)
     said = out.getvalue()

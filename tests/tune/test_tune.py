@@ -117,13 +117,13 @@ def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Classification, "draw", watched)
     config = toy_config(tmp_path, evaluation__validation_every=2)
-    driver.search(config, tmp_path / "run", Reporter(), parent="a study's run")
+    driver.train_trial(config, tmp_path / "run", Reporter(), parent="a study's run")
     assert seen == {"meta_train", "meta_validation"}
     monkeypatch.setattr(
         "distmeta.runs.train._validate", lambda opened, done: opened.experiment.evaluated("classification", "meta_test")
     )
     with pytest.raises(PermissionError, match="must not see meta-test"):
-        driver.search(config, tmp_path / "other", Reporter(), parent="a study's run")
+        driver.train_trial(config, tmp_path / "other", Reporter(), parent="a study's run")
 
 
 def test_a_trial_tracks_where_its_study_does(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +165,11 @@ def test_the_front_is_what_no_other_trial_beats_in_score_and_seconds() -> None:
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no validation": ({"evaluation__validation_every": 0}, ConfigError, "evaluation.validation_every: 0, but trials"),
     "no space": ({"tune__space": {"outer.rl": {"uniform": [0, 1]}}}, ConfigError, "did you mean outer.lr"),
+    "space, before data are loaded": (
+        {"tune__space": {"outer.rl": {"uniform": [0, 1]}}, "data__path": "nowhere.csv"},
+        ConfigError,
+        "did you mean outer.lr",
+    ),
     "more ways than classes": (
         {"tune__space": {"episodes.ways": {"choice": [3, 100]}}},
         ConfigError,

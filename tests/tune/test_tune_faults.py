@@ -1,5 +1,6 @@
 """Studies of which trials fail, or are killed, or which are killed themselves: real processes, real signals."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from toy import start_training
@@ -92,20 +94,12 @@ def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_ag
 
 def trial_processes(study_process: int) -> list[int]:
     """Of Ray Tune's trials: below the process of this study, others may be running on this machine."""
-    parents, found = dict[int, int](), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
-            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
-            if (folder / "cmdline").read_bytes().startswith((b"ray::ImplicitFunc", b"ray::partial", b"ray::run_trial")):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-
-    def is_below(number: int) -> bool:
-        return number == study_process or (number in parents and is_below(parents[number]))
-
-    return [number for number in found if is_below(number)]
+    found = []
+    for one in psutil.Process(study_process).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if " ".join(one.cmdline()).startswith(("ray::ImplicitFunc", "ray::partial", "ray::run_trial")):
+                found.append(one.pid)
+    return found
 
 
 @pytest.mark.slow
