@@ -1,3 +1,101 @@
-"""Ray-distributed meta-training for language: learn a new text task from a handful of examples."""
+"""Ray-distributed meta-training for language: learn a new text task from a handful of examples.
 
+From Python: `train`, `evaluate` and `load`; and the registries `algorithms`, `models`, `heads` and `families`, by
+`distmeta.registries()`. Nothing heavy is imported before one of them is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distmeta.config import RunConfig
+    from distmeta.registry import Registry
+    from distmeta.runs.learner import Learner
+
+__all__ = ["evaluate", "load", "registries", "train"]
 __version__ = "0.1.0"
+
+
+def train(config: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) -> dict[str, Any]:
+    """Meta-trains, then evaluates on meta-test, like ``distmeta train``.
+
+    Args:
+        config: a YAML file, its content as nested mappings, or a `RunConfig`.
+        overrides: settings by dotted key, such as ``**{"outer.steps": 50}``, or with ``__`` for the dot:
+            ``outer__steps=50``.
+
+    Returns:
+        The figures that ``distmeta train --json`` prints, such as `meta_test` and `run_dir`.
+
+    Raises:
+        UserError: a mistake in the settings, the data or the environment, before anything is written.
+    """
+    from distmeta.config import RunConfig
+    from distmeta.config.load import default_run_dir, load_config, set_value, validate
+    from distmeta.report.progress import Reporter
+    from distmeta.runs import train as driver
+
+    name: str | Path = "notebook"
+    if isinstance(config, str | Path):
+        name, config = config, load_config(config)
+    content = config.model_dump(mode="json") if isinstance(config, RunConfig) else _copy(config)
+    for key, value in overrides.items():
+        set_value(content, key.replace("__", "."), value)
+    settings = validate(content)
+    run_dir = Path(settings.run_dir).expanduser() if settings.run_dir else default_run_dir(name)
+    with Reporter() as reporter:
+        return driver.train(settings, run_dir, reporter)
+
+
+def evaluate(run: str | Path, step: int | None = None, **overrides: Any) -> dict[str, Any]:
+    """Evaluates a run's newest checkpoint, or that of an outer step, on meta-test, like ``distmeta evaluate``.
+
+    Args:
+        run: its directory, or its MLflow run id.
+        step: the checkpoint's outer step.
+        overrides: as of `train`; settings that do not change what was trained.
+
+    Returns:
+        The figures that ``distmeta evaluate --json`` prints.
+    """
+    import json
+
+    from distmeta.report.progress import Reporter
+    from distmeta.runs import train as driver
+    from distmeta.runs.directory import resolve
+
+    settings = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in overrides.items()]
+    with Reporter() as reporter:
+        return driver.evaluate(resolve(str(run), settings), settings, reporter, step)
+
+
+def load(path: str | Path) -> Learner:
+    """Reads a meta-trained learner. It needs neither the training data nor the weights that training started from.
+
+    Args:
+        path: a run's directory, or a copy of its folder `learner`.
+
+    Raises:
+        CheckpointError: there is none, it is of another format, or a file of it was altered.
+    """
+    from distmeta.runs.learner import load as read
+
+    return read(path)
+
+
+def registries() -> dict[str, Registry]:
+    """The registries of algorithms, models, heads and task families: ``registries()["models"].names()``."""
+    from distmeta.algorithms.base import registry as algorithms
+    from distmeta.models.base import registry as models
+    from distmeta.models.heads.base import registry as heads
+    from distmeta.tasks.base import registry as families
+
+    return {"algorithms": algorithms, "models": models, "heads": heads, "families": families}
+
+
+def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested mappings, so that overrides change nothing of the caller's."""
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in content.items()}

@@ -1,6 +1,8 @@
 """What acts on the nouns of `distmeta.types`: the interfaces between the rooms.
 
-    TaskFamily      draws → Episode, loss, figures   (tasks/)
+    Scoring         loss and figures of elements     (tasks/)
+    TaskFamily      … and draws → Episode            (tasks/)
+    Codec           … and examples → Batch           (tasks/)
     Model           pure functions of parameters     (models/)
     MetaLearner     an algorithm                     (algorithms/)
     Work            what is done to units            (engine/)
@@ -14,14 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distmeta.config import OuterConfig
-from distmeta.errors import DivergedError
 from distmeta.types import (
     Adapted,
     Batch,
@@ -36,6 +37,9 @@ from distmeta.types import (
     Stream,
 )
 
+Example = Mapping[str, Any]  # what a family says that it holds, such as text and label
+Prediction = dict[str, Any]
+
 
 class Draw(Protocol):
     """One episode before its tensors are made: small and picklable."""
@@ -45,10 +49,10 @@ class Draw(Protocol):
         """What the targets stand for."""
 
 
-class TaskFamily(Protocol):
-    """One kind of task: how episodes are made, the loss, the figures. It is picklable: workers draw by themselves."""
+class Scoring(Protocol):
+    """What elements are, and how outputs on them are scored: all that learning a task needs of its family."""
 
-    kind: ClassVar[str]  # under which it is registered
+    kind: ClassVar[str]  # under which the family is registered
     score: ClassVar[Score]
     head: ClassVar[HeadSpec]
     reads: ClassVar[str]  # the kind of inputs: text | numbers
@@ -61,6 +65,42 @@ class TaskFamily(Protocol):
     @property
     def classes(self) -> int:
         """How many classes all splits have together; `labels` (T, E) of inputs count up to it. 0: no such numbers."""
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of each task, (T,)."""
+
+    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
+        """Sums of each task, (T, …) each, detached: added over tasks they give the figures of all of them."""
+
+    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """Figures of the episodes along the first axis together; `loss` and the score's name are among them."""
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
+        """Figures of each task, each (T,), detached."""
+
+
+class Codec(Scoring, Protocol):
+    """What a person gives and gets: examples → batches, outputs → predictions. It needs no data."""
+
+    def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """What the targets of a new task stand for, from its examples."""
+
+    def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
+        """Examples of one task, with targets or without, as a batch with T = 1.
+
+        Raises:
+            DataError: an example that lacks something; it is named by its number, from 1.
+        """
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
+        """Outputs (1, E, N) on a batch as predictions, one an example."""
+
+
+class TaskFamily(Scoring, Protocol):
+    """One kind of task: how its episodes are made, and how they are scored.
+
+    It is picklable: workers draw by themselves.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -95,17 +135,8 @@ class TaskFamily(Protocol):
     def describe(self, shape: Mapping[str, Any]) -> str:
         """What people call episodes of a shape, such as 5-way 1-shot."""
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean loss of each task, (T,)."""
-
-    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
-        """Sums of each task, (T, …) each, detached: added over tasks they give the figures of all of them."""
-
-    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
-        """Figures of the episodes along the first axis together; `loss` and the score's name are among them."""
-
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        """Figures of each task, each (T,), detached."""
+    def codec_settings(self) -> dict[str, Any]:
+        """What its codec needs beside the tokenizer, as plain JSON."""
 
 
 class Model(Protocol):
@@ -114,15 +145,12 @@ class Model(Protocol):
     Parameters are named `body.*` and `head.FAMILY.*`.
     """
 
-    task: TaskFamily
+    task: Scoring
     dim: int  # D, the number of features of an element
     twice_differentiable: bool  # whether all of its kernels have a second derivative
     reads: tuple[str, ...]  # the inputs that the body takes
+    frozen_head: bool  # whether a parameter of the head is frozen
     one_element_each: bool  # whether an example is one element, so that its features can be kept by its row
-
-    @property
-    def frozen_head(self) -> bool:
-        """Whether a parameter of the head is frozen."""
 
     def own(self, params: Params) -> Params:
         """Parameters without the heads of other families."""
@@ -214,37 +242,3 @@ class Work:
     cache_features: bool = False
     curve: bool = False
     encodes: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`count` consecutive episodes to evaluate a learner on, under θ or (`initial`) what θ started from.
-
-    They are cut into units of `per_unit`.
-    """
-
-    work: Work
-    first_index: int
-    count: int
-    per_unit: int
-    initial: bool = False
-
-
-class Evaluated(NamedTuple):
-    """Statistics of an evaluation, (count, …) each; of a curve (count, points, …), up to the first that diverged.
-
-    `error` says which tasks diverged, if any. Then only a curve has statistics.
-    """
-
-    statistics: dict[str, np.ndarray]
-    error: DivergedError | None = None
-
-    def require(self) -> dict[str, np.ndarray]:
-        """The statistics.
-
-        Raises:
-            DivergedError: there are none.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.statistics

@@ -13,8 +13,9 @@ import pytest
 
 from distmeta.config import RunConfig
 from distmeta.config.load import override, validate
+from distmeta.engine.interfaces import Evaluated, Evaluation
 from distmeta.engine.setup import RunSetup
-from distmeta.protocols import Evaluated, Evaluation, Work
+from distmeta.protocols import Work
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment

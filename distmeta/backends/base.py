@@ -10,9 +10,9 @@ import numpy as np
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.encode import Features
 from distmeta.engine.evaluation import Progress
-from distmeta.engine.interfaces import MakeParameters, Pool
+from distmeta.engine.interfaces import Evaluated, Evaluation, MakeParameters, Pool
 from distmeta.engine.shard import Shard
-from distmeta.protocols import Evaluated, Evaluation, Work
+from distmeta.protocols import Work
 from distmeta.types import ServerState, StepReport, Unit, UnitResult
 
 Note = Callable[[str], None]

@@ -17,9 +17,9 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from distmeta.backends.nodes import reason
 from distmeta.backends.shards import RayShards
 from distmeta.backends.workers import RayPool, WorkerFactory
+from distmeta.engine.interfaces import Evaluated, Evaluation
 from distmeta.engine.shard import Shard
 from distmeta.errors import ServerLostError, TrainingError
-from distmeta.protocols import Evaluated, Evaluation
 from distmeta.types import ServerState, StepReport
 
 if TYPE_CHECKING:

@@ -41,6 +41,7 @@ class Corpus:
     pad_id: int
     fingerprint: str  # of everything here
     source_fingerprint: str  # of the labelled texts alone, whatever the tokenizer
+    max_length: int  # tokens, from where on texts were cut
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The fields alone: what is derived from them would travel as copies.
@@ -147,7 +148,27 @@ def build_corpus(
         if (table := _open(path, about)) is None:
             raise DataError(str(path), "reads back differently from what was written", "check the disk")
     kept = {split: tuple(names) for split, names in about["splits"].items()}
-    return Corpus(table, tuple(classes), kept, pad_id, fingerprint, source.fingerprint)
+    return Corpus(table, tuple(classes), kept, pad_id, fingerprint, source.fingerprint, max_length)
+
+
+def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Inputs:
+    """Tokens of texts as those of one task, as `Corpus.tokens` gives them.
+
+    Returns:
+        `input_ids` and `attention_mask`, both (1, texts, L) int64.
+
+    Raises:
+        DataError: a text without a single token; it is named by its number, from 1.
+    """
+    tokenizer, pad_id = _prepared(tokenizer, max_length)
+    tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), 1):
+        if not ids:
+            raise DataError(f"example {number}", f"no token in {text!r}", "leave it out")
+    longest = max(map(len, tokens), default=0)
+    padded = torch.tensor([[its + [pad_id] * (longest - len(its)) for its in tokens]])
+    mask = torch.tensor([[[1] * len(its) + [0] * (longest - len(its)) for its in tokens]])
+    return {"input_ids": padded, "attention_mask": mask}
 
 
 def _prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:

@@ -15,9 +15,8 @@ import numpy as np
 
 from distmeta.engine.dispatch import Dispatcher, Round
 from distmeta.engine.encode import FeatureStore, Place
-from distmeta.engine.interfaces import Aggregator, Pool
+from distmeta.engine.interfaces import Aggregator, Evaluated, Evaluation, Pool
 from distmeta.errors import DivergedError
-from distmeta.protocols import Evaluated, Evaluation
 from distmeta.types import Stream, UnitResult
 
 INITIAL = -1  # the key of what training started from; that of any other θ is its version

@@ -8,13 +8,49 @@ Aggregator      what the coordinator feeds       (server.py)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from distmeta.config import OuterConfig
+from distmeta.errors import DivergedError
 from distmeta.protocols import Work
 from distmeta.types import Add, Done, Leaf, Lost, ServerState, StepReport, Unit, UnitResult
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`count` consecutive episodes to evaluate a learner on, under θ or (`initial`) what θ started from.
+
+    They are cut into units of `per_unit`.
+    """
+
+    work: Work
+    first_index: int
+    count: int
+    per_unit: int
+    initial: bool = False
+
+
+class Evaluated(NamedTuple):
+    """Statistics of an evaluation, (count, …) each; of a curve (count, points, …), up to the first that diverged.
+
+    `error` says which tasks diverged, if any. Then only a curve has statistics.
+    """
+
+    statistics: dict[str, np.ndarray]
+    error: DivergedError | None = None
+
+    def require(self) -> dict[str, np.ndarray]:
+        """The statistics.
+
+        Raises:
+            DivergedError: there are none.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.statistics
 
 
 class Pool(Protocol):

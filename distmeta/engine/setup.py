@@ -19,7 +19,7 @@ from distmeta.engine.server import ParameterServer
 from distmeta.engine.shard import Shard
 from distmeta.engine.worker import Teacher, Worker
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build
-from distmeta.protocols import TaskFamily, Work
+from distmeta.protocols import Scoring, TaskFamily, Work
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ModelSpec:
     frozen: dict[str, np.ndarray]
     seed: int
 
-    def build(self, families: Mapping[str, TaskFamily], device: str) -> dict[str, FunctionalModel]:
+    def build(self, families: Mapping[str, Scoring], device: str) -> dict[str, FunctionalModel]:
         """Builds one network, and a model of each family on it.
 
         What is free has random values, since θ is always given.

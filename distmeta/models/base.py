@@ -17,7 +17,7 @@ from distmeta.models.body import Body
 from distmeta.models.heads.base import LinearHead
 from distmeta.models.heads.base import registry as heads
 from distmeta.models.names import layer_of, match
-from distmeta.protocols import TaskFamily
+from distmeta.protocols import Scoring
 from distmeta.registry import Registry
 from distmeta.types import Inputs, Params
 
@@ -115,13 +115,13 @@ class FunctionalModel:
 
     Args:
         network: gives the structure, and the starting values for `init`.
-        task: the family, for its loss, and which of the heads it is.
+        task: how the family's outputs are scored, and by its name which of the heads it is.
         freeze: patterns of parameter names that are neither adapted nor meta-learned.
         twice_differentiable: whether the body's kernels have a second derivative.
     """
 
     def __init__(
-        self, network: Network, task: TaskFamily, freeze: Sequence[str] = (), twice_differentiable: bool = True
+        self, network: Network, task: Scoring, freeze: Sequence[str] = (), twice_differentiable: bool = True
     ) -> None:
         self.network, self.task, self.twice_differentiable = network, task, twice_differentiable
         self.head, self.reads = network.heads[task.name], network.body.inputs
@@ -131,15 +131,11 @@ class FunctionalModel:
         frozen = match(values, freeze, "model.freeze")
         self.frozen = {name: values[name] for name in frozen}
         self.free = [name for name in values if name not in self.frozen]
+        self.frozen_head = any(name.startswith("head.") for name in frozen)
 
     def own(self, params: Params) -> Params:
         """Parameters without the heads of other families."""
         return {n: v for n, v in params.items() if not n.startswith("head.") or n.startswith(self._prefix)}
-
-    @property
-    def frozen_head(self) -> bool:
-        """Whether a parameter of the head is frozen."""
-        return any(name.startswith("head.") for name in self.frozen)
 
     def head_from_prototypes(self, centres: Tensor, scale: float) -> Params:
         """See `distmeta.models.heads.base.LinearHead.from_prototypes`."""

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from distmeta.backends.base import Coordination
+from distmeta.engine.interfaces import Evaluation
 from distmeta.errors import CheckpointError
-from distmeta.protocols import Evaluation, Work
+from distmeta.protocols import Work
 from distmeta.report import figures
 from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory

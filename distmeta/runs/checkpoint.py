@@ -7,7 +7,6 @@ RUN/checkpoints/step-00000100/state.safetensors   θ and the optimiser's arrays
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distmeta.errors import CheckpointError
+from distmeta.runs.sums import check_sums, sync, write_sums
 from distmeta.types import ServerState
 
-FOLDER, TENSORS, DOCUMENT, SUMS = "checkpoints", "state.safetensors", "state.json", "SHA256SUMS"
+FOLDER, TENSORS, DOCUMENT = "checkpoints", "state.safetensors", "state.json"
+FORMAT = 2  # 1 had no number, and one hash of all settings for an identity
 
 
 def save(run_dir: Path, state: ServerState, identity: dict[str, Any], keep: int) -> Path:
@@ -54,15 +55,13 @@ def _save(folder: Path, state: ServerState, identity: dict[str, Any], keep: int)
     aside = folder / f".{final.name}.{os.getpid()}"
     aside.mkdir(parents=True)
     save_file(state.arrays, aside / TENSORS)
-    document = {"counters": state.counters, "rejected": state.rejected, "identity": identity}
+    document = {"format": FORMAT, "counters": state.counters, "rejected": state.rejected, "identity": identity}
     (aside / DOCUMENT).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    (aside / SUMS).write_text(_sums(aside), encoding="utf-8")
-    for path in (*aside.iterdir(), aside):
-        _sync(path)
+    write_sums(aside)
     if final.exists():  # from before the run went back to an earlier step
         final.rename(aside.with_suffix(".old"))
     aside.rename(final)
-    _sync(folder)
+    sync(folder)
     for old in _folders(folder)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -90,14 +89,11 @@ def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str,
     before = [other for other in others if other < folder]
     instead = f"take the one before with `--step {_step(before[-1])}`" if before else "start a new run"
     remedy = f"restore it from a backup, or {instead}"
-    try:
-        written, found = (folder / SUMS).read_text(encoding="utf-8"), _sums(folder)
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(str(folder), f"cannot be read ({error})", remedy) from error
-    if written != found:
-        altered = next((line.split()[1] for line in found.splitlines() if line not in written), SUMS)
-        raise CheckpointError(str(folder / altered), "was altered or cut short", remedy)
+    check_sums(folder, remedy)
     document: dict[str, Any] = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    if (written := document.get("format", 1)) != FORMAT:
+        found = f"is of format {written}, and this version reads format {FORMAT}"
+        raise CheckpointError(str(folder), found, "use the version of distmeta that wrote it, or start a new run")
     state = ServerState(load_file(folder / TENSORS), document["counters"], document["rejected"])
     return state, document["identity"]
 
@@ -113,21 +109,3 @@ def _step(checkpoint: Path) -> int:
 def _folders(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
     return sorted(folder.glob("step-*"))
-
-
-def _sums(folder: Path) -> str:
-    """A line of hash and name for each file, as the tool sha256sum writes it."""
-    lines = []
-    for name in (TENSORS, DOCUMENT):
-        with (folder / name).open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
-    return "".join(lines)
-
-
-def _sync(path: Path) -> None:
-    """Makes a file or a folder's entries survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

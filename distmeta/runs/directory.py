@@ -4,6 +4,7 @@ RUN/config.yaml        the resolved configuration
     run.json           MLflow's address and run id, and hashes of what decides the result
     tokenizer.json
     checkpoints/       see distmeta.runs.checkpoint
+    learner/           what training has made, by itself: see distmeta.runs.learner
     evaluation.json    the figures, as --json prints them
     stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
     manifest-*.json    which rows the meta-test episodes are made of

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from distmeta.backends.base import Coordination, Note
+from distmeta.engine.interfaces import Evaluation
 from distmeta.errors import DivergedError
-from distmeta.protocols import Evaluation, TaskFamily
+from distmeta.protocols import TaskFamily
 from distmeta.report.statistics import mean_ci95, mean_row, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.base import each, manifest, manifest_sha256

@@ -6,11 +6,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
@@ -22,6 +23,7 @@ from distmeta.models.base import FunctionalModel, ModelFactory, build
 from distmeta.models.base import registry as models
 from distmeta.protocols import MetaLearner, TaskFamily, Work
 from distmeta.runs.identity import identify
+from distmeta.runs.learner import FORMAT, Learner
 from distmeta.runs.settings import make_kinds, make_learner, make_model_options
 from distmeta.runs.starting import meta_parameters
 from distmeta.tasks.base import Examples, Split
@@ -76,6 +78,43 @@ class Experiment:
         """What decides a run's result: equal identities give equal meta-parameters."""
         return identify(self.config, self.setup)
 
+    def trained(self, vector: np.ndarray, outer_steps: int) -> Learner:
+        """The meta-trained learner, by itself.
+
+        Args:
+            vector: θ, (P,) float32.
+            outer_steps: that it has taken.
+        """
+        spec, config, families = self.setup.model, self.config, {}
+        for name, family in self.setup.families.items():
+            element, outputs = spec.outputs[name]
+            families[name] = {
+                "kind": family.kind,
+                "options": dict(config.families[name].data.model_extra or {}),
+                "codec": family.codec_settings(),
+                "element": element,
+                "outputs": outputs,
+                "source": family.source,
+                "meta_train": list(self.splits[name]["meta_train"].classes),
+            }
+        options: Any = spec.options
+        learner: Any = self.learner
+        about = {
+            "format": FORMAT,
+            "model": {
+                "name": config.model.name,
+                "options": asdict(options),
+                "architecture": spec.architecture,
+                "freeze": list(spec.freeze),
+            },
+            "algorithm": {"name": config.algorithm.name, "options": asdict(learner)},
+            "families": families,
+            "meta_params": list(self.setup.layout.names),
+            "meta_params_sha256": sha256(vector),
+            "outer_steps": outer_steps,
+        }
+        return Learner(about, spec, self.learner, self.setup.layout.unflatten(vector), self.tokenizer)
+
     def work(self, learner: MetaLearner, stream: Stream, episodes: int) -> Work:
         """Evaluation of a learner on so many episodes; features are kept where that saves running the body."""
         family, model = self.setup.families[stream.family], self.models[stream.family]
@@ -119,7 +158,7 @@ def build_experiment(config: RunConfig) -> Experiment:
     values = {f"body.{name}": value for name, value in (options.pretrained(config.model.path) or {}).items()}
     network = build(options, architecture, heads, values, config.seed)
     made = {n: FunctionalModel(network, its, freeze, options.twice_differentiable) for n, its in families.items()}
-    theta = meta_parameters(config, learner, made, streams, freeze)
+    theta = meta_parameters(config, learner, made, families, streams, freeze)
     if config.stream.steps_per_task:
         families, streams = _in_rounds(config, families, streams, made)
         made = {n: FunctionalModel(network, its, freeze, options.twice_differentiable) for n, its in families.items()}
@@ -127,7 +166,7 @@ def build_experiment(config: RunConfig) -> Experiment:
     frozen = {name: value.numpy() for model in made.values() for name, value in model.frozen.items()}
     spec = ModelSpec(options, architecture, heads, freeze, frozen, config.seed)
     body_is_frozen = not any(name.startswith("body.") for name in theta)
-    by_row = all(model.one_element_each and len(model.task.rows("meta_train")) for model in made.values())
+    by_row = all(made[name].one_element_each and len(its.rows("meta_train")) for name, its in families.items())
     cached = body_is_frozen and not options.dropout and by_row
     training = Work(_mixed(config, streams), learner, training=True, cache_features=cached)
     features = {

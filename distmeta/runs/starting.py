@@ -10,7 +10,7 @@ from distmeta.config import RunConfig
 from distmeta.errors import ConfigError
 from distmeta.models.base import FunctionalModel
 from distmeta.models.names import match
-from distmeta.protocols import MetaLearner
+from distmeta.protocols import MetaLearner, TaskFamily
 from distmeta.types import Params, Stream
 
 
@@ -18,6 +18,7 @@ def meta_parameters(
     config: RunConfig,
     learner: MetaLearner,
     made: Mapping[str, FunctionalModel],
+    families: Mapping[str, TaskFamily],
     streams: Mapping[str, Mapping[str, list[Stream]]],
     freeze: tuple[str, ...],
 ) -> Params:
@@ -29,11 +30,11 @@ def meta_parameters(
     _check_patterns(config, made, freeze)
     theta: Params = {}
     for name, model in made.items():
-        sizes = {model.task.outputs(stream) for its in streams[name].values() for stream in its}
+        sizes = {families[name].outputs(stream) for its in streams[name].values() for stream in its}
         learner.check(model, max(sizes))
         own = starting_values(learner, model, config.seed)
         if len(sizes) > 1 and any(key.startswith("head.") for key in own):
-            ways = model.task.outputs(streams[name]["meta_train"][0])
+            ways = families[name].outputs(streams[name]["meta_train"][0])
             raise ConfigError(
                 "evaluation.ways",
                 f"{config.algorithm.name} meta-learns a head for {ways} ways",

@@ -15,7 +15,7 @@ from distmeta.engine.server import staleness
 from distmeta.report import figures
 from distmeta.report.progress import Reporter
 from distmeta.report.tables import table_rows, table_title
-from distmeta.runs import checkpoint, directory
+from distmeta.runs import checkpoint, directory, learner
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
 from distmeta.runs.session import OpenRun, open_run
@@ -115,7 +115,7 @@ def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int 
         state, identity = checkpoint.load(run_dir, step)
         with open_run(config, run_dir, reporter, run, identity) as opened:
             opened.coordination.load(state)
-            return _test(opened, stored(run_dir))
+            return _test(opened, stored(run_dir), is_newest=step is None)
 
 
 def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[str, Any]:
@@ -188,17 +188,19 @@ def _save(opened: OpenRun, state: ServerState) -> None:
     checkpoint.save(opened.run_dir, state, opened.experiment.identity, keep)
 
 
-def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
+def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True) -> dict[str, Any]:
     experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
     progress: Callable[[str, int, int], None] = opened.reporter.episodes
     state, score = coordination.state(), experiment.score
-    steps = state.counters["version"]
+    steps, theta = state.counters["version"], np.asarray(state.arrays["meta_params"])
+    if is_newest:
+        learner.save(experiment.trained(theta, steps), opened.run_dir / learner.FOLDER)
     rows = meta_test(experiment, coordination, opened.run_dir, progress)
     result = {
         "run_dir": str(opened.run_dir),
         "mlflow_run_id": tracker.run_id,
         "outer_steps": steps,
-        "meta_params_sha256": sha256(np.asarray(state.arrays["meta_params"])),
+        "meta_params_sha256": sha256(theta),
         "meta_test": rows,
     }
     if stream is not None:

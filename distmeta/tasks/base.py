@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from distmeta.config import RunConfig
-from distmeta.protocols import TaskFamily
+from distmeta.protocols import Codec, Scoring, TaskFamily
 from distmeta.registry import Registry
 from distmeta.types import Batch, Metrics, Statistics, Stream
 
@@ -77,6 +77,15 @@ class Kind(Protocol):
             UserError: naming what does not fit.
         """
 
+    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> Codec:
+        """What a learner of this family needs of it, without any data.
+
+        Args:
+            name: of the family.
+            settings: what `TaskFamily.codec_settings` returned.
+            tokenizer: of the learner; None where numbers are read.
+        """
+
 
 class Family:
     """What all families do alike."""
@@ -96,7 +105,7 @@ class Family:
         return {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
 
 
-def each(family: TaskFamily | Family, statistics: Mapping[str, Any]) -> list[dict[str, float]]:
+def each(family: Scoring | Family, statistics: Mapping[str, Any]) -> list[dict[str, float]]:
     """The figures of each single episode."""
     count = len(next(iter(statistics.values())))
     return [family.figures({name: value[t : t + 1] for name, value in statistics.items()}) for t in range(count)]

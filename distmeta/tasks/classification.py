@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus, build_corpus
 from distmeta.data.sources import Source, read_source
 from distmeta.data.splits import Splits, Tasks, chosen_for_training, split_classes, split_tasks
 from distmeta.errors import ConfigError
-from distmeta.tasks.base import Family, Loaded, Split, registry, weighted_mean
+from distmeta.tasks.base import Loaded, Split, registry
+from distmeta.tasks.classes import ClassScoring, TextCodec
 from distmeta.tasks.drawing import Classes, Draw, Drawing
-from distmeta.types import Batch, Episode, HeadSpec, Inputs, Score, Statistics, Stream
+from distmeta.types import Batch, Episode, Inputs, Stream
 
 
 @registry.register("classification")
@@ -51,6 +50,11 @@ class ClassificationData:
             splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
             drawn = sorted(its for names in tasks["meta_train"] for its in names)
         return LabelledTexts(name, config, source, splits, tasks, drawn)
+
+    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:
+        """Of a learner that has no data."""
+        assert tokenizer is not None, "texts without a tokenizer"
+        return TextCodec(name, tokenizer, settings["max_length"], settings["classes"])
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def _check_drawn(config: RunConfig, drawn: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Classification(Family):
+class Classification(ClassScoring):
     """The task family (see `distmeta.protocols.TaskFamily`): targets are positions among an episode's classes.
 
     Within a batch the examples stand class by class, in label order. How episodes are drawn is `drawing`'s decision.
@@ -133,11 +137,6 @@ class Classification(Family):
     corpus: Corpus
     drawing: Drawing
     name: str = "classification"
-    kind: ClassVar[str] = "classification"
-    score: ClassVar[Score] = Score("accuracy", is_share=True, higher_is_better=True)
-    head: ClassVar[HeadSpec] = HeadSpec("text")
-    has_classes: ClassVar[bool] = True
-    reads: ClassVar[str] = "text"
 
     @property
     def fingerprint(self) -> str:
@@ -220,20 +219,6 @@ class Classification(Family):
         """Such as 5-way 1-shot."""
         return f"{shape['ways']}-way {shape['shots']}-shot"
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Weighted mean cross-entropy of each task: outputs (T, B, N) → (T,)."""
-        # Flattened, because the kernel for (T, N, B) is not deterministic on GPUs.
-        losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
-        return weighted_mean(losses.view_as(batch.targets), batch.weights)
-
-    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
-        """Sums over the examples of each task, (T,) each: `loss`, `right` answers and `weight`."""
-        weights = batch.weights.double()
-        right = (outputs.argmax(-1) == batch.targets).double()
-        total = weights.sum(-1)
-        return {"loss": self.loss(outputs, batch) * total, "right": (right * weights).sum(-1), "weight": total}
-
-    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
-        """Weighted mean `loss` and `accuracy`."""
-        total = {name: float(value.sum()) for name, value in statistics.items()}
-        return {"loss": total["loss"] / total["weight"], "accuracy": total["right"] / total["weight"]}
+    def codec_settings(self) -> dict[str, Any]:
+        """How long texts may be, and how many classes all splits have."""
+        return {"max_length": self.corpus.max_length, "classes": self.classes}

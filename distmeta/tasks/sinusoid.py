@@ -21,7 +21,8 @@ from torch import Tensor
 
 from distmeta.config import DataConfig, RunConfig, Section
 from distmeta.data.splits import SPLITS
-from distmeta.errors import ConfigError
+from distmeta.errors import ConfigError, DataError
+from distmeta.protocols import Example, Prediction
 from distmeta.tasks.base import Family, Loaded, Split, registry, weighted_mean
 from distmeta.types import Batch, Episode, HeadSpec, Inputs, Score, Statistics, Stream
 
@@ -60,6 +61,10 @@ class SinusoidData:
                 value = getattr(getattr(config, section), key)
                 raise ConfigError(f"{section}.{key}", f"{value}, but sinusoid tasks have no classes", "leave it out")
         return Curves(Sinusoid(self, name), config)
+
+    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> PointCodec:
+        """Of a learner that has no data."""
+        return PointCodec(name)
 
 
 @dataclass(frozen=True)
@@ -118,18 +123,37 @@ class Draw(NamedTuple):
         return (self.curve,)
 
 
-@dataclass(frozen=True)
-class Sinusoid(Family):
-    """The task family (see `distmeta.protocols.TaskFamily`): inputs `values` x (T, E, 1), targets y (T, E), float32."""
+class CurveScoring(Family):
+    """How outputs are scored whose targets are numbers."""
 
-    ranges: SinusoidData
-    name: str = "sinusoid"
     kind: ClassVar[str] = "sinusoid"
     score: ClassVar[Score] = Score("mse", is_share=False, higher_is_better=False)
     head: ClassVar[HeadSpec] = HeadSpec("text")
     has_classes: ClassVar[bool] = False
     reads: ClassVar[str] = "numbers"
     classes: ClassVar[int] = 0
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Weighted mean squared error of each task: outputs (T, E, 1) → (T,)."""
+        return weighted_mean((outputs.squeeze(-1) - batch.targets).square(), batch.weights)
+
+    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
+        """Sums over the points of each task, (T,) each: squared `error` and `weight`."""
+        total = batch.weights.double().sum(-1)
+        return {"error": self.loss(outputs, batch) * total, "weight": total}
+
+    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """`loss` and `mse`: one and the same, under the names of all families."""
+        error = float(statistics["error"].sum()) / float(statistics["weight"].sum())
+        return {"loss": error, "mse": error}
+
+
+@dataclass(frozen=True)
+class Sinusoid(CurveScoring):
+    """The task family (see `distmeta.protocols.TaskFamily`): inputs `values` x (T, E, 1), targets y (T, E), float32."""
+
+    ranges: SinusoidData
+    name: str = "sinusoid"
 
     @property
     def fingerprint(self) -> str:
@@ -185,16 +209,31 @@ class Sinusoid(Family):
         """Such as 10-shot."""
         return f"{shape['shots']}-shot"
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Weighted mean squared error of each task: outputs (T, E, 1) → (T,)."""
-        return weighted_mean((outputs.squeeze(-1) - batch.targets).square(), batch.weights)
+    def codec_settings(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
-    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
-        """Sums over the points of each task, (T,) each: squared `error` and `weight`."""
-        total = batch.weights.double().sum(-1)
-        return {"error": self.loss(outputs, batch) * total, "weight": total}
 
-    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
-        """`loss` and `mse`: one and the same, under the names of all families."""
-        error = float(statistics["error"].sum()) / float(statistics["weight"].sum())
-        return {"loss": error, "mse": error}
+@dataclass(frozen=True)
+class PointCodec(CurveScoring):
+    """Points as a person has them (see `distmeta.protocols.Codec`): ``{"x": …, "y": …}``."""
+
+    name: str
+
+    def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """The coordinate that is predicted."""
+        return ("y",)
+
+    def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
+        """One curve; points without y have weight 0."""
+        for number, example in enumerate(examples, 1):
+            if "x" not in example:
+                raise DataError(f"example {number}", "has no x", "give x, a number")
+        values = torch.tensor([[[float(example["x"])] for example in examples]])
+        targets = torch.tensor([[float(example.get("y", 0.0)) for example in examples]])
+        weights = torch.tensor([[float("y" in example) for example in examples]])
+        return Batch({"values": values}, targets, weights, 1)
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
+        """`y` of each point."""
+        return [{"y": value} for value in outputs[0].squeeze(-1).tolist()]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from simulation import OTHER, Fate, SimulatedPool, coordinate, fates
 
 from distmeta.engine.dispatch import MAX_LOSSES, REPLACE_AFTER
-from distmeta.protocols import Evaluation
+from distmeta.engine.interfaces import Evaluation
 from distmeta.types import ServerState
 
 

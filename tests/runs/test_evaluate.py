@@ -9,8 +9,8 @@ from toy import toy_config
 
 from distmeta.algorithms.maml import MAML
 from distmeta.backends import open_backend
+from distmeta.engine.interfaces import Evaluated, Evaluation
 from distmeta.errors import DivergedError, TrainingError
-from distmeta.protocols import Evaluated, Evaluation
 from distmeta.report.statistics import paired
 from distmeta.report.tables import table_rows
 from distmeta.runs.evaluate import adaptation_curve, meta_test

@@ -1,0 +1,190 @@
+"""A meta-trained learner on disk: all that a new task needs, without the training data or the weights it started from.
+
+RUN/learner/learner.json         format, model, algorithm, families; which of θ's tensors are in which order
+            tokenizer.json       for families of texts
+            frozen.safetensors   parameters that were never changed
+            theta.safetensors    θ
+            SHA256SUMS           of the others, as `sha256sum -c` reads it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from distmeta.algorithms.base import registry as algorithms
+from distmeta.config.load import build_options
+from distmeta.engine.params import Layout
+from distmeta.engine.setup import ModelSpec
+from distmeta.errors import CheckpointError, UserError
+from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import registry as models
+from distmeta.protocols import Codec, MetaLearner
+from distmeta.runs.sums import check_sums, sync, write_sums
+from distmeta.tasks.base import registry as kinds
+from distmeta.types import Batch, Inputs, Params
+
+FORMAT = 1
+FOLDER, DOCUMENT, TOKENIZER, FROZEN, THETA = (
+    *("learner", "learner.json", "tokenizer.json", "frozen.safetensors", "theta.safetensors"),
+)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A meta-trained learner: adapts to a new task of one of its families and predicts.
+
+    `about` is what learner.json holds. It needs neither data nor Ray nor MLflow, and computes on the CPU.
+    """
+
+    about: dict[str, Any]
+    spec: ModelSpec
+    algorithm: MetaLearner
+    theta: Params
+    tokenizer: Tokenizer | None
+
+    @property
+    def layout(self) -> Layout:
+        """Of θ as a flat vector."""
+        return Layout.of(self.theta)
+
+    @cached_property
+    def codecs(self) -> dict[str, Codec]:
+        """What turns examples into batches, and outputs into predictions, by family."""
+        return {
+            name: build_options(kinds.get(its["kind"]), its["options"], {}).codec(name, its["codec"], self.tokenizer)
+            for name, its in self.about["families"].items()
+        }
+
+    @cached_property
+    def models(self) -> dict[str, FunctionalModel]:
+        """The model, by family."""
+        values = {name: torch.tensor(value) for name, value in self.spec.frozen.items()}
+        network = build(self.spec.options, self.spec.architecture, self.spec.outputs, values, self.spec.seed)
+        differentiable = self.spec.options.twice_differentiable
+        return {
+            name: FunctionalModel(network, codec, self.spec.freeze, differentiable)
+            for name, codec in self.codecs.items()
+        }
+
+    def outputs(self, support: Batch, query: Inputs, family: str | None = None) -> torch.Tensor:
+        """Adapts to T tasks and predicts.
+
+        Args:
+            support: the tasks' elements.
+            query: inputs of what is to be predicted, (T, Q, …).
+            family: of the tasks; may be left out where there is one.
+
+        Returns:
+            (T, E, N) outputs of the query's elements.
+        """
+        model = self.models[family or self._only_family()]
+        own = model.own(self.theta)
+        model.train(False)
+        with torch.no_grad():
+            adapted = self.algorithm.adapt(model, own, support)
+            return self.algorithm.predict(model, adapted, query)
+
+    def predict(
+        self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Learns a task from examples and predicts others: what an example holds is the family's matter.
+
+        For classification, examples are ``{"text": …, "label": …}`` and queries ``{"text": …}``; a prediction holds
+        `label` and `probabilities`.
+        """
+        family = family or self._only_family()
+        codec = self.codecs[family]
+        names = codec.names(examples)
+        support, query = codec.encode(examples, names), codec.encode(queries, names)
+        return codec.decode(self.outputs(support, query.inputs, family), query, names)
+
+    def _only_family(self) -> str:
+        if len(self.about["families"]) > 1:
+            raise ValueError(f"which family? This learner has {', '.join(self.about['families'])}")
+        return next(iter(self.models))
+
+
+def save(learner: Learner, folder: Path) -> None:
+    """Writes a learner, whole or not at all; one that is the same already is left as it is.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    written = folder / DOCUMENT
+    if written.exists() and json.loads(written.read_text(encoding="utf-8")) == _plain(learner.about):
+        return
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        aside.mkdir()
+        save_file({name: value.contiguous() for name, value in learner.theta.items()}, aside / THETA)
+        save_file({name: torch.tensor(value) for name, value in learner.spec.frozen.items()}, aside / FROZEN)
+        if learner.tokenizer is not None:
+            (aside / TOKENIZER).write_text(learner.tokenizer.to_str(), encoding="utf-8")
+        (aside / DOCUMENT).write_text(json.dumps(learner.about, indent=1) + "\n", encoding="utf-8")
+        write_sums(aside)
+        if folder.exists():
+            folder.rename(aside.with_suffix(".old"))
+        aside.rename(folder)
+        sync(folder.parent)
+    except OSError as error:
+        remedy = f"make room or allow writing, then `distmeta evaluate {folder.parent}`"
+        raise CheckpointError(str(folder), f"the learner cannot be written ({error})", remedy) from error
+    finally:
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def load(path: str | os.PathLike[str]) -> Learner:
+    """Reads a learner.
+
+    Args:
+        path: a run's directory, or a folder that a run's `learner/` was copied to.
+
+    Raises:
+        CheckpointError: there is none, it is of another format, or not what was written.
+    """
+    folder = Path(path).expanduser()
+    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    if not (folder / DOCUMENT).is_file():
+        remedy = f"train it, or run `distmeta evaluate {path}` if it is a run that was stopped"
+        raise CheckpointError(str(path), "holds no learner", remedy)
+    check_sums(folder, "copy it again, or run `distmeta evaluate` on its run")
+    about = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        found = f"is of format {about.get('format')}, and this version reads format {FORMAT}"
+        raise CheckpointError(
+            str(folder), found, "use the version of distmeta that wrote it, or evaluate its run again"
+        )
+    try:
+        return _build(folder, about)
+    except UserError as error:
+        raise CheckpointError(str(folder), f"{error.where} {error.found}", error.remedy) from error
+
+
+def _build(folder: Path, about: dict[str, Any]) -> Learner:
+    chosen, model = about["algorithm"], about["model"]
+    options = build_options(models.get(model["name"]), model["options"], {})
+    algorithm: MetaLearner = build_options(algorithms.get(chosen["name"]), chosen["options"], {})
+    tensors = load_file(folder / THETA)
+    outputs = {name: (its["element"], its["outputs"]) for name, its in about["families"].items()}
+    frozen = {name: value.numpy() for name, value in load_file(folder / FROZEN).items()}
+    spec = ModelSpec(options, model["architecture"], outputs, tuple(model["freeze"]), frozen, seed=0)
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER)) if (folder / TOKENIZER).exists() else None
+    return Learner(about, spec, algorithm, {name: tensors[name] for name in about["meta_params"]}, tokenizer)
+
+
+def _plain(content: dict[str, Any]) -> Any:
+    """As it reads back from JSON."""
+    return json.loads(json.dumps(content))

@@ -1,0 +1,80 @@
+"""Classes of texts without any data: how outputs are scored, and texts and labels as a person has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from distmeta.data.corpus import tokens_of
+from distmeta.errors import DataError
+from distmeta.protocols import Example, Prediction
+from distmeta.tasks.base import Family, weighted_mean
+from distmeta.types import Batch, HeadSpec, Score, Statistics
+
+
+class ClassScoring(Family):
+    """How outputs are scored whose targets are classes of texts."""
+
+    kind: ClassVar[str] = "classification"
+    score: ClassVar[Score] = Score("accuracy", is_share=True, higher_is_better=True)
+    head: ClassVar[HeadSpec] = HeadSpec("text")
+    has_classes: ClassVar[bool] = True
+    reads: ClassVar[str] = "text"
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Weighted mean cross-entropy of each task: outputs (T, B, N) → (T,)."""
+        # Flattened, because the kernel for (T, N, B) is not deterministic on GPUs.
+        losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
+        return weighted_mean(losses.view_as(batch.targets), batch.weights)
+
+    def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
+        """Sums over the examples of each task, (T,) each: `loss`, `right` answers and `weight`."""
+        weights = batch.weights.double()
+        right = (outputs.argmax(-1) == batch.targets).double()
+        total = weights.sum(-1)
+        return {"loss": self.loss(outputs, batch) * total, "right": (right * weights).sum(-1), "weight": total}
+
+    def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """Weighted mean `loss` and `accuracy`."""
+        total = {name: float(value.sum()) for name, value in statistics.items()}
+        return {"loss": total["loss"] / total["weight"], "accuracy": total["right"] / total["weight"]}
+
+
+@dataclass(frozen=True)
+class TextCodec(ClassScoring):
+    """Texts and labels as a person has them (see `distmeta.protocols.Codec`): ``{"text": …, "label": …}``."""
+
+    name: str
+    tokenizer: Tokenizer
+    max_length: int
+    classes: int
+
+    def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        """The labels, sorted."""
+        return tuple(sorted({self._string(example, "label", n) for n, example in enumerate(examples, 1)}))
+
+    def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
+        """One task; examples without a label have target 0 and weight 0."""
+        texts = [self._string(example, "text", number) for number, example in enumerate(examples, 1)]
+        number = {name: target for target, name in enumerate(names)}
+        targets = torch.tensor([[number[its["label"]] if "label" in its else 0 for its in examples]])
+        weights = torch.tensor([[float("label" in its) for its in examples]])
+        return Batch(tokens_of(texts, self.tokenizer, self.max_length), targets, weights, len(names))
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
+        """`label`, and `probabilities` by label, of each text."""
+        shares = outputs[0].softmax(-1).tolist()
+        by_name = [dict(zip(names, row, strict=True)) for row in shares]
+        return [{"label": max(row, key=row.__getitem__), "probabilities": row} for row in by_name]
+
+    def _string(self, example: Example, key: str, number: int) -> str:
+        if not isinstance(value := example.get(key), str) or not value.strip():
+            found = f"{key} is {value!r}" if key in example else f"has no {key}"
+            raise DataError(f"example {number}", found, f"give a {key} that is a string, and not empty")
+        return value
