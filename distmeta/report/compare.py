@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distmeta.errors import CheckpointError
+from distmeta.report import scores
 from distmeta.report.progress import Reporter
 from distmeta.report.statistics import paired
 from distmeta.report.tables import shape_name, table_title
-from distmeta.types import Score
 
 
 def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, Any]:
@@ -30,41 +27,24 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
     Raises:
         CheckpointError: a run was not evaluated, or on other episodes than the first.
     """
-    evaluations = [(name, _read(name, path)) for name, path in runs]
+    evaluations = [(name, scores.read(name, path)) for name, path in runs]
     (first, own), *others = evaluations
     for name, its in others:
         if missing := [shape for shape in own if shape not in its]:
             found = f"was evaluated on other episodes than {first} (such as {shape_name(*missing[0][:2])})"
             raise CheckpointError(name, found, "evaluate both with the same data, splits and evaluation.* settings")
     rows, results = [], []
-    for shape, (score, scores) in own.items():
+    for shape, (score, values) in own.items():
         ways, shots, _ = shape
         compared = []
         for name, its in evaluations:
-            figures = paired(score.name, scores, its[shape][1])
+            figures = paired(score.name, values, its[shape][1])
             compared.append({"run": name, **figures})
             difference = "" if its is own else score.format(figures["difference"], figures["difference_ci95"], "+")
             shown = score.format(figures[score.name], figures["ci95"])
             rows.append((shape_name(ways, shots), name, shown, difference))
-        results.append({"ways": ways, "shots": shots, "episodes": len(scores), "runs": compared})
+        results.append({"ways": ways, "shots": shots, "episodes": len(values), "runs": compared})
     score, _ = next(iter(own.values()))
     title = table_title(score, "", f"{first}'s")
     reporter.table(title, ("episodes", "run", score.name, "difference"), rows)
     return {"meta_test": results}
-
-
-def _read(name: str, run_dir: Path) -> dict[tuple[int, int, str], tuple[Score, np.ndarray]]:
-    """The meta-trained learner's scores, by ways, shots and hash of the manifest."""
-    try:
-        contents = [json.loads(path.read_text(encoding="utf-8")) for path in run_dir.glob("scores-*.json")]
-        found = {
-            (its["ways"], its["shots"], its["manifest_sha256"]): (Score(**its["score"]), np.array(its["scores"]))
-            for its in contents
-        }
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            name, f"its scores cannot be read ({error})", f"run `distmeta evaluate {name}`"
-        ) from error
-    if not found:
-        raise CheckpointError(name, "has no scores of meta-test", f"run `distmeta evaluate {name}`")
-    return dict(sorted(found.items()))

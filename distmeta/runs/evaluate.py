@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from distmeta.backends import Coordination, Note
 from distmeta.errors import DivergedError
+from distmeta.report.scores import write as write_scores
 from distmeta.report.statistics import mean_ci95, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.classification import manifest_sha256
@@ -22,7 +22,7 @@ SLICES = 10  # parts of an evaluation, for the sake of its progress bar
 
 
 def meta_test(
-    experiment: Experiment, coordination: Coordination, run_dir: Path, progress: Progress
+    experiment: Experiment, coordination: Coordination, run_dir: Path, progress: Progress, meta_params_sha256: str
 ) -> list[dict[str, Any]]:
     """Evaluates all contenders on the same meta-test episodes, one row of figures for each number of shots.
 
@@ -52,14 +52,13 @@ def meta_test(
     # All of one θ before the next: features are kept for one θ at a time.
     own = {shots: scores(trained, stream) for shots, stream in streams.items()}
     others = {(its.name, shots): scores_if_any(its, stream) for its in baselines for shots, stream in streams.items()}
+    written = []
     for shots, stream in streams.items():
         manifest = experiment.model.task.manifest(stream, evaluation.episodes)
         digest = manifest_sha256(manifest)
         shape = {"ways": stream.ways, "shots": shots, "manifest_sha256": digest}
         each = {"score": experiment.model.task.score._asdict(), "scores": own[shots].tolist()}
-        for name, content in (("manifest", manifest), ("scores", {**shape, **each})):
-            path = run_dir / f"{name}-{stream.ways}way-{shots}shot.json"
-            path.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")), encoding="utf-8")
+        written.append((manifest, {**shape, **each}))
         mean, half = mean_ci95(own[shots])
         compared = [{"name": its.name, **paired(score, own[shots], others[its.name, shots])} for its in baselines]
         rows.append(
@@ -75,6 +74,7 @@ def meta_test(
                 "baselines": compared,
             }
         )
+    write_scores(run_dir, meta_params_sha256, written)
     return rows
 
 

@@ -193,12 +193,13 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None) -> dict[str, Any]:
     progress: Callable[[str, int, int], None] = opened.reporter.episodes
     state, score = coordination.state(), experiment.model.task.score
     steps = state.counters["version"]
-    rows = meta_test(experiment, coordination, opened.run_dir, progress)
+    theta = sha256(np.asarray(state.arrays["meta_params"]))
+    rows = meta_test(experiment, coordination, opened.run_dir, progress, theta)
     result = {
         "run_dir": str(opened.run_dir),
         "mlflow_run_id": tracker.run_id,
         "outer_steps": steps,
-        "meta_params_sha256": sha256(np.asarray(state.arrays["meta_params"])),
+        "meta_params_sha256": theta,
         "meta_test": rows,
     }
     if stream is not None:
