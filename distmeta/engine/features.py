@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from distmeta.protocols import Model, TaskKind
 from distmeta.types import Params
 
 CHUNK = 64  # rows that the body takes at once
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class FeatureCache:
@@ -46,13 +49,13 @@ class FeatureCache:
         for number in np.unique(positions // CHUNK):
             if number not in chunks:
                 chosen = order[number * CHUNK : (number + 1) * CHUNK]
-                kept = self.folder / f"{split}-{number}.npy" if self.folder and not key.size else None
-                if kept and kept.exists():
-                    chunks[number] = torch.from_numpy(np.load(kept, allow_pickle=False)).to(self.device)
+                path = self.folder / f"{split}-{number}.npy" if self.folder and not key.size else None
+                if path and (found := kept(path)) is not None:
+                    chunks[number] = torch.from_numpy(found).to(self.device)
                     continue
                 chunks[number] = self._encode(meta_params, chosen)
-                if kept:
-                    _keep(kept, chunks[number])
+                if path:
+                    keep(path, chunks[number].cpu().numpy())
         flat = [chunks[p // CHUNK][p % CHUNK] for p in positions.reshape(-1).tolist()]
         return torch.stack(flat).view(*positions.shape, -1)
 
@@ -62,10 +65,35 @@ class FeatureCache:
             return self.model.features(meta_params, {}, inputs)[0]
 
 
-def _keep(path: Path, features: Tensor) -> None:
-    """Writes aside and renames: others may read at any time."""
+def keep(path: Path, features: np.ndarray) -> None:
+    """Writes features with a hash, aside, and renames: others, also elsewhere, may read and write at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}")
-    with aside.open("wb") as file:
-        np.save(file, features.cpu().numpy(), allow_pickle=False)
-    aside.replace(path)
+    buffer = io.BytesIO()
+    np.save(buffer, features, allow_pickle=False)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        aside.write_bytes(buffer.getvalue() + _digest(path, buffer.getvalue()))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def kept(path: Path) -> np.ndarray | None:
+    """What `keep` wrote to this path, or none.
+
+    A file that is damaged, or was written for another path, counts as none: features are derived, and are made again.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    array, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if digest != _digest(path, array):
+        return None
+    features: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
+    return features
+
+
+def _digest(path: Path, array: bytes) -> bytes:
+    """Hash of what features are of, which folders and name say (see `distmeta.engine.setup`), and of their file."""
+    return hashlib.sha256("/".join(path.parts[-3:]).encode() + b"\0" + array).digest()
