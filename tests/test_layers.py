@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "algorithms": {"models"},  # only how parameter names are matched
     "tasks": {"data"},
     "engine": {"models"},
-    "backends": {"engine"},
+    "backends": {"engine", "tracking"},  # only what hides passwords
     "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking"},
     "tune": {"backends", "engine", "report", "runs", "tracking"},
     "cli": {"backends", "report", "runs", "tracking", "tune"},
