@@ -66,6 +66,7 @@ def test_runs_are_compared_without_torch(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         content = {"ways": 5, "shots": 1, "manifest_sha256": "m", "scores": [0.25, 0.5]}
+        content |= {"format": 1, "meta_params_sha256": "t"}
         content["score"] = {"name": "accuracy", "is_share": True, "higher_is_better": True}
         (tmp_path / name / "scores-5way-1shot.json").write_text(json.dumps(content))
     imported, err = imports_of(["compare", "a", "b"], tmp_path)

@@ -5,6 +5,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "distmeta"
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {
+    ".".join(("distmeta", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in FILES
+}
 
 # From the ground up. A room may look into those before it; what stands beside the rooms is the nouns of all.
 GROUND = {"errors", "config", "registry", "types", "protocols"}
@@ -16,7 +20,7 @@ MAY_IMPORT = {
     "algorithms": {"models"},  # only how parameter names are matched
     "tasks": {"data"},
     "engine": {"models"},
-    "backends": {"engine"},
+    "backends": {"engine", "tracking"},  # only what hides passwords
     "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking"},
     "tune": {"backends", "engine", "report", "runs", "tracking"},
     "cli": {"backends", "report", "runs", "tracking", "tune"},
@@ -34,7 +38,8 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in inside if name in MODULES} or {node.module}
     return found
 
 

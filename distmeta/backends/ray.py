@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distmeta.backends.private import private_processes, resource_limits
-from distmeta.backends.resources import cluster_address, gpus_per_worker, require
+from distmeta.backends.resources import cluster_address, gpus_per_worker, require, usable_cpus
 from distmeta.backends.server import RemoteCoordinator, ServerActor
 from distmeta.backends.workers import WorkerFactory, ask_place
 from distmeta.config import ClusterConfig
@@ -116,7 +116,7 @@ class RayBackend:
         # Unless told otherwise Ray asks for a token: one that nobody else has keeps a private cluster private. In the
         # environment, or Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        cpus = max(os.cpu_count() or 1, math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
+        cpus = max(usable_cpus(), math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
         with private_processes():
             ray.init(
                 address="local",

@@ -6,6 +6,8 @@ import math
 import os
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -49,6 +51,33 @@ def gpus_per_worker(cluster: ClusterConfig, available: float) -> float:
         return 1.0 if share >= 1 else math.floor(share * 100) / 100
     require("cluster.gpus_per_worker", "GPUs", cluster.range.min * cluster.gpus_per_worker, available)
     return cluster.gpus_per_worker
+
+
+def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """CPUs that this process may use: those it is bound to, and no more than its container or job has time of.
+
+    Ray itself looks at the container alone, and Python at neither.
+    """
+    bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, math.floor(min([bound, *_quotas(cgroups, own)])))
+
+
+def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
+    """CPUs that each control group around this process has time of, in both versions of Linux's cgroups."""
+    lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = cgroups / controllers
+        # A container may be told its path as its host sees it, and find its own group at the top.
+        for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
+            if not folder.is_relative_to(top):
+                break
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+            if all((folder / name).exists() for name in names):
+                quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+                if quota not in ("max", "-1"):
+                    yield int(quota) / int(period)
 
 
 def require(key: str, kind: str, wanted: float, available: float) -> None:

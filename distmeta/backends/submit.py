@@ -24,6 +24,7 @@ from typing import Any
 from distmeta.backends.private import LOGGERS
 from distmeta.config.load import default_run_dir, load_config
 from distmeta.errors import ClusterError, ConfigError, TokenError
+from distmeta.tracking import mask
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.5
@@ -31,6 +32,10 @@ INTERRUPTED = 130  # what shells return after Ctrl-C
 EXCLUDES = [
     *(".git", ".venv", "venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", "*.egg-info"),
     *("/runs", "/mlruns", "/mlartifacts", "/mlflow.db*"),
+    # Secrets: what is uploaded can be read by all who use the cluster.
+    *(".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".git-credentials", ".pgpass", ".pypirc", ".npmrc"),
+    *(".aws", ".azure", ".gcloud", ".kube", ".ssh", ".gnupg", ".docker", ".databrickscfg"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "id_rsa*", "id_ecdsa*", "id_ed25519*"),
 ]
 STORE = 'MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-sqlite:///$HOME/distmeta/mlflow.db}"'
 TOO_LARGE = ("status code 413", "exceeds the maximum size")
@@ -48,10 +53,19 @@ def train_command(config: str | Path, overrides: Sequence[str], working_dir: str
         working_dir: what is uploaded.
 
     Raises:
-        ConfigError: the configuration is wrong, or it or a file it names by a relative path is not uploaded.
+        ConfigError: the configuration is wrong or holds a password, or it or a file it names by a relative path is not
+            uploaded.
     """
     top = Path(working_dir).resolve()
     content = load_config(config, overrides)
+    written = [item.partition("=")[::2] for item in overrides]
+    for where, text in [*_texts(content.model_dump(mode="json", by_alias=True)), *written]:
+        if mask(text) != text:
+            found = "holds a user or a password in an address, which all who use the cluster could read"
+            remedy = "give the address without it"
+            if where.startswith("tracking"):
+                remedy += ", and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the cluster is started"
+            raise ConfigError(where, found, remedy)
     if not Path(config).resolve().is_relative_to(top):
         raise ConfigError(str(config), f"not inside {top}, which is uploaded", "go to a folder that holds it")
     data, model = content.data, content.model
@@ -68,10 +82,23 @@ def train_command(config: str | Path, overrides: Sequence[str], working_dir: str
     return command
 
 
+def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts of a configuration, each with its dotted key."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts(value, key)
+    elif isinstance(content, str):
+        yield key, content
+
+
 def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Path, follow: bool = True) -> int:
     """Runs a command on a cluster, in a copy of a directory, and follows its log.
 
-    What .gitignore and .rayignore name is not uploaded, nor are virtual environments, caches and local runs.
+    What .gitignore and .rayignore name is not uploaded, nor are virtual environments, caches, local runs and files that
+    commonly hold secrets, such as .env.
 
     Args:
         address: the cluster's dashboard, ``http://HEAD:8265``.

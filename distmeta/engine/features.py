@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from torch import Tensor
 from distmeta.engine.encode import CHUNK, Chunks, encode
 from distmeta.protocols import Model, TaskFamily
 from distmeta.types import Params
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class FeatureCache:
@@ -40,13 +44,13 @@ class FeatureCache:
     def chunk(self, meta_params: Params, split: str, number: int) -> Tensor:
         """(R, D) features of a chunk of a split's rows."""
         if (split, number) not in self._values:
-            kept = self.folder / f"{split}-{number}.npy" if self.folder else None
-            if kept and kept.exists():
-                features = torch.from_numpy(np.load(kept, allow_pickle=False)).to(self.device)
+            path = self.folder / f"{split}-{number}.npy" if self.folder else None
+            if path and (found := kept(path)) is not None:
+                features = torch.from_numpy(found).to(self.device)
             else:
                 features = self._encode(meta_params, self.chunks.rows(split, number))
-                if kept:
-                    _keep(kept, features)
+                if path:
+                    keep(path, features.cpu().numpy())
             self._values[split, number] = features
         return self._values[split, number]
 
@@ -54,10 +58,35 @@ class FeatureCache:
         return encode(self.model, self.family, self.device, meta_params, rows)
 
 
-def _keep(path: Path, features: Tensor) -> None:
-    """Writes aside and renames: others may read at any time."""
+def keep(path: Path, features: np.ndarray) -> None:
+    """Writes features with a hash, aside, and renames: others, also elsewhere, may read and write at any time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}")
-    with aside.open("wb") as file:
-        np.save(file, features.cpu().numpy(), allow_pickle=False)
-    aside.replace(path)
+    buffer = io.BytesIO()
+    np.save(buffer, features, allow_pickle=False)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        aside.write_bytes(buffer.getvalue() + _digest(path, buffer.getvalue()))
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def kept(path: Path) -> np.ndarray | None:
+    """What `keep` wrote to this path, or none.
+
+    A file that is damaged, or was written for another path, counts as none: features are derived, and are made again.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    array, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if digest != _digest(path, array):
+        return None
+    features: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
+    return features
+
+
+def _digest(path: Path, array: bytes) -> bytes:
+    """Hash of what features are of, which folders and name say (see `distmeta.engine.setup`), and of their file."""
+    return hashlib.sha256("/".join(path.parts[-3:]).encode() + b"\0" + array).digest()

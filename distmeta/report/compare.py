@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distmeta.errors import CheckpointError
+from distmeta.report import scores
 from distmeta.report.progress import Reporter
 from distmeta.report.statistics import paired
 from distmeta.report.tables import table_title
@@ -30,7 +30,7 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
     Raises:
         CheckpointError: a run was not evaluated, or on other episodes than the first.
     """
-    evaluations = [(name, _read(name, path)) for name, path in runs]
+    evaluations = [(name, scores.read(name, path)) for name, path in runs]
     (first, own), *others = evaluations
     for name, its in others:
         if missing := [content["title"] for shape, content in own.items() if shape not in its]:
@@ -38,32 +38,16 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
             raise CheckpointError(name, found, "evaluate both with the same data, splits and evaluation.* settings")
     rows, results = [], []
     for shape, content in own.items():
-        score, scores, compared = Score(**content["score"]), np.array(content["scores"]), []
+        score, values, compared = Score(**content["score"]), np.array(content["scores"]), []
         for name, its in evaluations:
-            figures = paired(score.name, scores, np.array(its[shape]["scores"]))
+            figures = paired(score.name, values, np.array(its[shape]["scores"]))
             compared.append({"run": name, **figures})
             difference = "" if its is own else score.format(figures["difference"], figures["difference_ci95"], "+")
             shown = score.format(figures[score.name], figures["ci95"])
             rows.append((content["title"], name, shown, difference))
         about = {name: content[name] for name in ("family", "shape", "title", "score")}
-        results.append({**about, "episodes": len(scores), "runs": compared})
+        results.append({**about, "episodes": len(values), "runs": compared})
     score = Score(**next(iter(own.values()))["score"])
     title = table_title(score, "", f"{first}'s")
     reporter.table(title, ("episodes", "run", score.name, "difference"), rows)
     return {"meta_test": results}
-
-
-def _read(name: str, run_dir: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """The meta-trained learner's scores, by title and hash of the manifest."""
-    try:
-        contents = [json.loads(path.read_text(encoding="utf-8")) for path in run_dir.glob("scores-*.json")]
-        found = {(its["title"], its["manifest_sha256"]): its for its in contents}
-        for its in contents:
-            Score(**its["score"]), np.array(its["scores"], float)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(
-            name, f"its scores cannot be read ({error})", f"run `distmeta evaluate {name}`"
-        ) from error
-    if not found:
-        raise CheckpointError(name, "has no scores of meta-test", f"run `distmeta evaluate {name}`")
-    return dict(sorted(found.items()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from distmeta.backends.base import Coordination, Note
 from distmeta.engine.interfaces import Evaluation
 from distmeta.errors import DivergedError
 from distmeta.protocols import TaskFamily
+from distmeta.report import scores as files
 from distmeta.report.statistics import mean_ci95, mean_row, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.base import each, manifest, manifest_sha256
@@ -29,7 +29,7 @@ def scores_of(family: TaskFamily, statistics: Statistics) -> np.ndarray:
 
 
 def meta_test(
-    experiment: Experiment, coordination: Coordination, run_dir: Path, progress: Progress
+    experiment: Experiment, coordination: Coordination, run_dir: Path, progress: Progress, meta_params_sha256: str
 ) -> list[dict[str, Any]]:
     """Evaluates all contenders on the same meta-test episodes, one row of figures for each family and shape.
 
@@ -56,10 +56,17 @@ def meta_test(
         own.append(scores_of(family, next(found).require()))
         its = ((baseline.name, next(found)) for baseline in baselines)
         others.append({name: error or scores_of(family, statistics) for name, (statistics, error) in its})
-    rows = [
-        _row(experiment, family, stream, own_scores, baselines, run_dir)
-        for (family, stream), own_scores, baselines in zip(shapes, own, others, strict=True)
+    made = [
+        _row(experiment, family, stream, scores, baselines)
+        for (family, stream), scores, baselines in zip(shapes, own, others, strict=True)
     ]
+    about = ("family", "shape", "title", "score", "manifest_sha256")
+    written = [
+        (content, {**{name: row[name] for name in about}, "scores": scores.tolist()})
+        for (content, row), scores in zip(made, own, strict=True)
+    ]
+    files.write(run_dir, meta_params_sha256, written)
+    rows = [row for _, row in made]
     return rows if len(experiment.models) == 1 else [*rows, mean_row(rows, experiment.score)]
 
 
@@ -69,25 +76,24 @@ def _row(
     stream: Stream,
     own: np.ndarray,
     baselines: Mapping[str, np.ndarray | DivergedError],
-    run_dir: Path,
-) -> dict[str, Any]:
-    """The figures of one shape of a family's episodes; writes their manifest and scores."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One shape of a family's episodes: their manifest, and the figures."""
     score, count = family.score.name, experiment.config.evaluation.episodes
     content = manifest(family, stream, count)
-    about = {
+    mean, half = mean_ci95(own)
+    row = {
         "family": family.name,
         "shape": dict(stream.shape),
         "title": name_of(experiment, stream),
         "score": family.score._asdict(),
         "manifest_sha256": manifest_sha256(content),
+        "name": experiment.contenders(family.name)[0].name,
+        "episodes": count,
+        score: mean,
+        "ci95": half,
+        "baselines": [{"name": name, **paired(score, own, scores)} for name, scores in baselines.items()],
     }
-    for name, document in (("manifest", content), ("scores", {**about, "scores": own.tolist()})):
-        path = run_dir / f"{name}-{slug(experiment, stream)}.json"
-        path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")), encoding="utf-8")
-    mean, half = mean_ci95(own)
-    compared = [{"name": name, **paired(score, own, scores)} for name, scores in baselines.items()]
-    learner = experiment.contenders(family.name)[0].name
-    return {**about, "name": learner, "episodes": count, score: mean, "ci95": half, "baselines": compared}
+    return content, row
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
@@ -149,13 +155,6 @@ def _evaluation(
     """The first episodes of a stream; features are kept where that pays for `at_most` episodes, if they are more."""
     work = experiment.work(contender.learner, stream, at_most or episodes)
     return Evaluation(work, 0, episodes, experiment.config.evaluation.episodes_per_unit, contender.initial)
-
-
-def slug(experiment: Experiment, stream: Stream) -> str:
-    """A stream's name in files and metrics, such as 5way-1shot; with the family where there are several."""
-    name = experiment.setup.families[stream.family].describe(dict(stream.shape))
-    name = name.replace("-", "").replace(" ", "-")
-    return name if len(experiment.models) == 1 else f"{stream.family}-{name}"
 
 
 def name_of(experiment: Experiment, stream: Stream) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from distmeta.config import RunConfig
 from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
-from distmeta.report import figures
+from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
 from distmeta.report.tables import table_rows, table_title
 from distmeta.runs import checkpoint, directory, learner
@@ -195,12 +195,13 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     steps, theta = state.counters["version"], np.asarray(state.arrays["meta_params"])
     if is_newest:
         learner.save(experiment.trained(theta, steps), opened.run_dir / learner.FOLDER)
-    rows = meta_test(experiment, coordination, opened.run_dir, progress)
+    digest = sha256(theta)
+    rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
     result = {
         "run_dir": str(opened.run_dir),
         "mlflow_run_id": tracker.run_id,
         "outer_steps": steps,
-        "meta_params_sha256": sha256(theta),
+        "meta_params_sha256": digest,
         "meta_test": rows,
     }
     if stream is not None:
@@ -209,9 +210,9 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     tracker.log_artifact(opened.run_dir / "evaluation.json")
     for row in rows:
         figure = row["score"]["name"]
-        name = f"meta_test/{figure}_{row['title'].replace('-', '').replace(' ', '_')}"
+        name = f"meta_test/{figure}_{scores.slug(row['title']).replace('-', '_')}"
         tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"]}, again=True)
-    for path in sorted(opened.run_dir.glob("manifest-*.json")) + sorted(opened.run_dir.glob("scores-*.json")):
+    for path in scores.files(opened.run_dir):
         tracker.log_artifact(path)
     if ages := staleness(state):
         figures.staleness(ages, opened.run_dir / "staleness.png")

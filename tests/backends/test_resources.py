@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from toy import toy_config
 
+from distmeta.backends import resources
 from distmeta.backends.ray import RayBackend
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require, require_answer, require_token
 from distmeta.config import ClusterConfig
@@ -88,6 +89,7 @@ def test_what_the_cluster_never_has_is_refused_by_key(
 
 PRIVATE = """
 import os
+from distmeta.backends import resources
 from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig
 import psutil  # which comes inside ray
@@ -123,3 +125,53 @@ def test_a_cluster_is_joined_with_a_token_unless_it_is_said_that_it_needs_none(
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     require_token("head:6379")
+
+
+V2, V1 = "0::/user/job\n", "5:memory:/user/job\n4:cpu,cpuacct:/user/job\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        (V2, {"user/job/cpu.max": "max 100000"}, 64),
+        (V2, {"user/job/cpu.max": "300000 100000"}, 3),
+        (V2, {"user/job/cpu.max": "350000 100000"}, 3),
+        (V2, {"user/job/cpu.max": "50000 100000"}, 1),  # half a CPU is still one
+        (V2, {"user/job/cpu.max": "max 100000", "user/cpu.max": "200000 100000"}, 2),
+        (V2, {"cpu.max": "400000 100000"}, 4),  # as in a container, which finds its group at the top
+        (V1, {"cpu,cpuacct/user/job/cpu.cfs_quota_us": "-1", "cpu,cpuacct/user/job/cpu.cfs_period_us": "100000"}, 64),
+        (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "200000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2),
+        ("", {}, 64),
+    ],
+)
+def test_no_more_cpus_are_used_than_a_container_has(
+    own: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    (tmp_path / "own").write_text(own)
+    for name, content in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(content + "\n")
+    assert resources.usable_cpus(tmp_path / "groups", tmp_path / "own") == expected
+
+
+def test_no_more_cpus_are_used_than_a_process_is_bound_to() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from distmeta.backends.resources import usable_cpus; print(usable_cpus())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(("usable", "workers", "started"), [(3, 2, 3), (1, 2, 2)])
+def test_a_private_ray_has_the_cpus_that_may_be_used(
+    usable: int, workers: int, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as many as the workers ask for where that is more: on one CPU two of them take turns."""
+    from distmeta.backends import ray as module
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(module, "usable_cpus", lambda: usable)
+    monkeypatch.setattr("ray.init", lambda **options: asked.update(options))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    module.RayBackend(ClusterConfig(workers=workers))._connect()
+    assert asked["num_cpus"] == started

@@ -96,7 +96,8 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 @pytest.fixture
 def working_dir(tmp_path: Path) -> Path:
-    for name in ("job.yaml", "runs/old/big.bin", ".git/HEAD", "mlflow.db", "data/texts.csv"):
+    secrets = (".env", "deploy/prod.env", "keys/host.pem", ".netrc", ".aws/credentials", "home/.ssh/id_rsa")
+    for name in ("job.yaml", "runs/old/big.bin", ".git/HEAD", "mlflow.db", "data/texts.csv", *secrets):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("data: {path: data/texts.csv}\n")
     return tmp_path
@@ -118,7 +119,7 @@ def test_jobs_are_followed_to_their_end(
     assert "begun\n" in out
     assert "failed: Job entrypoint command failed with exit code 3\n" in err
     assert "hello  there\n" in out
-    assert "['data/texts.csv', 'job.yaml']" in out  # and not the run, the database, the repository
+    assert "['data/texts.csv', 'job.yaml']" in out  # and not the run, the database, the repository, the secrets
     assert "ray job stop raysubmit_" in err
     assert os.environ["RAY_ADDRESS"] == "127.0.0.1:1"
 
@@ -261,6 +262,41 @@ def test_train_command_quotes_overrides_and_keeps_results(working_dir: Path, tmp
     assert words[5].startswith(f"run_dir={home}/distmeta/runs/job-")
     assert words[6] == f"sqlite:///{home}/distmeta/mlflow.db"
     assert (home / "distmeta").is_dir()
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        (
+            "tracking.uri",
+            "https://me:hidden@host:5000",
+            "give the address without it, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the "
+            "cluster is started",
+        ),
+        ("data.path", "s3://me:hidden@host/data", "give the address without it"),
+        ("model.freeze", ["a", "http://hidden@host"], "give the address without it"),
+    ],
+)
+def test_a_password_does_not_become_part_of_the_job(
+    working_dir: Path, key: str, value: Any, remedy: str, in_file: bool
+) -> None:
+    section, name = key.split(".")
+    if in_file:
+        (working_dir / "job.yaml").write_text(yaml.safe_dump({section: {name: value}}))
+    overrides = (
+        [] if in_file else [f"{key}={yaml.safe_dump(value, default_flow_style=True, width=999).splitlines()[0]}"]
+    )
+    with pytest.raises(ConfigError) as caught:
+        train_command(working_dir / "job.yaml", overrides, working_dir)
+    found = "holds a user or a password in an address, which all who use the cluster could read"
+    assert str(caught.value) == f"{key}: {found}; {remedy}"
+
+
+def test_a_password_that_is_set_and_replaced_is_found(working_dir: Path) -> None:
+    overrides = ["tracking.uri=http://me:hidden@host", "tracking.uri=http://host"]
+    with pytest.raises(ConfigError, match=r"^tracking\.uri: holds a user or a password"):
+        train_command(working_dir / "job.yaml", overrides, working_dir)
 
 
 def test_train_command_leaves_a_configured_run_dir(working_dir: Path) -> None:

@@ -14,13 +14,19 @@ from distmeta.report.progress import Reporter
 
 
 def evaluated(
-    folder: Path, scores: list[float], shots: int = 1, manifest: str = "m", ways: int | None = 5, **score: Any
+    folder: Path,
+    scores: list[float],
+    shots: int = 1,
+    manifest: str = "m",
+    ways: int | None = 5,
+    theta: str = "t",
+    **score: Any,
 ) -> tuple[str, Path]:
     kind = {"name": "accuracy", "is_share": True, "higher_is_better": True, **score}
     shape = {"shots": shots} if ways is None else {"ways": ways, "shots": shots}
     title = f"{shots}-shot" if ways is None else f"{ways}-way {shots}-shot"
     about = {"family": "toy", "shape": shape, "title": title, "score": kind}
-    content = {**about, "manifest_sha256": manifest, "scores": scores}
+    content = {**about, "manifest_sha256": manifest, "scores": scores, "format": 1, "meta_params_sha256": theta}
     folder.mkdir(exist_ok=True)
     (folder / f"scores-5way-{shots}shot.json").write_text(json.dumps(content))
     return folder.name, folder
@@ -76,6 +82,31 @@ def test_a_run_without_scores_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(CheckpointError, match="b: has no scores of meta-test; run `distmeta evaluate b`"):
         compare([a, ("b", tmp_path / "b")], reporter())
-    (tmp_path / "b" / "scores-5way-1shot.json").write_text('{"title": "5-way 1-shot"}')
+    (tmp_path / "b" / "scores-5way-1shot.json").write_text('{"format": 1, "title": "5-way 1-shot"}')
     with pytest.raises(CheckpointError, match="b: its scores cannot be read"):
         compare([a, ("b", tmp_path / "b")], reporter())
+
+
+def test_scores_of_different_meta_parameters_are_refused(tmp_path: Path) -> None:
+    a = evaluated(tmp_path / "a", [0.5, 0.5])
+    b = evaluated(tmp_path / "b", [0.5, 0.5])
+    evaluated(tmp_path / "b", [0.5, 0.5], shots=5, theta="other")
+    found = (
+        "b: scores-5way-1shot.json and scores-5way-5shot.json are of different meta-parameters; "
+        "run `distmeta evaluate b`"
+    )
+    for runs in ([a, b], [b, a]):
+        with pytest.raises(CheckpointError) as caught:
+            compare(runs, reporter())
+        assert str(caught.value) == found
+
+
+def test_scores_of_another_format_are_refused(tmp_path: Path) -> None:
+    """Those of before there were numbers have none."""
+    a, b = (evaluated(tmp_path / name, [0.5, 0.5]) for name in "ab")
+    path = tmp_path / "b" / "scores-5way-1shot.json"
+    content = json.loads(path.read_text())
+    for number, said in ((None, 0), (2, 2)):
+        path.write_text(json.dumps({**content, "format": number} if number else {"scores": content["scores"]}))
+        with pytest.raises(CheckpointError, match=rf"b: {path.name} is of format {said}, not 1; run `distmeta eval"):
+            compare([a, b], reporter())

@@ -49,7 +49,7 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
     experiment = build_experiment(toy_config(tmp_path))
     with open_backend(experiment.config.cluster) as backend:
         real = backend.start(experiment.setup, print)
-        whole = meta_test(experiment, real, tmp_path, lambda *arguments: None)
+        whole = meta_test(experiment, real, tmp_path, lambda *arguments: None, "θ")
 
         class OneDiverges:
             def evaluate(self, evaluations: Sequence[Evaluation], progress: Any) -> list[Evaluated]:
@@ -61,7 +61,7 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
                 return figures
 
         fails, coordination = [True], cast(Any, OneDiverges())
-        rows = meta_test(experiment, coordination, tmp_path, lambda *arguments: None)
+        rows = meta_test(experiment, coordination, tmp_path, lambda *arguments: None, "θ")
         assert rows[0]["baselines"][0]["diverged"] == "meta_test task 7 diverged"
         assert rows[0]["baselines"][0]["accuracy"] is None
         rows[0]["baselines"][0] = whole[0]["baselines"][0]
@@ -69,7 +69,7 @@ def test_a_diverging_baseline_spares_the_run_that_it_is_compared_with(tmp_path: 
         assert json.loads((tmp_path / "manifest-3way-1shot.json").read_text())["episodes"]
         fails = [False]
         with pytest.raises(DivergedError):
-            meta_test(experiment, coordination, tmp_path, lambda *arguments: None)
+            meta_test(experiment, coordination, tmp_path, lambda *arguments: None, "θ")
 
 
 class Coordination:

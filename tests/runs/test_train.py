@@ -60,6 +60,16 @@ def test_a_prolonged_run_is_a_longer_run(tmp_path: Path) -> None:
     assert prolonged["meta_params_sha256"] == long["meta_params_sha256"]
 
 
+def test_an_evaluation_leaves_scores_of_its_own_meta_parameters_alone(tmp_path: Path) -> None:
+    first = driver.train(toy_config(tmp_path, outer__steps=4), tmp_path / "run", Reporter())
+    other = driver.evaluate(tmp_path / "run", ["evaluation.shots=[1]"], Reporter(), step=2)
+    assert other["meta_params_sha256"] != first["meta_params_sha256"]
+    left = {path.name for kind in ("scores", "manifest") for path in (tmp_path / "run").glob(f"{kind}-*")}
+    assert left == {"scores-3way-1shot.json", "manifest-3way-1shot.json"}
+    scores = json.loads((tmp_path / "run" / "scores-3way-1shot.json").read_text())
+    assert scores["meta_params_sha256"] == other["meta_params_sha256"]
+
+
 def test_a_run_may_be_resumed_with_the_configuration_it_was_started_with(tmp_path: Path) -> None:
     config = toy_config(tmp_path, outer__steps=2)
     first = driver.train(config, tmp_path / "run", Reporter())

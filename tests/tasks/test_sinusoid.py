@@ -203,7 +203,7 @@ def test_every_algorithm_trains_and_is_tested(name: str, tmp_path: Path) -> None
     with open_backend(experiment.config.cluster) as backend:
         coordination = backend.start(experiment.setup, print)
         coordination.advance(steps)
-        rows = meta_test(experiment, coordination, tmp_path, lambda *progress: None)
+        rows = meta_test(experiment, coordination, tmp_path, lambda *progress: None, "θ")
     assert [row["shape"]["shots"] for row in rows] == [3, 5]
     for row in rows:
         scores = [row, *row["baselines"]]
