@@ -70,7 +70,7 @@ class Dimension(Section):
         return self.choice if self.choice is not None else self.grid
 
     def matching(self, value: Any) -> list[Any]:
-        """The value as it stands here, in a list, which may have 0 for 0.0; an empty list if it is not a value."""
+        """The equal value of this dimension, in a list (it may have 0 for 0.0); empty if there is none."""
         if self.values is not None:
             return [self.values[self.values.index(value)]] if value in self.values else []
         assert self.ends is not None

@@ -26,11 +26,11 @@ def test_a_plan_counts_machines_that_a_cluster_would_start(
 
 
 def test_what_ray_tune_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
+    options: dict[str, Any] = {}
 
     class Tuner:
-        def __init__(self, trainable: Any, **how: Any) -> None:
-            asked.update(how)
+        def __init__(self, trainable: Any, **given: Any) -> None:
+            options.update(given)
 
         def fit(self) -> None: ...
 
@@ -38,8 +38,8 @@ def test_what_ray_tune_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     plan = execute.Plan([{"CPU": 1.0}], 3, {"CPU": 3.0})
     config = config_of(tmp_path, tune__retries=2)
     execute.run_trials(Records(tmp_path / "trials"), config, "", plan, lambda running: iter(()), lambda trial: None)
-    assert asked["tune_config"].max_concurrent_trials == 3
-    assert asked["run_config"].failure_config.max_failures == 2
+    assert options["tune_config"].max_concurrent_trials == 3
+    assert options["run_config"].failure_config.max_failures == 2
 
 
 def test_a_worker_has_its_share_on_one_machine(
@@ -48,8 +48,8 @@ def test_a_worker_has_its_share_on_one_machine(
     """What is left over on two does not add up to room for another."""
     machines = [{"Alive": True, "Resources": {"CPU": 4.0}}] * 3 + [{"Alive": False, "Resources": {"CPU": 100.0}}]
     monkeypatch.setattr("ray.nodes", lambda: machines)
-    for its in ("ray.cluster_resources", "distmeta.tune.execute.possible_resources"):
-        monkeypatch.setattr(its, lambda: {"CPU": 12.0})
+    for name in ("ray.cluster_resources", "distmeta.tune.execute.possible_resources"):
+        monkeypatch.setattr(name, lambda: {"CPU": 12.0})
     workers = {"cluster__backend": "ray", "cluster__cpus_per_worker": 2.5, "cluster__gpus_per_worker": 0}
     assert execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=1)).at_once == 3
     with pytest.raises(ClusterError, match="a trial has 4 workers, on the machines of the cluster there is room for 3"):

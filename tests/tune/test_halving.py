@@ -70,14 +70,14 @@ def test_where_trials_are_few_the_best_of_the_furthest_goes_on_to_its_end() -> N
 
 
 class Watched(Reporter):
-    """Keeps what is said."""
+    """Keeps its notes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: list[str] = []
+        self.notes: list[str] = []
 
     def note(self, message: str) -> None:
-        self.said.append(message)
+        self.notes.append(message)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_trials_pause_and_go_on_as_if_they_had_not(tmp_path: Path, ray_session: 
     reporter = Watched()
     result = study.start(config_of(tmp_path, **shape, tune__scheduler="asha"), tmp_path / "halved", reporter)
     assert whole["outer_steps"] == 9 * 12
-    curves = {its.values["outer.lr"]: its.curve for its in Records(tmp_path / "whole" / "trials").all()}
+    curves = {trial.values["outer.lr"]: trial.curve for trial in Records(tmp_path / "whole" / "trials").all()}
     trials = Records(tmp_path / "halved" / "trials").all()
     for trial in trials:
         full = curves[trial.values["outer.lr"]][: len(trial.curve)]
@@ -99,7 +99,7 @@ def test_trials_pause_and_go_on_as_if_they_had_not(tmp_path: Path, ray_session: 
     beyond = sum(trial.curve[-1].step > 2 for trial in trials)
     assert 3 <= beyond < 9  # three at least, and more where early ones were let on
     assert 1 <= result["trials"]["finished"] <= beyond
-    assert any("waiting" in line for line in reporter.said)
+    assert any("waiting" in line for line in reporter.notes)
     runs = children(tmp_path, result["mlflow_run_id"])
     for trial in trials:
         assert runs[trial.name].info.status == ("FINISHED" if trial.status == "finished" else "KILLED")

@@ -81,8 +81,8 @@ def test_each_round_is_decided_by_chance_of_its_own(tmp_path: Path) -> None:
     trials = population([n / 10 for n in range(8)])
     for trial in trials:
         trial.curve.append(Point(6, trial.curve[0].score, 0.1, 2.0))
-    first = [its.values for its in move(deepcopy(trials), 3, ACCURACY, space)]
-    assert first != [its.values for its in move(deepcopy(trials), 6, ACCURACY, space)]
+    first = [trial.values for trial in move(deepcopy(trials), 3, ACCURACY, space)]
+    assert first != [trial.values for trial in move(deepcopy(trials), 6, ACCURACY, space)]
 
 
 def test_who_moves_is_decided_once(tmp_path: Path) -> None:
@@ -142,13 +142,13 @@ def test_perturbed_values_are_near_and_in_the_space(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     values = {"inner.lr": 0.9, "inner.steps": 3, "outer.lr": 0.01}
     drawn = [perturbed(values, space, chance) for _ in range(400)]
-    for its in drawn:
-        space.config(its)
-        assert 0.01 <= its["inner.lr"] <= 1
-        assert its["inner.steps"] in (1, 2, 3)
-    for near in (1.0, 0.9 * 0.8):  # half of three quarters of them each; 0.9 · 1.2 is above the range
-        assert 110 < sum(its["inner.lr"] == near for its in drawn) < 190
-    assert {its["inner.steps"] for its in drawn} == {1, 2, 3}
+    for near in drawn:
+        space.config(near)
+        assert 0.01 <= near["inner.lr"] <= 1
+        assert near["inner.steps"] in (1, 2, 3)
+    for rate in (1.0, 0.9 * 0.8):  # half of three quarters of them each; 0.9 · 1.2 is above the range
+        assert 110 < sum(near["inner.lr"] == rate for near in drawn) < 190
+    assert {near["inner.steps"] for near in drawn} == {1, 2, 3}
 
 
 def test_integers_move_by_the_factors_or_else_by_one(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_perturbed_values_are_of_the_keys_that_count(tmp_path: Path) -> None:
     space = Space(toy_config(tmp_path, **{**POPULATION, "tune__space": keys}))
     chance = np.random.default_rng(0)
     drawn = [perturbed({"outer.momentum": 0.0}, space, chance) for _ in range(50)]
-    assert {(its["outer.momentum"], "outer.lr" in its) for its in drawn} == {(0.0, False), (0.5, True)}
+    assert {(near["outer.momentum"], "outer.lr" in near) for near in drawn} == {(0.0, False), (0.5, True)}
 
 
 def test_rounds_end_where_trials_are_validated(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_keys_of_a_space_may_be_nested(tmp_path: Path) -> None:
     config = searched(tmp_path, {"outer.lr": {"choice": [1]}, "outer": {"lr": rate}, "inner": {"steps": steps}})
     expected = {"outer.lr": rate, "inner.steps": steps}
     assert config.tune
-    assert config.tune.space == {key: Dimension.model_validate(its) for key, its in expected.items()}
+    assert config.tune.space == {key: Dimension.model_validate(kind) for key, kind in expected.items()}
 
 
 def test_a_range_may_have_any_number_of_integers(tmp_path: Path) -> None:

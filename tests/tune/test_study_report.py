@@ -119,11 +119,11 @@ def test_while_it_runs_a_study_shows_its_trials_and_the_best_so_far(terminal: bo
         for trial in made_up(ACCURACY):
             follow(trial)
             follow(trial)  # as when its last score and its end are told
-    said = out.getvalue()
+    text = out.getvalue()
     if terminal:
-        assert "30 of 30 trials have begun, 30 are over; best: trial-0028, 93.3 ± 10.0 %" in said
+        assert "30 of 30 trials have begun, 30 are over; best: trial-0028, 93.3 ± 10.0 %" in text
     else:
-        lines = said.splitlines()
+        lines = text.splitlines()
         assert len(lines) == 30
         assert lines[3].startswith("4/30 trial-0003 failed: it diverged (algorithm.name=maml outer.lr=0.1")
         assert lines[4].startswith(
@@ -152,10 +152,10 @@ def test_a_study_says_what_its_best_is_worth(score: Score, difference: float, ha
         figures = report.result(Path("study"), "id", trials, trials[1], default, [seed], compared)
         out = io.StringIO()
         report.show(Reporter(Console(file=out, width=300)), score, trials, figures)
-        said = out.getvalue()
-        assert (verdict in said) != is_default
-        assert ("no trial was better than the settings of the file" in said) == is_default
-        assert f"with other seeds {score.show(0.25)}{score.unit}; of the settings of the file" in said
+        text = out.getvalue()
+        assert (verdict in text) != is_default
+        assert ("no trial was better than the settings of the file" in text) == is_default
+        assert f"with other seeds {score.show(0.25)}{score.unit}; of the settings of the file" in text
 
 
 def test_settings_of_the_file_that_failed_do_not_keep_the_best_from_being_told() -> None:
@@ -165,7 +165,7 @@ def test_settings_of_the_file_that_failed_do_not_keep_the_best_from_being_told()
     figures = report.result(Path("study"), "id", trials, trials[1], trials[3], [seed], compared)
     out = io.StringIO()
     report.show(Reporter(Console(file=out, width=300)), ACCURACY, trials, figures)
-    said = out.getvalue()
-    assert "the settings of the file did not come to their end: it diverged" in said
-    assert "meta-test 5-way 1-shot accuracy of the best: 50.0 ± 1.0 %\n" in said
-    assert "with other seeds 25.0 %\n" in said
+    text = out.getvalue()
+    assert "the settings of the file did not come to their end: it diverged" in text
+    assert "meta-test 5-way 1-shot accuracy of the best: 50.0 ± 1.0 %\n" in text
+    assert "with other seeds 25.0 %\n" in text

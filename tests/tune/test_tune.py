@@ -47,12 +47,12 @@ def test_the_winner_is_compared_with_the_settings_as_they_were(finished: tuple[P
     folder, result = finished
     assert [row["shape"]["shots"] for row in result["meta_test"]] == [1, 2]
     for row in result["meta_test"]:
-        assert [its["run"] for its in row["runs"]] == ["winner", "default"]
+        assert [run["run"] for run in row["runs"]] == ["winner", "default"]
         assert (row["runs"][1]["difference_ci95"] > 0) == (not result["winner"]["is_default"])
     first = Records(folder / "study" / "trials").read("trial-0000")
     default = "trials/trial-0000" if first.status == "finished" else "final/default"
-    its = load_config(folder / "study" / default / "config.yaml")
-    assert (its.inner.lr, its.inner.steps, its.outer.lr) == (0.1, 2, 0.01)  # of the toy
+    own = load_config(folder / "study" / default / "config.yaml")
+    assert (own.inner.lr, own.inner.steps, own.outer.lr) == (0.1, 2, 0.01)  # of the toy
     assert (folder / "study" / default / "evaluation.json").exists()
     assert first.values == {"algorithm.name": "maml", "inner.lr": 0.1, "inner.steps": 2, "outer.lr": 0.01}
     assert result["winner"]["is_default"] == (result["winner"]["name"] == first.name)
@@ -203,17 +203,17 @@ def test_a_study_that_is_stopped_says_of_no_trial_that_it_runs(
 ) -> None:
     seen: list[str] = []
 
-    def search(its: study.Study) -> list[Trial]:
+    def search(self: study.Study) -> list[Trial]:
         records = Records(tmp_path / "study" / "trials")
         for name, status in (("done", "finished"), ("busy", "running"), ("paused", "waiting"), ("next", "waiting")):
             records.write(Trial(name, {}, cast("Status", status)))
             if name != "next":
-                seen.append(its.tracker.run_id)
+                seen.append(self.tracker.run_id)
                 folder = records.run_dir(name)
                 tracker = Tracker.start(
-                    str(its.config.tracking.uri), "Default", name, {}, folder, tags={"mlflow.parentRunId": seen[0]}
+                    str(self.config.tracking.uri), "Default", name, {}, folder, tags={"mlflow.parentRunId": seen[0]}
                 )
-                directory.create(folder, its.config, None)
+                directory.create(folder, self.config, None)
                 directory.write_json(folder / directory.RUN, {"mlflow_run_id": tracker.run_id})
                 if name != "busy":
                     tracker.finish()

@@ -35,7 +35,7 @@ def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: P
     assert run.info.status == "FAILED"
     # The file's own settings are such.
     assert "its inner loop diverged" in result["default"]["reason"]
-    assert [[its["run"] for its in row["runs"]] for row in result["meta_test"]] == [["winner"], ["winner"]]
+    assert [[run["run"] for run in row["runs"]] for row in result["meta_test"]] == [["winner"], ["winner"]]
     # Killed while the winner was evaluated.
     run_dir = tmp_path / "study" / "trials" / result["winner"]["name"]
     (run_dir / "evaluation.json").unlink()
@@ -66,7 +66,7 @@ def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_ag
 
     def outcome(name: str) -> list[Any]:
         trials = Records(tmp_path / name / "trials").all()
-        return [(its.values, its.status, its.until, [point[:3] for point in its.curve]) for its in trials]
+        return [(trial.values, trial.status, trial.until, [point[:3] for point in trial.curve]) for trial in trials]
 
     process = tune(tmp_path, "toy.yaml", "run_dir=straight")
     assert process.communicate(timeout=500)[0]
@@ -79,8 +79,8 @@ def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_ag
     process.communicate()
     before = records.all()
     assert len(before) < 10, "it was to be killed before the end"
-    out, said = tune(tmp_path, "--resume", "killed").communicate(timeout=500)
-    assert out, said
+    out, log = tune(tmp_path, "--resume", "killed").communicate(timeout=500)
+    assert out, log
     assert outcome("killed") == outcome("straight")
     after = {trial.name: trial for trial in records.all()}
     assert {trial.status for trial in after.values()} == {"finished", "stopped"}
@@ -122,8 +122,8 @@ def test_a_trial_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
         (victim,) = victims
         os.kill(victim, signal.SIGKILL)
         killed.add(victim)
-    out, said = process.communicate(timeout=500)
-    assert out, said
+    out, log = process.communicate(timeout=500)
+    assert out, log
     first, second = records.all()
     assert first.status == "failed"
     assert "process" in first.reason
