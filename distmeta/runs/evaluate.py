@@ -48,7 +48,7 @@ def meta_test(
             work = experiment.work(its.learner, stream, evaluation.episodes)
             wanted = Evaluation(work, 0, evaluation.episodes, evaluation.episodes_per_unit, its.initial)
             asked[its.name, shots] = wanted
-    figures = coordination.evaluate(list(asked.values()), partial(progress, "meta-test"))
+    figures = coordination.evaluate(list(asked.values()), partial(progress, "units of meta-test"))
     found = dict(zip(asked, figures, strict=True))
     own = {shots: found[trained.name, shots].require()[score] for shots in streams}
     others = {key: its.error or its.metrics[score] for key, its in found.items()}
@@ -119,7 +119,7 @@ def adaptation_curve(
         learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
         work = replace(experiment.work(learner, stream, episodes * (steps + 1)), curve=True)
         asked.append(Evaluation(work, 0, episodes, evaluation.episodes_per_unit, contender.initial))
-    figures = coordination.evaluate(asked, partial(progress, "adaptation curve"))
+    figures = coordination.evaluate(asked, partial(progress, "units of the adaptation curve"))
     curves = {}
     for contender, (metrics, error) in zip(contenders, figures, strict=True):
         scores = metrics[experiment.model.task.score.name]
