@@ -72,7 +72,8 @@ class SimulatedPool:
             del self.busy[worker]
             if dies:
                 return [Lost(worker, "killed")]
-            return [Done(worker, UnitResult(unit, f32(unit.first_index), {}, (), worker, 0.0))]
+            metrics = {"index": unit.first_index + np.arange(unit.count)}
+            return [Done(worker, UnitResult(unit, f32(unit.first_index), metrics, (), worker, 0.0))]
         self._pass(until)
         return []
 

@@ -104,8 +104,12 @@ class RemoteCoordinator:
     def _ask(self, method: str, *arguments: Any, progress: Progress | None = None) -> Any:
         try:
             answer = self.actor.call.remote(method, *arguments)
-            while progress and not ray.wait([answer], timeout=PROGRESS_SECONDS)[0]:
-                progress(*ray.get(self.actor.call.remote("progress")))
+            is_done = progress is None
+            while progress and not is_done:
+                is_done = bool(ray.wait([answer], timeout=PROGRESS_SECONDS)[0])
+                done, total = ray.get(self.actor.call.remote("progress"))
+                if total:  # else the units are still being planned
+                    progress(done, total)
             return ray.get(answer)
         except RayTaskError as error:
             # A TrainingError is for people to read: in its own words. Anything else comes with the actor's traceback.

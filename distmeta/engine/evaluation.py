@@ -88,6 +88,7 @@ class Evaluator:
             if progress is not None:
                 progress(*self.progress())
 
+        self._rounds = ()  # those of the last evaluations say nothing of these
         version, keys = self.theta.server.version, self.theta.keys()
         rounds = [Round.cut(its.work, its.first_index, its.count, its.per_unit) for its in evaluations]
         for its, round in zip(evaluations, rounds, strict=True):

@@ -50,7 +50,7 @@ def meta_test(
         for (_, stream), its in zip(shapes, contenders, strict=True)
         for contender in its
     ]
-    found = iter(coordination.evaluate(wanted, partial(progress, "meta-test")))
+    found = iter(coordination.evaluate(wanted, partial(progress, "units of meta-test")))
     own, others = [], []
     for (family, _), (_, *baselines) in zip(shapes, contenders, strict=True):
         own.append(scores_of(family, next(found).require()))
@@ -137,7 +137,7 @@ def adaptation_curve(
         )
         wanted.append(replace(its, work=replace(its.work, curve=True)))
     curves = {}
-    found = coordination.evaluate(wanted, partial(progress, "adaptation curve"))
+    found = coordination.evaluate(wanted, partial(progress, "units of the adaptation curve"))
     for contender, (statistics, error) in zip(contenders, found, strict=True):
         count = next(iter(statistics.values())).shape[1]
         at = ({name: value[:, point] for name, value in statistics.items()} for point in range(count))

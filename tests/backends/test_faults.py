@@ -22,6 +22,7 @@ from tracking_helpers import steps_in_mlflow
 from distmeta.backends import open_backend
 from distmeta.backends.ray import RayBackend
 from distmeta.backends.server import RemoteCoordinator
+from distmeta.engine.interfaces import Evaluation
 from distmeta.engine.params import sha256
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
@@ -129,6 +130,49 @@ def test_a_shard_that_is_killed_takes_the_server_along_and_the_result_stays(
 def processes(name: str) -> list[int]:
     """Those whose title begins so."""
     return [one.pid for one in psutil.process_iter(["cmdline"]) if " ".join(one.info["cmdline"] or []).startswith(name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "server"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_process_that_is_killed_in_mid_evaluation_changes_no_figure(
+    toy: dict[str, Any], monkeypatch: pytest.MonkeyPatch, victim: str, share: float
+) -> None:
+    """Early, and when half of the units are done; features are encoded first."""
+    import ray
+
+    config = toy_config(**{**toy, "algorithm__name": "protomaml", "inner__adapt": "head", "model__dropout": 0.0})
+    experiment = build_experiment(config)
+    asked = [
+        Evaluation(experiment.work(its.learner, stream, 300), 0, 300, 3, its.initial)
+        for its in experiment.contenders("classification")
+        for stream in experiment.evaluated("classification", "meta_test")
+    ]
+    with open_backend(toy_config(**{**toy, "cluster__backend": "inprocess"}).cluster) as backend:
+        here = backend.start(experiment.setup, print)
+        here.advance(2)
+        expected = [its.require() for its in here.evaluate(asked)]
+    monkeypatch.setattr("distmeta.backends.server.PROGRESS_SECONDS", 0.05)
+    killed: list[int] = []
+    with RayBackend(config.cluster) as ray_backend:
+        coordination = ray_backend.start(experiment.setup, print)
+        coordination.advance(2)
+
+        def strike(done: int, total: int) -> None:
+            if not killed and share * total <= done < total:
+                process = coordination.actor.process_id.remote()
+                if victim == "worker":
+                    process = ray_backend._actors[0].place.remote([ray.put(experiment.setup)])
+                answer = ray.get(process)
+                killed.append(answer[1] if victim == "worker" else answer)
+                os.kill(killed[0], signal.SIGKILL)
+
+        figures = coordination.evaluate(asked, strike)
+        assert killed, "a process was to be killed in mid-evaluation"
+    for one, other in zip(figures, expected, strict=True):
+        assert {name: value.tolist() for name, value in one.require().items()} == {
+            name: value.tolist() for name, value in other.items()
+        }
 
 
 @pytest.mark.slow

@@ -10,8 +10,11 @@ from arrays import f32
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from distmeta.backends.server import MAX_SERVER_LOSSES, RemoteCoordinator
+from distmeta.engine.interfaces import Evaluated
 from distmeta.errors import DivergedError, TrainingError
 from distmeta.types import ServerState, StepReport
+
+FIGURES = Evaluated({})
 
 
 class Actor:
@@ -19,6 +22,7 @@ class Actor:
 
     def __init__(self, dies: Callable[["Actor", str], bool]) -> None:
         self.version, self.dies = 0, dies
+        self.asked, self.evaluated = 0, False
         self.call = self
 
     def remote(self, method: str, *arguments: Any) -> Callable[[], Any]:
@@ -40,6 +44,14 @@ class Actor:
         if self.dies(self, "state"):
             raise ActorDiedError
         return ServerState({"meta_params": f32(self.version)}, {"version": self.version})
+
+    def evaluate(self, evaluations: list[Any]) -> list[Evaluated]:
+        self.evaluated = True
+        return [FIGURES]
+
+    def progress(self) -> tuple[int, int]:
+        self.asked += 1
+        return self.asked - 1, 10 if self.asked > 1 else 0
 
     def load(self, state: ServerState) -> None:
         if self.dies(self, "load"):
@@ -87,6 +99,23 @@ def test_servers_that_a_step_kills_end_the_run() -> None:
     with pytest.raises(TrainingError, match=f"lost {MAX_SERVER_LOSSES + 1} times in a row"):
         coordinator.advance(5)
     assert len(actors) == MAX_SERVER_LOSSES + 2  # the first of those that followed got as far as that step
+
+
+def test_progress_is_asked_for_until_the_figures_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of the server that takes the place of one which died."""
+    answers, told = iter([False, False, False, ActorDiedError(), False, True]), list[tuple[int, int]]()
+
+    def wait(references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        if isinstance(answer := next(answers), Exception):
+            raise answer
+        return (references, []) if answer else ([], references)
+
+    monkeypatch.setattr(ray, "wait", wait)
+    coordinator, actors, _ = start(lambda actor, method: False)
+    assert coordinator.evaluate([], lambda *its: told.append(its)) == [FIGURES]
+    assert told == [(1, 10), (2, 10), (1, 10)]  # not while units are planned
+    assert [actor.evaluated for actor in actors] == [False, True]
+    assert coordinator.evaluate([]) == [FIGURES]  # nobody wants to know
 
 
 def test_what_a_run_died_of_is_told_in_its_own_words() -> None:

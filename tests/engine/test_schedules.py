@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import OTHER, Fate, SimulatedPool, coordinate, fates
 
-from distmeta.engine.dispatch import MAX_LOSSES, REPLACE_AFTER, Round
+from distmeta.engine.dispatch import MAX_LOSSES, REPLACE_AFTER
+from distmeta.engine.interfaces import Evaluation
 from distmeta.errors import TrainingError
 from distmeta.types import Unit
 
@@ -30,15 +31,15 @@ def test_every_unit_is_applied_once_whatever_becomes_of_the_workers(
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(1, 4), st.lists(fates, max_size=8))
-def test_an_evaluation_between_steps_is_whole_too(workers: int, schedule: list[Fate]) -> None:
+def test_evaluations_between_steps_are_whole_too(workers: int, schedule: list[Fate]) -> None:
     """Copies that outlive their round are nobody's answer in the next."""
     pool = SimulatedPool(workers, schedule)
     coordinator, server = coordinate(pool, 3)
     coordinator.advance(1)
-    round = Round.cut(OTHER, 0, 5, 1)
-    round.handle = pool.publish(server.meta_params)
-    coordinator.dispatcher.work_on([round], 1)
-    assert [result.unit for result in round.in_order()] == [Unit(1, i, 1) for i in range(5)]
+    figures = coordinator.evaluate(
+        [Evaluation(OTHER, 0, 5, 1), Evaluation(OTHER, 50, 4, 2), Evaluation(OTHER, 0, 1, 1)]
+    )
+    assert [its.require()["index"].tolist() for its in figures] == [[0, 1, 2, 3, 4], [50, 51, 52, 53], [0]]
     coordinator.advance(1)
     assert server.indices == [[0, 1, 2], [3, 4, 5]]
 

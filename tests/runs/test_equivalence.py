@@ -24,10 +24,12 @@ from distmeta.runs.experiment import build_experiment
 from distmeta.tracking import Tracker
 
 
-def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None) -> None:
-    here = run(tmp_path, "here")
-    alone = run(tmp_path, "alone", cluster__backend="ray", cluster__workers=1)
-    together = run(tmp_path, "together", cluster__backend="ray", cluster__workers=2)
+@pytest.mark.parametrize("adapt", ["all", "head"])
+def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None, adapt: str) -> None:
+    """Where the head alone is adapted, evaluation looks features up that workers have encoded for one another."""
+    here = run(tmp_path, "here", inner__adapt=adapt)
+    alone = run(tmp_path, "alone", cluster__backend="ray", cluster__workers=1, inner__adapt=adapt)
+    together = run(tmp_path, "together", cluster__backend="ray", cluster__workers=2, inner__adapt=adapt)
     for other in (alone, together):
         assert other["meta_params_sha256"] == here["meta_params_sha256"]
         assert other["meta_test"] == here["meta_test"]
