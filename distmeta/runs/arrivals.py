@@ -22,10 +22,12 @@ from distmeta.report import figures
 from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory
 from distmeta.runs.experiment import Experiment
+from distmeta.runs.formats import require_format
 from distmeta.tasks.rounds import Schedule, nearest
 from distmeta.tasks.visits import of_round, schedule_of
 from distmeta.tracking import Tracker
 
+FORMAT = 1  # of the first of these
 STREAM, GRAPH, TABLE = "stream.json", "task_graph.png", "task_graph.csv"
 Row = dict[str, Any]
 Wanted = tuple[int, int, bool]  # round, shots, whether from the first θ with nothing carried over
@@ -123,12 +125,13 @@ class Arrivals:
 
     def _write(self, content: Row) -> None:
         aside = self.path.with_suffix(".part")
-        directory.write_json(aside, {"evaluation": self.settings, **content})
+        directory.write_json(aside, {"format": FORMAT, "evaluation": self.settings, **content})
         aside.replace(self.path)
 
     def _read(self) -> list[Row]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
+            require_format(content, self.path, FORMAT)
             written, rows = content["evaluation"], list[Row](content["rounds"])
         except (OSError, ValueError, LookupError) as error:
             remedy = "restore it from a backup, or start a new run"

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distmeta.errors import CheckpointError
+from distmeta.runs.formats import require_format
 from distmeta.runs.sums import check_sums, sync, write_sums
 from distmeta.types import ServerState
 
@@ -91,9 +92,7 @@ def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str,
     remedy = f"restore it from a backup, or {instead}"
     check_sums(folder, remedy)
     document: dict[str, Any] = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    if (written := document.get("format", 1)) != FORMAT:
-        found = f"is of format {written}, and this version reads format {FORMAT}"
-        raise CheckpointError(str(folder), found, "use the version of distmeta that wrote it, or start a new run")
+    require_format(document, folder, FORMAT)
     state = ServerState(load_file(folder / TENSORS), document["counters"], document["rejected"])
     return state, document["identity"]
 

@@ -29,11 +29,14 @@ from typing import Any
 import yaml
 
 from distmeta import tracking
-from distmeta.config import RunConfig
+from distmeta.config import DataConfig, RunConfig
 from distmeta.config.load import override, parse_yaml, validate
 from distmeta.errors import CheckpointError, ConfigError
+from distmeta.runs.formats import require_format
 
 CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
+FORMAT = 2  # of run.json; 1 had no number, key or identity
+EVALUATION_FORMAT = 2  # of evaluation.json, which nothing reads back; rows of 1 had ways and shots in place of a shape
 LOCK_SECONDS = 5.0  # for a process that was killed to be gone
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # What may change when a run goes on: nothing that decides its result.
@@ -61,8 +64,10 @@ def absolute(config: RunConfig) -> RunConfig:
         elsewhere = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
         return path if elsewhere else str(Path(path).expanduser().absolute())
 
-    splits = config.data.splits
-    data = {"path": full(config.data.path), "splits": full(splits)}
+    def here(data: DataConfig) -> DataConfig:
+        return data.model_copy(update={"path": full(data.path), "splits": full(data.splits)})
+
+    families = {name: its.model_copy(update={"data": here(its.data)}) for name, its in config.tasks.items()}
     options = config.algorithm.model_extra or {}
     folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
     tune = config.tune
@@ -76,7 +81,8 @@ def absolute(config: RunConfig) -> RunConfig:
     store = tracking.resolve_uri(config.tracking.uri)
     return config.model_copy(
         update={
-            "data": config.data.model_copy(update=data),
+            "data": here(config.data),
+            "tasks": families,
             "model": config.model.model_copy(update={"path": full(config.model.path)}),
             "algorithm": config.algorithm.model_copy(update=folders),
             "tune": tune,
@@ -148,6 +154,7 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
         raise CheckpointError(
             str(run_dir), f"is not a run's directory ({error})", "give one with config.yaml and run.json"
         ) from error
+    require_format(run, run_dir / RUN, 1, FORMAT)
     for item in overrides:
         key = item.partition("=")[0]
         if not key.startswith(RESUMABLE) or key == "cluster.tasks_per_unit":

@@ -31,6 +31,7 @@ from distmeta.errors import CheckpointError, UserError
 from distmeta.models.base import FunctionalModel, build
 from distmeta.models.base import registry as models
 from distmeta.protocols import Codec, MetaLearner
+from distmeta.runs.formats import require_format
 from distmeta.runs.sums import check_sums, sync, write_sums
 from distmeta.tasks.base import registry as kinds
 from distmeta.types import Batch, Inputs, Params
@@ -162,11 +163,7 @@ def load(path: str | os.PathLike[str]) -> Learner:
         raise CheckpointError(str(path), "holds no learner", remedy)
     check_sums(folder, "copy it again, or run `distmeta evaluate` on its run")
     about = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    if about.get("format") != FORMAT:
-        found = f"is of format {about.get('format')}, and this version reads format {FORMAT}"
-        raise CheckpointError(
-            str(folder), found, "use the version of distmeta that wrote it, or evaluate its run again"
-        )
+    require_format(about, folder, FORMAT, remedy="evaluate its run again")
     try:
         return _build(folder, about)
     except UserError as error:

@@ -95,7 +95,12 @@ def tracked(
     with ExitStack() as stack:
         uri, is_new = tracking.resolve_uri(config.tracking.uri), run is None
         if run is None:
-            run = {"mlflow_uri": tracking.mask(uri), "mlflow_run_id": None, "key": uuid.uuid4().hex}
+            run = {
+                "format": directory.FORMAT,
+                "mlflow_uri": tracking.mask(uri),
+                "mlflow_run_id": None,
+                "key": uuid.uuid4().hex,
+            }
             run |= {"identity": identity} if identity else {}
             directory.create(folder, config, tokenizer, run)
             stack.enter_context(directory.locked(folder, reporter.note))

@@ -198,6 +198,7 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     digest = sha256(theta)
     rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
     result = {
+        "format": directory.EVALUATION_FORMAT,
         "run_dir": str(opened.run_dir),
         "mlflow_run_id": tracker.run_id,
         "outer_steps": steps,

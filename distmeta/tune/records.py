@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import pydantic
 
 from distmeta.errors import CheckpointError
+from distmeta.runs.formats import require_format
 from distmeta.types import Score
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
@@ -88,6 +89,7 @@ class Trial:
         return next((point.score for point in reversed(self.curve) if point.step == step), None)
 
 
+FORMAT = 1  # of a trial's file
 _TRIAL = pydantic.TypeAdapter(Trial)
 
 
@@ -105,7 +107,7 @@ class Records:
         """Writes a trial's file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         aside = self.folder / f"{trial.name}.tmp"
-        aside.write_text(json.dumps(asdict(trial)) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps({"format": FORMAT, **asdict(trial)}) + "\n", encoding="utf-8")
         aside.replace(self.folder / f"{trial.name}.json")
 
     def read(self, name: str) -> Trial:
@@ -116,7 +118,9 @@ class Records:
         """
         path = self.folder / f"{name}.json"
         try:
-            return _TRIAL.validate_python(json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            require_format(content, path, FORMAT, remedy="start a new study")
+            return _TRIAL.validate_python({name: value for name, value in content.items() if name != "format"})
         except (OSError, ValueError) as error:
             found = f"cannot be read ({error})"
             raise CheckpointError(str(path), found, "restore it, or remove it and the trials after it") from error
