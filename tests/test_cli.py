@@ -172,7 +172,7 @@ def marked(mark: str) -> list[int]:
     return [one.pid for one in psutil.process_iter(["environ"]) if mark in (one.info["environ"] or {}).values()]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("ending", ["success", "error", "ctrl-c"])
 def test_nothing_is_left_behind(tmp_path: Path, ending: str) -> None:
     """No process, no actor, no cluster file, and MLflow knows how the run ended."""

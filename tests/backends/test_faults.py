@@ -103,7 +103,7 @@ def test_a_server_that_is_killed_goes_on_from_what_was_kept(
     assert sha256(coordination.state().arrays["meta_params"]) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_shard_that_is_killed_takes_the_server_along_and_the_result_stays(
     toy: dict[str, Any], ray_session: None
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_process_that_is_killed_in_mid_evaluation_changes_no_figure(
         }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mlflow_shows_every_step_once_though_the_server_is_killed(
     toy: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ def test_workers_join_and_leave_with_their_nodes_and_the_result_stays(tmp_path: 
     assert result["hash"] == undisturbed(tmp_path, result["steps"], **options)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_worker_goes_to_another_node_while_there_is_room(tmp_path: Path) -> None:
     """One on the head, four on the good node, though the bad one has the most room; then there."""
     result = play(tmp_path, BAD_NODE, cluster__backend="ray")

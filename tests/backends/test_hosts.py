@@ -182,7 +182,7 @@ def head(hosts: list[Host], environment: dict[str, str]) -> Iterator[Host]:
             process.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_result_does_not_depend_on_a_cable(
     hosts: list[Host], head: Host, environment: dict[str, str], tmp_path: Path
 ) -> None:

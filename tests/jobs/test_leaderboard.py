@@ -77,7 +77,7 @@ def test_a_table_of_streams_has_intervals_over_seeds(leaderboard: ModuleType) ->
     assert alone == ["online, each task by itself", "1.500 ± 1.271", "30.0 ± 0.0", ""]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_of_two_rows_is_run_once(
     leaderboard: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_table_of_two_rows_is_run_once(
     assert leaderboard.make(table, tmp_path / "runs", ["outer.lr=0.02"]) == made
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_stopped_run_goes_on(leaderboard: ModuleType, tmp_path: Path) -> None:
     settings = toy_settings(tmp_path, outer__steps=4, evaluation__curve_steps=0)
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -130,7 +130,7 @@ def test_the_teacher_is_silent_in_evaluation(tmp_path: Path, monkeypatch: pytest
         worker.run(experiment.setup.training, Unit(0, 0, 2), experiment.setup.meta_params)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_ray_workers_agree_with_this_process(tmp_path: Path, ray_session: None) -> None:
     options = distilled(make_teacher(tmp_path))
     assert trained(tmp_path, cluster__backend="ray", **options) == trained(tmp_path, **options)

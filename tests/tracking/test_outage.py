@@ -242,7 +242,7 @@ def test_training_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow
     assert "tracking.uri" in said or "MLflow at" in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_server: MlflowServer) -> None:
     """A trial that ends meanwhile keeps what it could not send, the next begins when it is back; none has failed."""
     space = {"outer.lr": {"choice": [0.001, 0.01, 0.1]}}

@@ -171,7 +171,7 @@ tracker.finish()
     assert outputs == ["", ""]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ui_shows_the_store_from_any_directory(uri: str, tmp_path: Path, unused_port: int) -> None:
     tracker = Tracker.start(uri, "exp", "run", {}, tmp_path)
     (tmp_path / "hello.txt").write_text("hello")

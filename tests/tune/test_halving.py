@@ -80,7 +80,7 @@ class Watched(Reporter):
         self.notes.append(message)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_trials_pause_and_go_on_as_if_they_had_not(tmp_path: Path, ray_session: None) -> None:
     """Of nine with rungs after 2 and 6 of 12 steps, a third each; whoever goes on is trained to the same end."""
     lrs = [0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2]

@@ -235,7 +235,7 @@ def test_a_trial_that_is_killed_after_a_move_goes_on_as_if_it_had_not_been(
     parent.finish()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_population_changes_its_settings_on_the_way(
     tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,7 +239,7 @@ def test_folders_in_a_space_are_those_of_the_directory_where_the_study_began(
     assert found.space["outer.lr"] == config.tune.space["outer.lr"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("searcher", "scheduler"), [("random", "none"), ("grid", "asha")])
 def test_other_searchers_and_schedulers(searcher: str, scheduler: str, tmp_path: Path, ray_session: None) -> None:
     """One trial after another, those of a grid with a worker of their own on Ray; a grid ends by itself."""

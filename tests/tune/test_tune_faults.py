@@ -21,7 +21,7 @@ from distmeta.tune import study
 from distmeta.tune.records import Records
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: Path, ray_session: None) -> None:
     space = {"inner.lr": {"choice": [0.1, 1e30, 0.2]}}
     overrides: dict[str, Any] = {"tune__space": space, "tune__searcher": "grid", "tune__winner_seeds": 0}
@@ -43,7 +43,7 @@ def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: P
     assert study.resume(tmp_path / "study", Reporter()) == result
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_study_without_any_trial_that_ends_says_why(tmp_path: Path, ray_session: None) -> None:
     config = config_of(tmp_path, tune__space={"inner.lr": {"choice": [1e30]}}, tune__searcher="grid")
     with pytest.raises(
