@@ -37,7 +37,9 @@ class InProcessPool:
         self._waiting = deque[tuple[str, Work, Unit, np.ndarray, Features | None]]()
 
     def publish(self, value: Any) -> Any:
-        """A value is its own handle."""
+        """A value is its own handle; a vector stays as it is from now on."""
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
         return value
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:

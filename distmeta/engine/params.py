@@ -49,6 +49,29 @@ class Layout:
         return {n: p.view(s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
 
 
+class LastParams:
+    """Named tensors of vectors; the last ones are kept, since many units in a row are worked on under one θ.
+
+    A vector is known by its place in memory, if it cannot be written to. It is held, so that no other can be there.
+    """
+
+    def __init__(self, layout: Layout, device: str) -> None:
+        self.layout, self.device = layout, device
+        self._vector: np.ndarray | None = None
+        self._params: Params = {}
+
+    def of(self, vector: np.ndarray) -> Params:
+        """Those of a vector, (P,) float32; nobody may change them in place."""
+        last = self._vector
+        if last is not None and last.ctypes.data == vector.ctypes.data and last.shape == vector.shape:
+            return self._params
+        self._vector, self._params = None, {}  # freed before the new ones are made
+        params = self.layout.unflatten(vector, self.device)
+        if not vector.flags.writeable:
+            self._vector, self._params = vector, params
+        return params
+
+
 def sha256(vector: np.ndarray) -> str:
     """Hash of a flat vector's bytes (little-endian float32)."""
     return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()

@@ -14,7 +14,7 @@ import torch
 from distmeta.engine import reduction
 from distmeta.engine.encode import Features, encode
 from distmeta.engine.features import FeatureCache
-from distmeta.engine.params import Layout
+from distmeta.engine.params import LastParams, Layout
 from distmeta.protocols import Model, StepwiseLearner, TaskFamily, Work
 from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
 
@@ -50,6 +50,7 @@ class Worker:
         features: Mapping[str, Path] | None = None,
     ) -> None:
         self.name, self.families, self.models, self.layout, self.device = name, families, models, layout, device
+        self.params = LastParams(layout, device)
         kept = features or {}
         self.caches = {n: FeatureCache(model, families[n], device, kept.get(n)) for n, model in models.items()}
         self.teacher, self.packed = teacher, packed
@@ -64,7 +65,7 @@ class Worker:
         started = time.perf_counter()
         if work.cache_features and features is None and not self.body_is_frozen:
             raise ValueError("features of a body that changes are to be looked up, and none were given")
-        job = _Job.of(self, work, unit, self.layout.unflatten(vector, self.device), features)
+        job = _Job.of(self, work, unit, self.params.of(vector), features)
         gradient, encoded, rejected = None, None, tuple[Rejected, ...]()
         names: tuple[tuple[str, ...], ...] = ()
         statistics: Statistics = {}

@@ -5,7 +5,8 @@ import pytest
 import torch
 from arrays import f32
 
-from distmeta.engine.params import Layout, sha256
+from distmeta.engine.params import LastParams, Layout, sha256
+from distmeta.types import Params
 
 PARAMS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor(7.0)}
 
@@ -39,3 +40,23 @@ def test_no_parameters_at_all() -> None:
 
 def test_sha256_is_of_the_bytes() -> None:
     assert sha256(f32(1.5)) == hashlib.sha256(b"\x00\x00\xc0\x3f").hexdigest()
+
+
+def test_parameters_of_a_vector_that_cannot_change_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, made = Layout(("a", "b"), ((2,), ())), list[float]()
+    unflatten = Layout.unflatten
+
+    def unflattening(self: Layout, vector: np.ndarray, device: str = "cpu") -> Params:
+        made.append(float(vector[0]))
+        return unflatten(self, vector, device)
+
+    monkeypatch.setattr(Layout, "unflatten", unflattening)
+    last = LastParams(layout, "cpu")
+    first, second, changing = (np.array([value, 2, 3], np.float32) for value in (1, 4, 6))
+    for vector in (first, second):
+        vector.setflags(write=False)
+    for vector in (first, first.view(), second, second, first, changing):
+        assert last.of(vector)["a"][0] == vector[0]
+    changing[0] = 7
+    assert last.of(changing)["a"][0] == 7
+    assert made == [1, 4, 1, 6, 7]
