@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from distmeta.config import RunConfig
 from distmeta.report.progress import Reporter
@@ -69,7 +69,7 @@ def live(reporter: Reporter, score: Score, total: int) -> Iterator[Callable[[Tri
             if screen:
                 over = sum(trial.is_over for trial in trials.values())
                 title = f"{len(trials)} of {total} trials have begun, {over} are over{so_far}"
-                table = Table(*_columns(score), title=title)
+                table = Table(*(Column(name, overflow="fold") for name in _columns(score)), title=title)
                 for row in _rows(list(trials.values())[-ROWS:], score):
                     table.add_row(*row)
                 screen.update(table)
