@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from distmeta.config import RunConfig
 from distmeta.report.progress import Reporter
@@ -64,18 +64,18 @@ def live(reporter: Reporter, score: Score, total: int) -> Iterator[Callable[[Tri
             known = trials.get(trial.name)
             trials[trial.name] = trial
             leader = best(trials.values(), score)
-            best_so_far = f"{leader.name}, {_last(leader, score)}" if leader else "none yet"
+            so_far = f"; best so far {leader.name}, {_last(leader, score)}" if leader else ""
             if screen:
                 over = sum(trial.is_over for trial in trials.values())
-                title = f"{len(trials)} of {total} trials have begun, {over} are over; best: {best_so_far}"
-                table = Table(*_columns(score), title=title)
+                title = f"{len(trials)} of {total} trials have begun, {over} are over{so_far}"
+                table = Table(*(Column(name, overflow="fold") for name in _columns(score)), title=title)
                 for row in _rows(list(trials.values())[-ROWS:], score):
                     table.add_row(*row)
                 screen.update(table)
             elif trial.is_idle and not (known and known.is_idle and known.until == trial.until):
                 outcome = trial.reason or f"{_last(trial, score)} after {_steps(trial)} steps"
                 state = f"{len(trials)}/{total} {trial.name} {trial.status}: {outcome}"
-                reporter.note(f"{state} ({settings(trial.values)}); best so far {best_so_far}")
+                reporter.note(f"{state} ({settings(trial.values)}){so_far}")
 
         yield follow
 

@@ -121,7 +121,7 @@ def test_while_it_runs_a_study_shows_its_trials_and_the_best_so_far(terminal: bo
             follow(trial)  # as when its last score and its end are told
     text = out.getvalue()
     if terminal:
-        assert "30 of 30 trials have begun, 30 are over; best: trial-0028, 93.3 ± 10.0 %" in text
+        assert "30 of 30 trials have begun, 30 are over; best so far trial-0028, 93.3 ± 10.0 %" in text
     else:
         lines = text.splitlines()
         assert len(lines) == 30
