@@ -46,6 +46,7 @@ class MadeUp(Family):
     ids: tuple[int, ...] = ()  # of WORDS in the tokenizer
     reads: ClassVar[str] = "text"
     head: ClassVar[HeadSpec] = HeadSpec("token")
+    has_classes: ClassVar[bool]
     classes: ClassVar[int] = 0
     fingerprint: ClassVar[str] = "made up"
     source: ClassVar[str] = "made up"
@@ -91,6 +92,20 @@ class MadeUp(Family):
     def describe(self, shape: Mapping[str, Any]) -> str:
         return f"{shape['shots']}-shot"
 
+    def codec_settings(self) -> dict[str, Any]:
+        return {"ids": self.ids}
+
+    def names(self, examples: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        return ("first", "second")
+
+    def _no_answer(self, words: Sequence[int]) -> list[int]:
+        return [0] * (len(words) if self.has_classes else 2)
+
+    def encode(self, examples: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Batch:
+        """Examples as draws have them: ``{"words": […], "answer": […]}``."""
+        answers = [list(example.get("answer", self._no_answer(example["words"]))) for example in examples]
+        return self._batch([[list(example["words"]) for example in examples]], [answers])
+
 
 @dataclass(frozen=True)
 class Tags(MadeUp):
@@ -117,6 +132,11 @@ class Tags(MadeUp):
 
     def outputs(self, stream: Stream) -> int:
         return 2
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[dict[str, Any]]:
+        mask = batch.inputs["attention_mask"][0]
+        classes = outputs[0].argmax(-1).view(mask.shape)
+        return [{"answer": row[present.bool()].tolist()} for row, present in zip(classes, mask, strict=True)]
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
@@ -161,6 +181,10 @@ class Spans(MadeUp):
 
     def outputs(self, stream: Stream) -> int:
         return 2
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[dict[str, Any]]:
+        found = self._by_text(outputs, batch)[0].argmax(2)[0]
+        return [{"answer": ends} for ends in found.tolist()]
 
     def _by_text(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """(T, B, L, 2) log probabilities of positions, and targets."""
@@ -220,9 +244,15 @@ class TagsData:
     def read(self, name: str, config: RunConfig) -> Sentences:
         return Sentences(Tags, name, config)
 
+    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> Tags:
+        return Tags(name, tuple(settings["ids"]))
+
 
 @registry.register("spans")
 @dataclass(frozen=True, kw_only=True)
 class SpansData:
     def read(self, name: str, config: RunConfig) -> Sentences:
         return Sentences(Spans, name, config)
+
+    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> Spans:
+        return Spans(name, tuple(settings["ids"]))

@@ -123,7 +123,7 @@ class Experiment:
         rows = len(family.rows(stream.split))
         pays = model.one_element_each and rows > 0 and not adapts_body
         if pays:
-            episode = family.batch([family.draw(stream, 0)])
+            episode = family.batch([family.draw(stream, 0)], tokens=False)
             pays = rows < episodes * sum(batch.targets.shape[1] for batch in (episode.support, episode.query))
         return Work(stream, learner, training=False, cache_features=pays)
 

@@ -57,13 +57,13 @@ class Planned:
     def needed(self, stream: Any, first_index: int, count: int) -> set[int]:
         return {100, 101, 102}
 
-    def missing(self, key: int, split: str, numbers: set[int]) -> list[int]:
+    def missing(self, place: Place, numbers: set[int]) -> list[int]:
         return sorted(numbers, reverse=True)
 
-    def add(self, key: int, split: str, values: dict[int, Any]) -> None:
+    def add(self, place: Place, values: dict[int, Any]) -> None:
         self.added += values
 
-    def gather(self, key: int, split: str, numbers: set[int]) -> np.ndarray:
+    def gather(self, place: Place, numbers: set[int]) -> np.ndarray:
         return np.ones(1)
 
 

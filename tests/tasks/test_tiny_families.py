@@ -10,6 +10,7 @@ import torch
 from model_helpers import episodes
 from toy import toy_config
 
+import distmeta
 from distmeta.algorithms.base import concatenate
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
@@ -55,10 +56,22 @@ def test_a_family_from_elsewhere_is_learned(tmp_path: Path, kind: str, algorithm
     inner = LEARNED[algorithm]
     steps: dict[str, Any] = {"outer": {"lr": 0.02, "steps": 60, "meta_batch_size": 8}, "cluster__tasks_per_unit": 8}
     few = {"evaluation__episodes": 30, "evaluation__shots": [4], "evaluation__curve_steps": 0}
-    (row,) = run(tmp_path, "run", kind, algorithm__name=algorithm, inner=inner, **steps, **few)["meta_test"]
+    result = run(tmp_path, "run", kind, algorithm__name=algorithm, inner=inner, **steps, **few)
+    (row,) = result["meta_test"]
     untrained = row["baselines"][0]
     score = row["score"]["name"]
     assert row[score] > least > untrained[score] + 0.1
+
+    learner = distmeta.load(result["run_dir"])  # and through its codec
+    family = tiny_families.Tags(kind) if kind == "tags" else tiny_families.Spans(kind)
+    draw = family.draw(Stream.of(kind, "meta_test", 7, shots=4, queries=8), 0)
+    support, query = (
+        [{"words": words, "answer": answer} for words, answer in zip(draw.texts[n], draw.answers[n], strict=True)]
+        for n in (0, 1)
+    )
+    found = learner.predict(support, [{"words": example["words"]} for example in query])
+    right = [its["answer"] == example["answer"] for its, example in zip(found, query, strict=True)]
+    assert sum(right) >= 5
 
 
 @pytest.mark.parametrize("kind", ["tags", "spans"])
