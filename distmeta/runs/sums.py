@@ -13,8 +13,7 @@ SUMS = "SHA256SUMS"
 
 def write_sums(folder: Path) -> None:
     """Writes the hashes of all files beside them, and makes them survive a power cut."""
-    lines = (f"{digest}  {name}\n" for name, digest in _sums(folder).items())
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / SUMS).write_text("\n".join([*_lines(folder), ""]), encoding="utf-8")
     for path in (*folder.iterdir(), folder):
         sync(path)
 
@@ -22,14 +21,12 @@ def write_sums(folder: Path) -> None:
 def check_sums(folder: Path, remedy: str) -> None:
     """Raises a `CheckpointError` that names the file which is not what was written."""
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        found = _sums(folder)
+        written, found = (folder / SUMS).read_text(encoding="utf-8").split("\n"), [*_lines(folder), ""]
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(str(folder), f"cannot be read ({error})", remedy) from error
-    altered = [name for name in sorted({*written, *found}) if written.get(name) != found.get(name)]
-    if altered:
-        raise CheckpointError(str(folder / altered[0]), "was altered or cut short", remedy)
+    if sorted(written) != sorted(found):
+        altered = next((line.partition("  ")[2] for line in found if line not in written), SUMS)
+        raise CheckpointError(str(folder / altered), "was altered or cut short", remedy)
 
 
 def sync(path: Path) -> None:
@@ -41,11 +38,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    """The hash of each file but that of the hashes."""
-    sums = {}
+def _lines(folder: Path) -> list[str]:
+    """A line of hash and name for each file but that of the hashes."""
+    lines = []
     for path in sorted(folder.iterdir()):
         if path.name != SUMS:
             with path.open("rb") as file:
-                sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}")
+    return lines

@@ -110,7 +110,7 @@ def test_a_run_without_a_checkpoint_goes_on_as_what_it_was(
 ) -> None:
     config = toy_config(tmp_path, outer__steps=2)
     killed(monkeypatch, "before the first checkpoint", lambda: driver.train(config, tmp_path / "run", Reporter()))
-    with pytest.raises(CheckpointError, match="was made with other config"):
+    with pytest.raises(CheckpointError, match="was made with other settings: seed was its default, and is 1"):
         driver.resume(tmp_path / "run", [], Reporter(), toy_config(tmp_path, outer__steps=2, seed=1))
     with pytest.raises(CheckpointError, match=r"has no checkpoint; train it with `distmeta train --resume .*run`"):
         driver.evaluate(tmp_path / "run", [], Reporter())

@@ -159,5 +159,5 @@ def test_another_format_is_refused_by_name(tmp_path: Path) -> None:
     path = run(tmp_path) / "learner" / "learner.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
     write_sums(path.parent)
-    with pytest.raises(CheckpointError, match="is of format 0, and this version reads format 1"):
+    with pytest.raises(CheckpointError, match="is of format 0, and this version of distmeta reads format 1"):
         distmeta.load(path.parent)

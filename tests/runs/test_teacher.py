@@ -18,9 +18,10 @@ from distmeta.engine.params import sha256
 from distmeta.engine.worker import Teacher, _Job
 from distmeta.errors import CheckpointError, UserError
 from distmeta.report.progress import Reporter
-from distmeta.runs import checkpoint, directory
+from distmeta.runs import checkpoint, directory, learner
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.sums import write_sums
 from distmeta.runs.teacher import with_teacher
 from distmeta.types import ServerState, Unit
 
@@ -41,6 +42,7 @@ def make_teacher(folder: Path, name: str = "teacher", seed: int = 0, **overrides
     directory.create(folder / name, config, None)
     directory.write_json(folder / name / directory.RUN, {"mlflow_uri": "", "mlflow_run_id": ""})
     checkpoint.save(folder / name, ServerState({"meta_params": theta}, {"version": 1}), experiment.identity, 1)
+    learner.save(experiment.trained(theta, 1), folder / name / learner.FOLDER)
     return folder / name
 
 
@@ -186,27 +188,28 @@ def of_data_that_changed(folder: Path) -> Path:
     return path
 
 
-def altered(old: str, new: str, **overrides: Any) -> Callable[[Path], Path]:
-    """A teacher whose configuration was changed afterwards."""
+def altered(name: str, old: bytes, new: bytes, is_signed: bool = False) -> Callable[[Path], Path]:
+    """A teacher of whose learner a file was changed afterwards; `is_signed`: with its hash."""
 
     def make(folder: Path) -> Path:
-        path = make_teacher(folder, **overrides)
-        text = (path / directory.CONFIG).read_text()
-        assert old in text
-        (path / directory.CONFIG).write_text(text.replace(old, new))
+        path = make_teacher(folder)
+        content = (path / learner.FOLDER / name).read_bytes()
+        assert old in content
+        (path / learner.FOLDER / name).write_bytes(content.replace(old, new))
+        if is_signed:
+            write_sums(path / learner.FOLDER)
         return path
 
     return make
 
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "no folder": (lambda folder: folder / "nowhere", "nowhere is not a run's directory"),
-    "no run": (without("config.yaml"), "is not a run's directory"),
-    "no checkpoint": (without("checkpoints"), "has no checkpoint"),
-    "a configuration that cannot be built": (altered("name: mlp", "name: nlp"), "model.name 'nlp' is unknown"),
-    "another frozen part": (altered("seed: 0", "seed: 1", model__freeze=["body.*bias*"]), "other frozen params"),
-    "another size": (altered("- 5", "- 4"), "made with other meta params"),
-    "data that changed": (of_data_that_changed, "made with other data"),
+    "no folder": (lambda folder: folder / "nowhere", "nowhere holds no learner; train it, or run `distmeta evaluate"),
+    "stopped": (without("learner"), "teacher holds no learner; train it, or run `distmeta evaluate"),
+    "a part is missing": (without("learner/theta.safetensors"), "SHA256SUMS was altered or cut short"),
+    "an unknown model": (altered("learner.json", b'"mlp"', b'"nlp"', is_signed=True), "model.name 'nlp' is unknown"),
+    "another frozen part": (altered("frozen.safetensors", b"{", b" "), "frozen.safetensors was altered or cut short"),
+    "data that changed": (of_data_that_changed, "was meta-trained on other data"),
     "other data": (of_other_data, "was meta-trained on other data"),
     "other splits": (
         lambda folder: make_teacher(folder, data__split="2"),

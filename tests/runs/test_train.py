@@ -39,7 +39,7 @@ def test_a_run_is_all_there(tmp_path: Path) -> None:
     names |= {f"{kind}-3way-{shots}shot.json" for kind in ("manifest", "scores") for shots in (1, 2)}
     assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == names
     in_run_dir = {path.name for path in (tmp_path / "run").iterdir()}
-    assert in_run_dir == names | {"run.json", "tokenizer.json", "checkpoints", ".lock"}
+    assert in_run_dir == names | {"run.json", "tokenizer.json", "checkpoints", "learner", ".lock"}
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text()) == result
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-00000004", "step-00000005"]
 
