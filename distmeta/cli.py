@@ -47,13 +47,15 @@ def train(
     # What takes seconds to import comes after the settings are known to be right.
     settings, given = list(overrides or []), None
     if resume is not None:
-        from distmeta.runs.directory import resolve
+        from distmeta.runs.directory import read, resolve
 
         if config and "=" in config:
             settings.insert(0, config)
         elif config:
             given = load_config(config, settings)
         run_dir = resolve(resume, settings)
+        if settings and given is None:
+            read(run_dir, settings)
     elif step is not None:
         raise ConfigError("--step", "names a checkpoint to go on from", "give --resume RUN too")
     elif config is None:
@@ -77,12 +79,18 @@ def train(
 @app.command()
 def evaluate(run: Run, overrides: Overrides = None, step: Step = None, as_json: Json = False) -> None:
     """Evaluate a run's newest checkpoint, or that of --step, on its fixed meta-test episodes."""
+    from distmeta.runs.directory import read, resolve
+
+    settings = overrides or []
+    run_dir = resolve(run, settings)
+    if settings:
+        read(run_dir, settings)
+
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
-    from distmeta.runs.directory import resolve
 
     with _clean_stdout(), Reporter() as reporter:
-        result = driver.evaluate(resolve(run, overrides or []), overrides or [], reporter, step)
+        result = driver.evaluate(run_dir, settings, reporter, step)
     _print(result, as_json)
 
 

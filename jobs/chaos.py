@@ -115,7 +115,8 @@ def disturbed(words: list[str], run_dir: Path, seed: int, gap: float, faults: Co
                 raise BrokenError(f"not one line on stdout: {output!r}")
             result: dict[str, Any] = json.loads(output)
             return result
-        if driver.returncode not in (-signal.SIGKILL, 128 + signal.SIGTERM):
+        # Asked twice, it may end at once.
+        if driver.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
             raise BrokenError(f"exit code {driver.returncode}, see {log.name}")
 
 

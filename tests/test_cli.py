@@ -54,6 +54,21 @@ def test_wrong_settings_are_told_of_before_torch_is_imported(
     assert not imported & {"torch", "ray", "mlflow", "numpy"}
 
 
+@pytest.mark.parametrize("words", [["train", "--resume", "run"], ["evaluate", "run"]])
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("cluster.wrkers=2", "cluster.wrkers: unknown key; did you mean"), ("outer.lr=2", "outer.lr: cannot change in")],
+)
+def test_what_cannot_change_is_told_of_before_torch_is_imported(
+    words: list[str], setting: str, said: str, tmp_path: Path
+) -> None:
+    directory.create(tmp_path / "run", toy_config(tmp_path), None, {"mlflow_run_id": "abc"})
+    imported, err = imports_of([*words, setting], tmp_path)
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not imported & {"torch", "ray", "mlflow"}
+
+
 def imports_of(words: list[str], cwd: Path) -> tuple[set[str], str]:
     """The modules that a command has imported when it ends, and what it said."""
     code = "import sys\nfrom distmeta import cli\nsys.argv = ['distmeta', *sys.argv[1:]]\n"

@@ -34,11 +34,13 @@ with directory.locked(Path(sys.argv[1]), print):
 def held(run_dir: Path) -> Iterator[int]:
     """Another process has the lock, until it is killed."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(run_dir)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    assert process.stdout.readline() == "held\n"
-    yield process.pid
-    process.kill()
-    process.communicate()
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_run_that_another_process_goes_on_with_is_refused_until_that_is_killed(
