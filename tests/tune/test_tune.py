@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from mlflow import MlflowClient
 from toy import toy_config
-from tune_helpers import children, config_of
+from tune_helpers import ACCURACY, children, config_of
 
 from distmeta.config import TrackingConfig
 from distmeta.config.load import load_config
@@ -20,7 +20,9 @@ from distmeta.runs import train as driver
 from distmeta.tasks.classification import Classification
 from distmeta.tracking import Tracker
 from distmeta.tune import study
+from distmeta.tune.execute import Plan
 from distmeta.tune.records import Point, Records, Status, Trial, front
+from distmeta.tune.space import Space
 from distmeta.tune.trial import run_trial
 from distmeta.types import Score, Stream
 
@@ -224,6 +226,25 @@ def test_a_study_that_is_stopped_says_of_no_trial_that_it_runs(
         study.start(config_of(tmp_path), tmp_path / "study", Reporter())
     ends = {name: run.info.status for name, run in children(tmp_path, seen[0]).items()}
     assert ends == {"done": "FINISHED", "busy": "KILLED", "paused": "KILLED"}
+
+
+def test_a_trial_that_was_over_before_its_study_was_resumed_ends_in_mlflow_too(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study was killed between the trial's record and MLflow."""
+    monkeypatch.setattr("distmeta.tune.study.run_trials", lambda *rest: None)
+    config = config_of(tmp_path, tracking__uri=uri)
+    records = Records(tmp_path / "study" / "trials")
+    records.write(Trial("lost", {}, "failed", "its process was lost"))
+    folder = records.run_dir("lost")
+    tracker = Tracker.start(uri, "Default", "lost", {}, folder)
+    directory.create(folder, config, None)
+    directory.write_json(folder / directory.RUN, {"mlflow_run_id": tracker.run_id})
+    plan = Plan([{"CPU": 1.0}], 1, {"CPU": 1.0})
+    resumed = study.Study(config, Space(config), ACCURACY, tmp_path / "study", plan, tracker, Reporter())
+    resumed._run(records, lambda running: iter(()), 1)
+    run = MlflowClient(uri).get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["distmeta.reason"]) == ("FAILED", "its process was lost")
 
 
 def test_folders_in_a_space_are_those_of_the_directory_where_the_study_began(
