@@ -71,7 +71,7 @@ class Coordinator:
 
     def progress(self) -> tuple[int, int]:
         """Units done, and units in all, of an `evaluate` that is going on; it may be called from another thread."""
-        return self.evaluator.progress()
+        return self.evaluator.progress
 
     def state(self) -> ServerState:
         """The server's state."""

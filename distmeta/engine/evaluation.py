@@ -74,27 +74,24 @@ class Evaluator:
 
     def __init__(self, dispatcher: Dispatcher, theta: PublishedTheta, store: FeatureStore | None) -> None:
         self.dispatcher, self.theta, self.store = dispatcher, theta, store
-        self._rounds: Sequence[Round] = ()
-
-    def progress(self) -> tuple[int, int]:
-        """Units done and units in all, of the present evaluations or the last ones; may be asked by another thread."""
-        rounds = self._rounds
-        return sum(len(round.results) for round in rounds), sum(len(round.counts) for round in rounds)
+        # Units done and units in all, of the present evaluations or the last ones; other threads may read it.
+        self.progress = (0, 0)
 
     def run(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
-        """The figures of each evaluation, in the order given; `progress` is told after each unit."""
-
-        def tell() -> None:
-            if progress is not None:
-                progress(*self.progress())
-
-        self._rounds = ()  # those of the last evaluations say nothing of these
+        """The statistics of each evaluation, in the order given; `progress` is told after each unit."""
+        self.progress = (0, 0)  # until the units are planned
         version, keys = self.theta.server.version, self.theta.keys()
         rounds = [Round.cut(its.work, its.first_index, its.count, its.per_unit) for its in evaluations]
         for its, round in zip(evaluations, rounds, strict=True):
             round.handle = self.theta.handle(keys[its.initial])
         encodings = self._encodings(evaluations, rounds, keys)
-        self._rounds = [*encodings, *rounds]
+        total = sum(len(round.counts) for round in (*encodings, *rounds))
+
+        def tell() -> None:
+            self.progress = (sum(len(round.results) for round in (*encodings, *rounds)), total)
+            if progress is not None:
+                progress(*self.progress)
+
         queue = deque([*encodings, *(round for round in rounds if not round.work.cache_features)])
         while queue:
             self.dispatcher.work_on(queue, version, tell)
