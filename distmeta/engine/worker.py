@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distmeta.engine import reduction
 from distmeta.engine.encode import Features, encode
@@ -19,9 +20,7 @@ from distmeta.protocols import Model, StepwiseLearner, TaskFamily, Work
 from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
 
 DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
-# Of a unit's gradient, the square root of float32's largest number: Adam squares each element, and from here on even
-# the sum of as many units as can be stays finite.
-LARGEST_NORM = float(np.finfo(np.float32).max) ** 0.5
+LARGEST_NORM = float(np.finfo(np.float32).max) ** 0.5  # of a unit's gradient: Adam squares it, and sums stay finite
 
 
 class Worker:
@@ -104,7 +103,7 @@ class Worker:
         episode, unit = self._episode(job), job.unit
         gradients, metrics = job.work.learner.meta_gradient(job.model, job.meta_params, episode)
         flat = self.layout.flatten({**job.others, **gradients})
-        norm = torch.linalg.vector_norm(torch.from_numpy(flat), dtype=torch.float64).item()
+        norm = _norm(torch.from_numpy(flat))
         if norm <= LARGEST_NORM and _are_finite(metrics):  # neither where it is not a number
             return flat, metrics, (), episode.names
         if unit.count == 1:
@@ -247,6 +246,14 @@ def _diverged(unit: Unit, episode: Episode, statistics: Statistics) -> tuple[Rej
     finite = torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in statistics.values()]).all(0)
     bad = (t for t in range(unit.count) if not finite[t])
     return tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
+
+
+def _norm(gradient: Tensor) -> float:
+    """Of a flat gradient; where it is far from too large, in float32, which is twenty times faster."""
+    rough = float(torch.linalg.vector_norm(gradient))
+    if rough < LARGEST_NORM / 2:  # not so where it overflows, or is not a number
+        return rough
+    return float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
 
 
 def _are_finite(metrics: Statistics) -> bool:
