@@ -22,7 +22,7 @@ from distmeta.report import figures
 from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory
 from distmeta.runs.experiment import Experiment
-from distmeta.runs.formats import require_format
+from distmeta.runs.formats import parse_object, require_format
 from distmeta.tasks.rounds import Schedule, nearest
 from distmeta.tasks.visits import of_round, schedule_of
 from distmeta.tracking import Tracker
@@ -130,7 +130,7 @@ class Arrivals:
 
     def _read(self) -> list[Row]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = parse_object(self.path.read_text(encoding="utf-8"))
             require_format(content, self.path, FORMAT)
             written, rows = content["evaluation"], list[Row](content["rounds"])
         except (OSError, ValueError, LookupError) as error:

@@ -32,7 +32,7 @@ from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
 from distmeta.config.load import override, parse_yaml, validate
 from distmeta.errors import CheckpointError, ConfigError
-from distmeta.runs.formats import require_format
+from distmeta.runs.formats import parse_object, require_format
 
 CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
 FORMAT = 2  # of run.json; 1 had no number, key or identity
@@ -149,7 +149,7 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
     """
     try:
         content = parse_yaml((run_dir / CONFIG).read_text(encoding="utf-8"), str(run_dir / CONFIG))
-        run = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+        run = parse_object((run_dir / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             str(run_dir), f"is not a run's directory ({error})", "give one with config.yaml and run.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,18 @@ from typing import Any
 from distmeta.errors import CheckpointError
 
 KEY = "format"
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """What a file of JSON holds.
+
+    Raises:
+        ValueError: it is not JSON, or not an object.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object of keys")
+    return content
 
 
 def require_format(content: Mapping[str, Any], path: Path, *known: int, remedy: str = "start a new run") -> None:

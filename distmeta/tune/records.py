@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import pydantic
 
 from distmeta.errors import CheckpointError
-from distmeta.runs.formats import require_format
+from distmeta.runs.formats import parse_object, require_format
 from distmeta.types import Score
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
@@ -118,7 +118,7 @@ class Records:
         """
         path = self.folder / f"{name}.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_object(path.read_text(encoding="utf-8"))
             require_format(content, path, FORMAT, remedy="start a new study")
             return _TRIAL.validate_python({name: value for name, value in content.items() if name != "format"})
         except (OSError, ValueError) as error:
