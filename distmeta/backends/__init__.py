@@ -1,4 +1,4 @@
-"""Where workers run: in this process, or as Ray actors. Both give the driver the same coordinator."""
+"""Where workers run: in this process or as Ray actors. The driver uses the same coordinator for both."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from distmeta.config import ClusterConfig
 
-if TYPE_CHECKING:  # who submits a job needs no torch
+if TYPE_CHECKING:  # submitting a job needs no torch
     from distmeta.backends.base import Backend
 
-# Read by ray when it is imported: nothing is reported anywhere unless the user asks for it.
+# Ray reads this when it is imported: it sends no usage statistics unless the user asks for it.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 @contextmanager
 def open_backend(cluster: ClusterConfig) -> Iterator[Backend]:
-    """Connects to where the workers will run, and cleans up behind them whatever happens."""
+    """Connects to where the workers will run, and always cleans up afterwards."""
     if cluster.backend == "ray":
         from distmeta.backends.ray import RayBackend
 

@@ -1,4 +1,4 @@
-"""What the driver and a backend know of each other."""
+"""The interfaces between the driver and a backend."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class UnitRunner(Protocol):
     """A worker."""
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Features | None = None) -> UnitResult:
-        """Works on a unit."""
+        """Runs a unit."""
 
 
 class Setup(Protocol):
-    """All that a backend must know of a run. It is pickled to where workers and server are built."""
+    """All that a backend must know about a run. It is pickled and sent to where workers and server are built."""
 
     def make_worker(self, name: str, device: str) -> UnitRunner:
-        """Builds a worker, where it is to run."""
+        """Builds a worker, in the process where it runs."""
 
     def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the server and its coordinator over a pool."""
@@ -42,20 +42,20 @@ class Coordination(Protocol):
         """Runs outer steps."""
 
     def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
-        """Evaluates, all at once; the statistics are in the order given. `progress` is told now and then."""
+        """Runs all evaluations together; results are in the order given. `progress` is called now and then."""
 
     def state(self) -> ServerState:
         """The server's state."""
 
     def halt(self) -> tuple[ServerState, list[StepReport]] | None:
-        """What an interrupted `advance` has come to, if that can be told."""
+        """State and step reports of an interrupted `advance`; None if they are unavailable or inconsistent."""
 
     def load(self, state: ServerState) -> None:
-        """Goes back to a state."""
+        """Restores a state."""
 
 
 class Backend(Protocol):
     """A connected backend."""
 
     def start(self, setup: Setup, note: Note) -> Coordination:
-        """Builds server and workers; `note` is told where that takes long."""
+        """Builds server and workers; calls `note` with a message if that takes long."""

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class InProcessPool:
-    """Does one unit after the other, each when it is waited for, in the order in which they were given out.
+    """Runs one unit in each `wait`, in the order in which units were submitted.
 
     Args:
-        worker: does them.
-        workers: how many it stands for. More than one changes nothing but how far an asynchronous run is ahead: it is
-            then as if all were equally fast, and can be repeated to the bit.
+        worker: runs the units.
+        workers: how many workers it simulates. This changes only how far ahead an asynchronous run is: as if all
+            workers were equally fast, so that the run can be repeated to the bit.
     """
 
-    can_race: ClassVar[bool] = False  # they take turns
+    can_race: ClassVar[bool] = False  # workers take turns
 
     def __init__(self, worker: UnitRunner, workers: int = 1) -> None:
         self.workers = tuple(map(str, range(workers)))
@@ -37,39 +37,39 @@ class InProcessPool:
         self._waiting = deque[tuple[str, Work, Unit, np.ndarray, Features | None]]()
 
     def publish(self, value: Any) -> Any:
-        """A value is its own handle; a vector stays as it is from now on."""
+        """A value is its own handle; a vector becomes read-only."""
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
         return value
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
-        """Remembers the unit."""
+        """Queues the unit."""
         self._waiting.append((worker, work, unit, handle, features))
 
     def wait(self, seconds: float) -> list[Done | Lost]:
-        """Does a unit, however long it takes."""
+        """Runs a unit, however long it takes."""
         if not self._waiting:
             raise RuntimeError("nothing was submitted")
         worker, work, unit, vector, features = self._waiting.popleft()
         return [Done(worker, self._worker.run(work, unit, vector, features))]
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
-        """Adds them here."""
+        """Adds the gradients in this process."""
         return reduction.add(leaves)
 
     def replace(self, worker: str) -> None:
-        """A unit that has waited for long is not given up: it is its turn that did not come."""
+        """Does nothing: a unit that has waited for long is not lost, its turn has not come yet."""
 
 
 class InProcessBackend:
-    """Runs everything here."""
+    """Runs everything in this process."""
 
     def __init__(self, cluster: ClusterConfig) -> None:
         self.cluster = cluster
 
     def start(self, setup: Setup, note: Note) -> Coordinator:
         """Builds worker, server and coordinator."""
-        # One thread, as in a worker actor: more would add in another order.
+        # One thread, as in a worker actor: more threads would add numbers in another order.
         torch.set_num_threads(1)
         device = "cpu" if self.cluster.gpus_per_worker == 0 or not torch.cuda.is_available() else "cuda"
         workers = self.cluster.range.max if self.cluster.max_staleness else 1

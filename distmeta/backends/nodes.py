@@ -1,4 +1,4 @@
-"""Adding gradients that lie on other machines: whole branches of the tree first where they lie, if so wished."""
+"""Adds gradients from other machines; each machine may first add its whole branches of the tree."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from distmeta.engine import reduction
 from distmeta.errors import GradientsLostError, ServerLostError
 from distmeta.types import Leaf
 
-LOST = (NodeDiedError, ObjectLostError, TaskUnschedulableError, WorkerCrashedError)  # what may become of a node's sum
+LOST = (NodeDiedError, ObjectLostError, TaskUnschedulableError, WorkerCrashedError)  # how a node's sum may fail
 
 
 def reason(error: RayError | ServerLostError) -> str:
-    """Why an actor is lost, in a line; one that could not be built is no loss but an error to be seen."""
+    """Why an actor was lost, in one line; raises the error if the actor could not be built."""
     if "creation task" in str(error):
         raise error
     return str(error).splitlines()[0]
 
 
 class Remote(NamedTuple):
-    """A gradient that lies on a node, in one part or several."""
+    """A gradient that is stored on a node, in one part or several."""
 
     node: str
     parts: tuple[Any, ...]
 
 
 class Branches(NamedTuple):
-    """A sum of which the branches lie elsewhere: nested pairs of their numbers; what each counts; where it is."""
+    """A sum of remote branches: nested pairs of branch numbers, the branches' weights, and references to them."""
 
     tree: Any
     weights: list[float]
@@ -40,18 +40,18 @@ class Branches(NamedTuple):
 
 
 def branches(leaves: Sequence[Leaf], part: int, by_node: bool) -> Branches:
-    """Those of one part of remote gradients: the leaves themselves, or what their nodes are asked to add up."""
+    """The branches of one part of remote gradients: the leaves themselves, or (`by_node`) sums made on nodes."""
     weights: list[float] = []
     references: list[Any] = []
 
     def branch(node: Any, start: int, end: int) -> int:
-        its = [gradient.parts[part] for gradient, _ in leaves[start:end]]
+        gradients = [gradient.parts[part] for gradient, _ in leaves[start:end]]
         counts = [weight for _, weight in leaves[start:end]]
         if by_node:
-            here = NodeAffinitySchedulingStrategy(node, soft=False)
-            task = ray.remote(_add).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
-            its, counts = [task.remote(counts, *its)], [1.0]
-        references.extend(its)
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            task = ray.remote(_add).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
+            gradients, counts = [task.remote(counts, *gradients)], [1.0]
+        references.extend(gradients)
         weights.extend(counts)
         return len(references) - 1
 
@@ -61,7 +61,7 @@ def branches(leaves: Sequence[Leaf], part: int, by_node: bool) -> Branches:
 
 
 def combine(tree: Any, weights: Sequence[float], arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """(P,) float32, the sum along the tree of branches that have arrived."""
+    """(P,) float32, the sum along the tree of branches that were fetched."""
     if isinstance(tree, int):
         return reduction.add([(arrays[tree], weights[tree])])
     left, right = (combine(half, weights, arrays) for half in tree)
@@ -69,14 +69,14 @@ def combine(tree: Any, weights: Sequence[float], arrays: Sequence[np.ndarray]) -
 
 
 def add_here(leaves: Sequence[Leaf]) -> np.ndarray:
-    """(P,) float32, the weighted sum of remote gradients in one part, added on their nodes as far as that goes.
+    """(P,) float32, the weighted sum of remote gradients in one part; nodes add their whole branches first.
 
     Raises:
-        GradientsLostError: a node cannot say what lay on it.
+        GradientsLostError: some were lost with their node.
     """
-    its = branches(leaves, 0, by_node=True)
+    total = branches(leaves, 0, by_node=True)
     try:
-        return combine(its.tree, its.weights, ray.get(its.references))
+        return combine(total.tree, total.weights, ray.get(total.references))
     except LOST as error:
         raise GradientsLostError from error
 

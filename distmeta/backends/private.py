@@ -1,13 +1,13 @@
-"""The parts of Ray that its documentation does not promise, all that distmeta uses. Tested with Ray 2.60.0.
+"""All undocumented parts of Ray that distmeta uses. Tested with Ray 2.60.0.
 
 `pyproject.toml` admits no later minor version; `tests/backends/test_private.py` names a part that a new one lacks.
-Nothing here imports Ray, which takes a second, before it is used.
+Functions here import Ray only when they are called, since the import takes a second.
 
-private_processes   no option keeps a Ray that is started here to this process: its addresses and its signals
-resource_limits     no public function tells what a cluster that scales itself could have
-error_text          the reason of a failed trial of Ray Tune is in a file; its public reader looks where that is later
-HEALTH_CHECK        the command `ray` need not be on the PATH of an interpreter that can import Ray
-LOGGERS             of the job client, which has no option to be quiet
+private_processes   no option makes a Ray that is started here private: its addresses and its signals
+resource_limits     no public function gives the most that an autoscaling cluster could have
+error_text          Ray Tune writes a failed trial's error to a file; the public reader looks where it is only later
+HEALTH_CHECK        the command `ray` may not be on the PATH of an interpreter that can import Ray
+LOGGERS             loggers of the job client, which has no option to be quiet
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk
 
 @contextlib.contextmanager
 def private_processes() -> Iterator[None]:
-    """Keeps the Ray that is started within to this process.
+    """Makes a Ray that is started in this context private to this process.
 
-    It listens on loopback only, as it does by itself on macOS and Windows, and its processes are in groups of their
-    own: a signal to this process's group, as `timeout` sends it, would end them before the step that is going on.
+    It listens on loopback only, which is the default on macOS and Windows. Its processes have their own process
+    groups: otherwise a signal to this process's group, as `timeout` sends it, would end them in the middle of a step.
     """
     from ray._private import ray_constants, services
 
-    usual = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
+    originals = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
     ray_constants.ENABLE_RAY_CLUSTER = False
     services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = usual
+        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = originals
 
 
 def resource_limits() -> dict[str, float]:
-    """The most that the connected cluster could have of each resource; empty if it does not scale itself."""
+    """The most that the connected cluster could have of each resource; empty if it does not autoscale."""
     from ray._private.state import state
 
     return state.get_max_resources_from_cluster_config() or {}
 
 
 def error_text(trial: Any) -> str:
-    """The text of a trial's error, of a `ray.tune` trial that failed just now; empty if it has none."""
+    """The error text of a `ray.tune` trial that has just failed; empty if it has none."""
     path = trial.error_file and Path(trial.error_file)
     return path.read_text(encoding="utf-8").strip() if path and path.exists() else ""

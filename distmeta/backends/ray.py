@@ -1,4 +1,4 @@
-"""Ray: connecting to a cluster or starting a private one, and placing a run's actors on it."""
+"""Connects to a Ray cluster or starts a private one, and places a run's actors on it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from distmeta.backends.base import Note, Setup
 
 GIB = 2**30
-NOTE_SECONDS = 20  # between two words on workers that have not started
+NOTE_SECONDS = 20  # between two notes on workers that have not started
 
 
 class RayBackend:
     """Connects to Ray on entry; on exit kills its actors and disconnects, or ends the private Ray that it started.
 
-    A process that is connected already (a notebook, a test session) stays so.
+    A process that was connected already (a notebook, a test session) stays connected.
     """
 
     def __init__(self, cluster: ClusterConfig) -> None:
@@ -55,10 +55,10 @@ class RayBackend:
             ray.shutdown()
 
     def start(self, setup: Setup, note: Note) -> RemoteCoordinator:
-        """Builds the worker actors and the server actor, and waits until as many workers as it takes are ready.
+        """Builds the worker actors and the server actor, and waits until the minimum number of workers is ready.
 
         Raises:
-            ClusterError: the cluster has too little, or did not start the workers in time.
+            ClusterError: the cluster lacks resources, or did not start the workers in time.
         """
         cluster = self.cluster
         possible, gpus = possible_resources(), worker_gpus(cluster)
@@ -68,7 +68,7 @@ class RayBackend:
         require("cluster.memory_per_worker", "GiB", fewest * memory, possible.get("memory", 0) / GIB)
         for name, amount in custom.items():
             require(f"cluster.resources_per_worker.{name}", name, fewest * amount, possible.get(name, 0))
-        shared = [ray.put(setup)]  # in a list, or Ray would resolve the reference before the call
+        shared = [ray.put(setup)]  # in a list, else Ray would resolve the reference before the call
         options = {
             "num_cpus": cluster.cpus_per_worker,
             "num_gpus": gpus,
@@ -78,11 +78,11 @@ class RayBackend:
         make_worker = WorkerFactory(options, "cuda" if gpus else "cpu")
         workers = {name: make_worker(name) for name in map(str, range(cluster.range.max))}
         self._actors += workers.values()
-        # Hard: elsewhere it would be lost with a worker's machine, and it lives no longer than the driver anyway.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # On the driver's node only: elsewhere it could be lost with a worker's machine. It ends with the driver anyway.
+        strategy = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         by_node = cluster.reduce == "node"
-        # Two calls at once, so that it can be asked how far it has come.
-        server_class = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=here, max_concurrency=2)
+        # Two calls at once, so that it can report progress during a call.
+        server_class = ray.remote(ServerActor).options(num_cpus=0, scheduling_strategy=strategy, max_concurrency=2)
 
         def start_server() -> Any:
             self._actors.append(server_class.remote(shared, workers, make_worker, cluster.server_shards, by_node))
@@ -93,12 +93,12 @@ class RayBackend:
         return coordinator
 
     def _await(self, workers: list[Any], shared: list[Any], note: Note) -> None:
-        """Waits for as many workers as it takes; a cluster may have to start machines for them."""
+        """Waits for the minimum number of workers; a cluster may have to start machines for them."""
         fewest, waited = self.cluster.range.min, 0
-        asked = [ask_place(worker, shared) for worker in workers]
+        places = [ask_place(worker, shared) for worker in workers]
         while True:
-            ready, _ = ray.wait(asked, num_returns=fewest, timeout=NOTE_SECONDS)
-            ray.get(ready)  # an actor that could not be built says why
+            ready, _ = ray.wait(places, num_returns=fewest, timeout=NOTE_SECONDS)
+            ray.get(ready)  # raises the error of an actor that could not be built
             if len(ready) >= fewest:
                 return
             waited += NOTE_SECONDS
@@ -113,8 +113,8 @@ class RayBackend:
         if address := cluster_address(self.cluster):
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             return
-        # Unless told otherwise Ray asks for a token: one that nobody else has keeps a private cluster private. In the
-        # environment, or Ray would write it to a file that outlives the cluster.
+        # By default Ray asks for a token: a secret one keeps a private cluster private. It is in the environment, else
+        # Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         cpus = max(usable_cpus(), math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
         with private_processes():
@@ -128,13 +128,13 @@ class RayBackend:
 
 
 def worker_gpus(cluster: ClusterConfig) -> float:
-    """The share of a GPU that a worker has on the cluster that this process is connected to."""
-    # Machines are started for GPUs that were asked for, not to find out whether there are any.
+    """The share of a GPU that each worker gets on the connected cluster."""
+    # GPUs of machines that are not started yet count only if the configuration asks for GPUs.
     resources = ray.cluster_resources() if cluster.gpus_per_worker is None else possible_resources()
     return gpus_per_worker(cluster, resources.get("GPU", 0))
 
 
 def possible_resources() -> dict[str, float]:
-    """What the cluster has or could have: one that scales itself starts machines when actors ask for them."""
+    """What the cluster has or could have: an autoscaling one starts machines when actors ask for them."""
     limits, present = resource_limits(), ray.cluster_resources()
     return {name: max(present.get(name, 0), limits.get(name, 0)) for name in {*present, *limits}}

@@ -1,4 +1,4 @@
-"""What a cluster offers and what the workers ask for. Needs no connection to Ray."""
+"""Compares what a cluster offers with what the workers ask for. Needs no connection to Ray."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distmeta.backends.private import HEALTH_CHECK
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError, TokenError
 
-CONNECT_SECONDS, ANSWER_SECONDS = 3, 8  # for a cluster's port to open, and for it to say that it is healthy
+CONNECT_SECONDS, ANSWER_SECONDS = 3, 8  # limits: to connect to a cluster's port, and for its health check
 
 
 def cluster_address(cluster: ClusterConfig) -> str | None:
@@ -25,12 +25,12 @@ def cluster_address(cluster: ClusterConfig) -> str | None:
 
 
 def preflight(cluster: ClusterConfig) -> None:
-    """Refuses an address for which there is no token or where no Ray answers and, on this machine, too many GPUs.
+    """Checks that an address has a token and a Ray that answers or, on this machine, that there are enough GPUs.
 
-    Starts nothing. In the environment, token authentication is on afterwards unless that says otherwise.
+    Starts nothing. For an address it sets RAY_AUTH_MODE=token in the environment, unless RAY_AUTH_MODE is set.
 
     Raises:
-        ClusterError: naming the key.
+        ClusterError: a check failed; it names the key.
     """
     address = cluster_address(cluster)
     if cluster.backend == "ray" and address:
@@ -41,10 +41,10 @@ def preflight(cluster: ClusterConfig) -> None:
 
 
 def gpus_per_worker(cluster: ClusterConfig, available: float) -> float:
-    """GPUs each worker gets: as configured, else an equal share of those there are, one at most.
+    """GPUs for each worker: as configured, else an equal share of the available ones, at most one.
 
     Raises:
-        ClusterError: more are asked for than there are.
+        ClusterError: the configuration asks for more than are available.
     """
     if cluster.gpus_per_worker is None:
         share = available / cluster.range.min
@@ -54,22 +54,22 @@ def gpus_per_worker(cluster: ClusterConfig, available: float) -> float:
 
 
 def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """CPUs that this process may use: those it is bound to, and no more than its container or job has time of.
+    """CPUs that this process may use: those it is bound to, but at most the quota of its container or job.
 
-    Ray itself looks at the container alone, and Python at neither.
+    Ray itself looks only at the container, and Python at neither.
     """
     bound = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, math.floor(min([bound, *_quotas(cgroups, own)])))
 
 
 def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
-    """CPUs that each control group around this process has time of, in both versions of Linux's cgroups."""
+    """The quota, in CPUs, of each control group around this process, in both versions of Linux's cgroups."""
     lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
     for _, controllers, path in (line.split(":", 2) for line in lines):
         if controllers and "cpu" not in controllers.split(","):
             continue
         top = cgroups / controllers
-        # A container may be told its path as its host sees it, and find its own group at the top.
+        # A container may see its path on the host here, while its own group is at the top.
         for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
             if not folder.is_relative_to(top):
                 break
@@ -81,7 +81,7 @@ def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
 
 
 def require(key: str, kind: str, wanted: float, available: float) -> None:
-    """Raises a `ClusterError` where the cluster never has enough of a resource."""
+    """Raises a `ClusterError` if the cluster can never have enough of a resource."""
     if wanted > available:
         raise ClusterError(
             key,
@@ -91,7 +91,7 @@ def require(key: str, kind: str, wanted: float, available: float) -> None:
 
 
 def require_token(address: str) -> None:
-    """Turns token authentication on, unless the environment says otherwise: whoever reaches a cluster runs code there.
+    """Turns token authentication on, unless RAY_AUTH_MODE is set: all who can reach a cluster can run code on it.
 
     Raises:
         TokenError: there is no token where Ray looks for it, https://docs.ray.io/en/latest/ray-security/token-auth.html
@@ -101,12 +101,12 @@ def require_token(address: str) -> None:
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if not given and not (Path.home() / ".ray" / "auth_token").exists():
         raise TokenError(
-            "cluster.address", f"no token for the Ray at {address} (RAY_AUTH_MODE=disabled: it needs none)"
+            "cluster.address", f"no token for the Ray at {address} (if it needs none, set RAY_AUTH_MODE=disabled)"
         )
 
 
 def require_answer(address: str) -> None:
-    """Raises a `ClusterError` where no Ray answers at an address, or only to another token."""
+    """Raises a `ClusterError` if no Ray answers at an address, or if it wants another token."""
     if "://" in address:
         raise ClusterError(
             "cluster.address",
@@ -114,7 +114,7 @@ def require_answer(address: str) -> None:
             "run on the cluster with `distmeta submit CONFIG --address http://head:8265`",
         )
     remedy = "start one with `ray start --head`, or leave the key out for a private Ray"
-    silent = ClusterError("cluster.address", f"no Ray answers at {address}", remedy)
+    no_answer = ClusterError("cluster.address", f"no Ray answers at {address}", remedy)
     command = [*HEALTH_CHECK]
     if address != "auto":
         command += ["--address", address]
@@ -124,13 +124,13 @@ def require_answer(address: str) -> None:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
         except OSError as error:
-            raise silent from error
+            raise no_answer from error
     try:
-        # In a process of its own: ray's own attempts to connect cannot be interrupted.
+        # In its own process: Ray's attempts to connect cannot be interrupted.
         result = subprocess.run(command, timeout=ANSWER_SECONDS, capture_output=True, check=False)
     except subprocess.TimeoutExpired as error:
-        raise silent from error
+        raise no_answer from error
     if b"AuthenticationError" in result.stdout + result.stderr:
         raise TokenError("cluster.address", f"the Ray at {address} wants another token")
     if result.returncode:
-        raise silent
+        raise no_answer

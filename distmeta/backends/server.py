@@ -1,6 +1,6 @@
-"""The server actor of a run on Ray, which dispatches units itself, and the driver's end of it.
+"""The server actor of a run on Ray, and its client in the driver.
 
-The server, not the driver, dispatches: a step then costs one hop to each worker and back.
+The server, not the driver, dispatches units: a step then costs one hop to each worker and back.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from distmeta.engine.coordinator import Coordinator
     from distmeta.engine.evaluation import Progress
 
-PROGRESS_SECONDS = 0.5  # between two questions how far an evaluation is
-HALT_SECONDS = 4.0  # for a server to say how far it has come
-MAX_SERVER_LOSSES = 10  # without anything done between them, before the run is given up
+PROGRESS_SECONDS = 0.5  # between two progress requests during an evaluation
+HALT_SECONDS = 4.0  # limit for a server to answer `halt`
+MAX_SERVER_LOSSES = 10  # in a row, without progress between them; one more ends the run
 
 
 class ServerActor:
-    """The coordinator and the parameter server, in a process of their own."""
+    """The coordinator and the parameter server, in their own process."""
 
     def __init__(
         self, setup: list[Any], actors: dict[str, Any], make: WorkerFactory, shards: int, by_node: bool
@@ -44,31 +44,31 @@ class ServerActor:
         self._coordinator: Coordinator = ray.get(setup[0]).make_coordinator(pool, make_parameters)
 
     def process_id(self) -> int:
-        """Of the server."""
+        """The server's process ID."""
         return os.getpid()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Calls the coordinator."""
+        """Calls a method of the coordinator."""
         return getattr(self._coordinator, method)(*arguments)
 
 
 class RemoteCoordinator:
-    """The coordinator in the server actor; where that dies, another takes its place.
+    """The coordinator in the server actor; if that dies, another replaces it.
 
-    The new one goes back to the state that was last read or loaded, as for a checkpoint, and takes the outer steps
-    since then once more: the same ones to the bit, and they are not reported again. Each is kept: however often
-    servers die, they get a little further, unless it is a step itself that kills them.
+    The new one restores the state that was last read or loaded, such as for a checkpoint, and repeats the outer steps
+    since then. They are the same to the bit, and are not reported again. The state after each repeated step is kept,
+    so even servers that die often make progress, unless a step itself kills them.
 
     Args:
-        start: makes a server actor over the workers there are.
-        note: is told.
+        start: makes a server actor over the existing workers.
+        note: called with a message when a server is lost.
     """
 
     def __init__(self, start: Callable[[], Any], note: Note) -> None:
         self._start, self._note = start, note
         self.actor: Any = start()
         self._kept: ServerState | None = None
-        self._reported = 0  # outer steps
+        self._reported = 0  # outer steps that were reported
         self._losses = 0
 
     def _call(self, method: str, *arguments: Any, progress: Progress | None = None) -> Any:
@@ -81,7 +81,7 @@ class RemoteCoordinator:
                 return answer
             except (ActorDiedError, ActorUnavailableError, ServerLostError) as error:
                 if self.actor is not None:
-                    ray.kill(self.actor)  # and with it what is left of its shards
+                    ray.kill(self.actor)  # which also ends its remaining shards
                 self.actor, self._losses = None, self._losses + 1
                 why = reason(error)
                 if self._losses > MAX_SERVER_LOSSES:
@@ -90,7 +90,7 @@ class RemoteCoordinator:
 
     @property
     def _since(self) -> int:
-        """The outer step that a new server goes on from."""
+        """The outer step that a new server continues from."""
         return self._kept.counters["version"] if self._kept else 0
 
     def _recover(self) -> None:
@@ -112,7 +112,7 @@ class RemoteCoordinator:
                     progress(done, total)
             return ray.get(answer)
         except RayTaskError as error:
-            # A TrainingError is for people to read: in its own words. Anything else comes with the actor's traceback.
+            # Users read a TrainingError, so it is raised as it is. Any other error keeps the actor's traceback.
             expected = isinstance(error.cause, TrainingError | ServerLostError)
             raise (error.cause if expected else error.as_instanceof_cause()) from None
 
@@ -123,7 +123,7 @@ class RemoteCoordinator:
         return reports
 
     def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
-        """Evaluates, all at once; while it waits it asks how far the server is."""
+        """Runs all evaluations together; asks the server for progress while it waits."""
         figures: list[Evaluated] = self._call("evaluate", evaluations, progress=progress)
         return figures
 
@@ -133,7 +133,7 @@ class RemoteCoordinator:
         return self._kept
 
     def halt(self) -> tuple[ServerState, list[StepReport]] | None:
-        """What an interrupted `advance` has come to, if there is a server and it says so in time."""
+        """State and step reports of an interrupted `advance`; None if no server answers in time."""
         if self.actor is None:
             return None
         try:
@@ -145,6 +145,6 @@ class RemoteCoordinator:
         return halted
 
     def load(self, state: ServerState) -> None:
-        """Goes back to a state."""
+        """Restores a state."""
         self._call("load", state)
         self._kept, self._reported = state, state.counters["version"]

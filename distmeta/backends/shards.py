@@ -18,45 +18,45 @@ from distmeta.types import Add, Leaf
 
 
 def cuts(size: int, shards: int) -> list[int]:
-    """Where to cut a vector: at block boundaries, into as many parts as that allows, no longer than need be."""
+    """Where to cut a vector: at block boundaries, into at most `shards` parts of about equal length."""
     blocks = -(-size // BLOCK)
     shards = min(shards, blocks)
     return [BLOCK * (blocks * n // shards) for n in range(1, shards)]
 
 
 class ShardActor:
-    """One part."""
+    """One part of θ and its optimiser."""
 
     def __init__(self, outer: OuterConfig, values: np.ndarray, regularized: np.ndarray | None) -> None:
         torch.set_num_threads(1)
         self._shard = Shard(outer, values, regularized)
 
     def take(self, tree: Any, weights: list[float], *arrays: np.ndarray) -> None:
-        """Adds the branches of its part of a sum."""
+        """Adds the branches of this part of a sum."""
         self._shard.take([], lambda _: combine(tree, weights, arrays))
 
     def step(self, scale: float, rate: float) -> tuple[bool, np.ndarray]:
-        """One step: whether all numbers are finite after it, and the new values."""
+        """Takes a step; returns whether all numbers are finite after it, and the new values."""
         return self._shard.step(scale, rate), self._shard.values
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Anything else that a shard does."""
+        """Calls another method of the shard."""
         return getattr(self._shard, method)(*arguments)
 
     def values(self) -> np.ndarray:
-        """Its values."""
+        """The values of this part."""
         return self._shard.values
 
 
 class RayShards:
-    """Shards in actors, spread over the nodes; an actor that dies takes the server along, which starts again.
+    """Shards in actors, spread over the nodes. If an actor dies, the server is started again.
 
     Args:
-        shards: how many, where θ is long enough.
+        shards: how many, if θ is long enough.
         by_node: whether gradients are added on their nodes first.
         outer: the optimiser and the regulariser.
-        meta_params: θ to start from, (P,) float32.
-        regularized: (P,) which elements the regulariser is of; none: all.
+        meta_params: the initial θ, (P,) float32.
+        regularized: (P,) mask of the regularised elements; None: all.
     """
 
     def __init__(
@@ -76,24 +76,24 @@ class RayShards:
 
     @property
     def values(self) -> np.ndarray:
-        """A copy, (P,) float32."""
+        """A copy of θ, (P,) float32."""
         return np.concatenate(_get(self._parts))
 
     @property
     def handle(self) -> tuple[Any, ...]:
-        """References of the parts, which go from their nodes straight to the workers'."""
+        """References to the parts, which go directly from their nodes to the workers' nodes."""
         return tuple(self._parts)
 
     def take(self, leaves: Sequence[Leaf], add: Add) -> None:
-        """Has each part added up by its actor.
+        """Adds gradients for the next step; each actor adds its own part.
 
         Raises:
-            GradientsLostError: some went down with their node.
+            GradientsLostError: some were lost with their node.
         """
         sums = [branches(leaves, part, self._by_node) for part in range(len(self._actors))]
         calls = [
-            actor.take.remote(its.tree, its.weights, *its.references)
-            for actor, its in zip(self._actors, sums, strict=True)
+            actor.take.remote(total.tree, total.weights, *total.references)
+            for actor, total in zip(self._actors, sums, strict=True)
         ]
         try:
             _get(calls)
@@ -101,36 +101,36 @@ class RayShards:
             raise GradientsLostError from error
 
     def squares(self, tasks: int) -> list[float]:
-        """The blocks' sums of squares, in order."""
+        """The sum of squares of each block, in order."""
         return [square for part in self._call("squares", tasks) for square in part]
 
     def step(self, scale: float, rate: float) -> bool:
-        """One step of all parts; whether all numbers are finite after it."""
+        """Takes a step with all parts; returns whether all numbers are finite after it."""
         calls = [actor.step.options(num_returns=2).remote(scale, rate) for actor in self._actors]
         self._parts = [values for _, values in calls]
         return all(_get([is_finite for is_finite, _ in calls]))
 
     def undo(self) -> None:
-        """Goes back to before the last step, in all parts."""
+        """Undoes the last step in all parts."""
         self._call("undo")
         self._parts = [actor.values.remote() for actor in self._actors]
 
     def move_anchor(self) -> None:
-        """From now on the proximal regulariser pulls to where θ is."""
+        """Moves the anchor of the proximal regulariser to the current θ."""
         self._call("move_anchor")
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All parts' arrays, put together."""
+        """The arrays of all parts, joined."""
         parts = self._call("arrays")
         whole = {name: [part[name] for part in parts] for name in parts[0]}
-        # What is not a vector, such as the number of steps, is the same in all.
-        return {name: np.concatenate(its) if its[0].ndim else its[0] for name, its in whole.items()}
+        # Scalars, such as the number of steps, are the same in all parts.
+        return {name: np.concatenate(arrays) if arrays[0].ndim else arrays[0] for name, arrays in whole.items()}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to what `arrays` returned."""
-        split = {name: np.split(its, self._cuts) if its.ndim else None for name, its in arrays.items()}
+        """Restores what `arrays` returned."""
+        split = {name: np.split(array, self._cuts) if array.ndim else None for name, array in arrays.items()}
         parts = [
-            {name: arrays[name] if its is None else its[number] for name, its in split.items()}
+            {name: arrays[name] if pieces is None else pieces[number] for name, pieces in split.items()}
             for number in range(len(self._actors))
         ]
         _get([actor.call.remote("load", part) for actor, part in zip(self._actors, parts, strict=True)])

@@ -1,6 +1,6 @@
 """Submitting a run to a Ray cluster as a job.
 
-Where the cluster asks for a token, set ``RAY_AUTH_MODE=token`` and give its token in ``RAY_AUTH_TOKEN``, in a
+If the cluster asks for a token, set ``RAY_AUTH_MODE=token`` and give its token in ``RAY_AUTH_TOKEN``, in a
 file that ``RAY_AUTH_TOKEN_PATH`` names, or in ``~/.ray/auth_token``; Ray sends it with every request.
 """
 
@@ -32,7 +32,7 @@ INTERRUPTED = 130  # what shells return after Ctrl-C
 EXCLUDES = [
     *(".git", ".venv", "venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", "*.egg-info"),
     *("/runs", "/mlruns", "/mlartifacts", "/mlflow.db*"),
-    # Secrets: what is uploaded can be read by all who use the cluster.
+    # Secrets: all who use the cluster can read uploaded files.
     *(".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".git-credentials", ".pgpass", ".pypirc", ".npmrc"),
     *(".aws", ".azure", ".gcloud", ".kube", ".ssh", ".gnupg", ".docker", ".databrickscfg"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "id_rsa*", "id_ecdsa*", "id_ed25519*"),
@@ -44,17 +44,17 @@ TOO_LARGE = ("status code 413", "exceeds the maximum size")
 def train_command(config: str | Path, overrides: Sequence[str], working_dir: str | Path) -> str:
     """The shell command of a job that trains on the cluster it runs on.
 
-    The job's own working directory is temporary. So the run directory and the MLflow store, where the
-    configuration (or for the store the cluster's environment) names none, lie in ``~/distmeta`` on the head.
+    The job's own working directory is temporary. So the run directory and the MLflow store are in ``~/distmeta`` on
+    the head node, unless the configuration (or, for the store, the cluster's environment) names others.
 
     Args:
         config: a YAML file inside `working_dir`.
         overrides: ``key=value``.
-        working_dir: what is uploaded.
+        working_dir: the directory to upload.
 
     Raises:
-        ConfigError: the configuration is wrong or holds a password, or it or a file it names by a relative path is not
-            uploaded.
+        ConfigError: the configuration is invalid or holds a password; or the configuration, or a file that it names by
+            a relative path, is not uploaded.
     """
     top = Path(working_dir).resolve()
     content = load_config(config, overrides)
@@ -67,7 +67,7 @@ def train_command(config: str | Path, overrides: Sequence[str], working_dir: str
                 remedy += ", and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the cluster is started"
             raise ConfigError(where, found, remedy)
     if not Path(config).resolve().is_relative_to(top):
-        raise ConfigError(str(config), f"not inside {top}, which is uploaded", "go to a folder that holds it")
+        raise ConfigError(str(config), f"not inside {top}, which is uploaded", "run this in a folder that contains it")
     data, model = content.data, content.model
     for key, value in {"data.path": data.path, "data.splits": data.splits, "model.path": model.path}.items():
         relative = isinstance(value, str) and value[:1] not in "/~"
@@ -83,7 +83,7 @@ def train_command(config: str | Path, overrides: Sequence[str], working_dir: str
 
 
 def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts of a configuration, each with its dotted key."""
+    """All strings of a configuration, each with its dotted key."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield from _texts(value, f"{key}.{name}" if key else str(name))
@@ -97,7 +97,7 @@ def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Path, follow: bool = True) -> int:
     """Runs a command on a cluster, in a copy of a directory, and follows its log.
 
-    What .gitignore and .rayignore name is not uploaded, nor are virtual environments, caches, local runs and files that
+    It does not upload what .gitignore and .rayignore name, virtual environments, caches, local runs and files that
     commonly hold secrets, such as .env.
 
     Args:
@@ -111,7 +111,7 @@ def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Pat
         after Ctrl-C, which leaves the job running.
 
     Raises:
-        ClusterError: the cluster does not answer, wants another token, or the directory is too large for Ray.
+        ClusterError: the cluster does not answer or wants another token, or the directory is too large for Ray.
     """
     _check_address(address)
     with _user_errors(address):
@@ -127,7 +127,7 @@ def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Pat
 
 
 def _check_address(address: str) -> None:
-    """Asks for the version first: Ray's own client waits without a limit."""
+    """Checks that a Ray dashboard answers in time: Ray's own client waits without a limit."""
     remedy = "give the address of the dashboard, such as http://HEAD:8265, and check that Ray runs there"
     if not address.startswith(("http://", "https://")):
         raise ClusterError("--address", f"{address!r} is not an http address", remedy)
@@ -136,7 +136,7 @@ def _check_address(address: str) -> None:
         with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_SECONDS) as answer:
             known = "ray_version" in json.load(answer)
     except urllib.error.HTTPError as error:
-        known = error.code in (401, 403)  # the client, which has the token, is told why
+        known = error.code in (401, 403)  # the client, which has the token, gets the reason
     except (OSError, ValueError, http.client.HTTPException) as error:
         found = f"{address} does not answer ({getattr(error, 'reason', error)})"
         raise ClusterError("--address", found, remedy) from None
@@ -151,11 +151,11 @@ def _user_errors(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise TokenError("--address", f"{address} wants a token, and yours is none or wrong") from error
+        raise TokenError("--address", f"{address} wants a token, and yours is missing or wrong") from error
     except RuntimeError as error:
         if any(sign in str(error) for sign in TOO_LARGE):
             remedy = "name large files in .rayignore, and keep data where the nodes can read it"
-            raise ClusterError("working directory", "larger than Ray takes (100 MiB zipped)", remedy) from error
+            raise ClusterError("working directory", "larger than Ray accepts (100 MiB zipped)", remedy) from error
         raise ClusterError("--address", str(error).strip().splitlines()[-1], "check the cluster") from error
 
 
@@ -182,14 +182,14 @@ def _follow(client: Any, job: str, address: str) -> int:
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         stop = f"ray job stop {job} --address {address}"
-        print(f"\nno longer following; the job goes on. Stop it with: {stop}", file=sys.stderr)
+        print(f"\nno longer following; the job is still running. Stop it with: {stop}", file=sys.stderr)
         return INTERRUPTED
     except (RuntimeError, OSError, aiohttp.ClientError) as error:
-        remedy = f"it may go on; see: ray job status {job} --address {address}"
-        raise ClusterError(f"job {job}", f"lost sight of it ({error})", remedy) from error
+        remedy = f"it may still be running; check: ray job status {job} --address {address}"
+        raise ClusterError(f"job {job}", f"lost the connection to it ({error})", remedy) from error
     if status.value == "SUCCEEDED":
         return 0
-    message = client.get_job_info(job).message.partition(", last available logs")[0]  # they were followed
+    message = client.get_job_info(job).message.partition(", last available logs")[0]  # the logs were printed already
     print(f"job {job} {status.value.lower()}: {message}", file=sys.stderr)
     return 1
 

@@ -1,4 +1,4 @@
-"""The worker actors of a run on Ray, and the pool of them as the server sees it."""
+"""The worker actors of a run on Ray, and the server's pool of them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ from distmeta.types import Done, Leaf, Lost, Unit, UnitResult
 if TYPE_CHECKING:
     from distmeta.backends.base import UnitRunner
 
-NODE_LABEL = "ray.io/node-id"  # Ray's own
-MOVE_AFTER = 3  # losses in a row on one node, until a worker is started on another
+NODE_LABEL = "ray.io/node-id"  # set by Ray
+MOVE_AFTER = 3  # losses in a row on one node, after which a worker is started on another
 
 
 class WorkerActor:
-    """A worker in a process of its own.
+    """A worker in its own process.
 
-    Every call carries the setup, a list of one reference, so that an actor that Ray has restarted can build its worker
-    again.
+    Every call carries the setup, a list of one reference, so that a restarted actor can build its worker again.
     """
 
     def __init__(self, name: str, device: str) -> None:
@@ -41,23 +40,23 @@ class WorkerActor:
         self._worker: UnitRunner | None = None
 
     def place(self, setup: list[Any]) -> tuple[str, int]:
-        """Its node and process; answers once the worker is built."""
+        """The IDs of the worker's node and process; returns once the worker is built."""
         self._build(setup)
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def run(
         self, setup: list[Any], work: Work, unit: Unit, features: Features | None, *parts: np.ndarray
     ) -> UnitResult:
-        """Works on a unit under a vector in one part or several."""
+        """Runs a unit under a vector in one part or several."""
         vector = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self._build(setup).run(work, unit, vector, features)
 
     def run_apart(
         self, setup: list[Any], work: Work, unit: Unit, features: Features | None, *parts: np.ndarray
     ) -> tuple[Any, ...]:
-        """Works on a unit; returns its gradient cut like the vector, in objects that stay here until they are wanted.
+        """Runs a unit; returns the result without its gradient, then the parts of the gradient, cut like the vector.
 
-        The first is the result, without a gradient.
+        Each is an object of its own, which stays on this node until it is needed.
         """
         result = self.run(setup, work, unit, features, *parts)
         ends = np.cumsum([len(part) for part in parts])[:-1]
@@ -70,11 +69,11 @@ class WorkerActor:
 
 
 class WorkerFactory:
-    """Makes worker actors. Ray restarts one that dies, where there is room.
+    """Makes worker actors. Ray restarts one that dies, if there is room.
 
     Args:
-        options: what Ray is to set aside for each.
-        device: that they compute on.
+        options: the resources that Ray reserves for each.
+        device: the device that they compute on.
     """
 
     def __init__(self, options: dict[str, Any], device: str) -> None:
@@ -82,7 +81,7 @@ class WorkerFactory:
         self.device = device
 
     def __call__(self, name: str, avoid: str | None = None) -> Any:
-        """An actor, not on the node `avoid` if there is another."""
+        """Makes an actor, not on the node `avoid` if there is another."""
         options = dict(self.options)
         if avoid is not None:
             options["scheduling_strategy"] = NodeLabelSchedulingStrategy({}, soft={NODE_LABEL: NotIn(avoid)})
@@ -90,20 +89,20 @@ class WorkerFactory:
 
 
 def ask_place(actor: Any, setup: list[Any]) -> Any:
-    """Reference of its `place`, which Ray asks for again whenever the actor dies meanwhile."""
+    """A reference to the answer of `place`; Ray repeats the call if the actor dies."""
     return actor.place.options(max_task_retries=-1).remote(setup)
 
 
 class RayPool:
-    """Worker actors by name, as the server actor sees them; those are workers that have been built and answer.
+    """The server's pool of worker actors, by name. `workers` are those that have been built and answer.
 
-    One that is lost comes back when Ray has restarted it; after several losses in a row on one node, on another.
+    A lost worker comes back when Ray has restarted it; after several losses in a row on one node, on another node.
 
     Args:
         actors: by name.
-        setup: what they build their worker from.
-        make: makes another one.
-        apart: whether gradients stay where they are until they are added.
+        setup: what an actor builds its worker from.
+        make: makes a new actor.
+        apart: whether gradients stay on their nodes until they are added.
     """
 
     can_race: ClassVar[bool] = True
@@ -120,7 +119,7 @@ class RayPool:
 
     @property
     def workers(self) -> tuple[str, ...]:
-        """Those that have answered and were not lost since."""
+        """The workers that have answered and were not lost since."""
         return tuple(self._places)
 
     def publish(self, value: Any) -> tuple[Any, ...]:
@@ -128,22 +127,22 @@ class RayPool:
         return value if isinstance(value, tuple) else (ray.put(value),)
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
-        """Calls the actor."""
-        actor, (given,) = self._actors[worker], features or (None,)
+        """Calls the worker's actor."""
+        actor, (reference,) = self._actors[worker], features or (None,)
         if self._apart and work.training:
             run = actor.run_apart.options(num_returns=1 + len(handle))
-            result, *gradient = run.remote(self._setup, work, unit, given, *handle)
+            result, *gradient = run.remote(self._setup, work, unit, reference, *handle)
             self._gradients[result] = tuple(gradient)
         else:
-            result = actor.run.remote(self._setup, work, unit, given, *handle)
+            result = actor.run.remote(self._setup, work, unit, reference, *handle)
         self._running[result] = worker
 
     def wait(self, seconds: float) -> list[Done | Lost]:
-        """Blocks until at least one call has ended or a worker has joined, or for so long."""
+        """Blocks until at least one call has ended or a worker has joined, for at most `seconds`."""
         ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=seconds)
-        if ready:  # and all others that have ended meanwhile
-            every = [*self._running, *self._starting]
-            ready, _ = ray.wait(every, num_returns=len(every), timeout=0)
+        if ready:  # add all others that have ended meanwhile
+            references = [*self._running, *self._starting]
+            ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
         events: list[Done | Lost] = []
         for reference in ready:
             joins = reference in self._starting
@@ -151,9 +150,9 @@ class RayPool:
             gradient = self._gradients.pop(reference, None)
             try:
                 answer = ray.get(reference)
-            # The last: it answered, but its machine was lost with a result that had not arrived.
+            # ObjectLostError: the worker answered, but its machine was lost before the result arrived.
             except (ActorDiedError, ActorUnavailableError, ObjectLostError) as error:
-                if isinstance(error, RayTaskError):  # the worker is well, what it was given is not
+                if isinstance(error, RayTaskError):  # the worker is fine, but its input was lost
                     raise ServerLostError("θ, or a part of it, was lost") from error
                 events.append(Lost(worker, reason(error)))
                 self._again(worker, error)
@@ -168,22 +167,22 @@ class RayPool:
         return events
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
-        """Adds them here, or first on the nodes where they are."""
+        """Adds the gradients here, or first on their own nodes."""
         return add_here(leaves) if self._apart else reduction.add(leaves)
 
     def replace(self, worker: str) -> None:
-        """Kills the actor, also one that is stopped; Ray starts it again."""
+        """Kills the actor, even a stopped one; Ray starts it again."""
         ray.kill(self._actors[worker], no_restart=False)
 
     def _start(self, worker: str) -> None:
         self._starting[ask_place(self._actors[worker], self._setup)] = worker
 
     def _again(self, worker: str, error: Exception) -> None:
-        """Waits for a worker that was lost, or puts another in its place."""
+        """Waits for a lost worker to restart, or makes a new one in its place."""
         node, _ = self._places.pop(worker, ("", 0))
         self._losses[worker, node] += 1
         keeps_failing = self._losses[worker, node] >= MOVE_AFTER
-        if keeps_failing or isinstance(error, ActorDiedError):  # the latter Ray does not restart any more
+        if keeps_failing or isinstance(error, ActorDiedError):  # Ray no longer restarts an actor that has died
             ray.kill(self._actors[worker], no_restart=True)
             self._actors[worker] = self._make(worker, avoid=node if keeps_failing and node else None)
             self._losses[worker, node] = 0

@@ -1,1 +1,1 @@
-"""One outer step: who does which units, how gradients are added, and how θ is updated."""
+"""One outer step: how units are dispatched, how gradients are added, and how θ is updated."""

@@ -1,6 +1,6 @@
-"""The coordinator: which meta-batches are worked on under which version of θ, and when they are applied.
+"""The coordinator decides which meta-batches run under which version of θ, and when they are applied.
 
-It knows units and versions; what a gradient means is the aggregator's business, who does a unit the dispatcher's.
+It knows only units and versions. The aggregator handles gradients; the dispatcher gives units to workers.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from distmeta.types import ServerState, StepReport, UnitResult
 class Coordinator:
     """Drives a pool of workers through meta-batches and evaluations.
 
-    Meta-batches are applied in order, each whole, so that each holds its own episodes once, whoever is fast. With
-    `cluster.max_staleness` S > 0 the workers are ahead by up to S of them: a gradient is never older than S versions.
-    That is the bounded delay of Qirong Ho et al. More Effective Distributed ML via a Stale Synchronous Parallel
-    Parameter Server. NIPS 2013. https://papers.nips.cc/paper/4894, where it bounds workers' clocks.
+    Meta-batches are applied whole and in order. Each holds its own episodes once, however fast each worker is. With
+    `cluster.max_staleness` S > 0 workers are up to S meta-batches ahead: a gradient is never older than S versions.
+    This is the bounded delay of Qirong Ho et al. More Effective Distributed ML via a Stale Synchronous Parallel
+    Parameter Server. NIPS 2013. https://papers.nips.cc/paper/4894, which bounds workers' clocks.
 
     Args:
         pool: the workers.
-        server: owner of θ.
-        training: what each training unit is.
-        outer: the episodes in an outer step, and how many steps there are.
-        cluster: deadlines, staleness, and the episodes in a unit. The last shape the sums of floating-point numbers, so
-            they are never derived from the number of workers.
-        clock: seconds, of which differences are taken.
-        store: of features, for evaluations that look them up.
+        server: the owner of θ.
+        training: the work of a training unit.
+        outer: the number of episodes in an outer step, and the number of steps.
+        cluster: deadlines, staleness, and the number of episodes in a unit. The last changes floating-point sums, so it
+            never depends on the number of workers.
+        clock: gives seconds; only differences are used.
+        store: stores features, for evaluations that look them up.
     """
 
     def __init__(
@@ -54,23 +54,23 @@ class Coordinator:
         self.dispatcher = Dispatcher(pool, cluster, clock)
         self.theta = PublishedTheta(pool, server)
         self.evaluator = Evaluator(self.dispatcher, self.theta, store)
-        self._lock = threading.Lock()  # of the server, which `halt` reads from another thread
+        self._lock = threading.Lock()  # guards the server, which `halt` reads from another thread
         self._is_whole, self._reports = True, list[StepReport]()
-        self._open = deque[Round]()  # meta-batches from that of the server's version on
+        self._open = deque[Round]()  # meta-batches that are not applied yet, the next one first
 
     def advance(self, steps: int) -> list[StepReport]:
-        """Runs that many outer steps."""
+        """Runs `steps` outer steps."""
         self._reports = []
         for _ in range(steps):
             self._outer_step()
         return self._reports
 
     def evaluate(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
-        """Evaluates, all at once; the figures are in the order given. One that diverges spoils no other's."""
+        """Runs all evaluations together; results are in the order given. One that diverges does not affect others."""
         return self.evaluator.run(evaluations, progress)
 
     def progress(self) -> tuple[int, int]:
-        """Units done, and units in all, of an `evaluate` that is going on; it may be called from another thread."""
+        """Units done and units in total of a running `evaluate`; may be called from another thread."""
         return self.evaluator.progress
 
     def state(self) -> ServerState:
@@ -78,16 +78,16 @@ class Coordinator:
         return self.server.state()
 
     def load(self, state: ServerState) -> None:
-        """Goes back to a state."""
+        """Restores a state."""
         self.server.load(state)
         self.theta.forget()
         self.evaluator.forget()
         self._open.clear()
 
     def halt(self) -> tuple[ServerState, list[StepReport]] | None:
-        """What an interrupted `advance` has come to: the state after the last whole step, and the steps' reports.
+        """The state after the last complete step of an interrupted `advance`, and the steps' reports.
 
-        It may be called from another thread. None where an update was interrupted half-way.
+        May be called from another thread. None if an update was interrupted half-way.
         """
         with self._lock:
             return (self.server.state(), list(self._reports)) if self._is_whole else None
@@ -107,12 +107,12 @@ class Coordinator:
                 break
             except GradientsLostError:
                 self._open[0].redo()
-        seconds = max(self.clock() - started, 1e-6)  # two meta-batches may have become whole at once
+        seconds = max(self.clock() - started, 1e-6)  # two meta-batches may be complete at once
         report.metrics["time/step_seconds"] = seconds
         report.metrics["time/tasks_per_second"] = size / seconds
 
     def _apply(self, results: Sequence[UnitResult]) -> StepReport:
-        """The update, and what is to be said of it, as one piece to `halt`."""
+        """Applies the update and records its report; `halt` sees both or neither."""
         dispatcher = self.dispatcher
         with self._lock:
             self._is_whole = False
@@ -125,8 +125,8 @@ class Coordinator:
             report.metrics["time/worker_seconds"] = sum(result.seconds for result in results)
             report.metrics["cluster/workers"] = float(len(dispatcher.pool.workers))
             report.metrics.update({f"cluster/{name}": float(count) for name, count in dispatcher.counts.items()})
-            done = dispatcher.counts["units"] + dispatcher.counts["dropped_duplicates"]
-            report.metrics["cluster/dropped_share"] = dispatcher.counts["dropped_duplicates"] / done
+            results_in_all = dispatcher.counts["units"] + dispatcher.counts["dropped_duplicates"]
+            report.metrics["cluster/dropped_share"] = dispatcher.counts["dropped_duplicates"] / results_in_all
             self._reports.append(report)
             self._is_whole = True
             return report

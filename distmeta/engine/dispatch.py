@@ -1,4 +1,4 @@
-"""The dispatcher: has units done at least once each, whoever of the workers is late, silent or lost."""
+"""The dispatcher: runs each unit at least once, even if workers are late, silent or lost."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from distmeta.errors import TrainingError
 from distmeta.protocols import Work
 from distmeta.types import Lost, Unit, UnitResult
 
-MAX_LOSSES = 20  # workers lost between two results before the run is given up
-LOSSES_PER_WORKER = 10  # as many may be lost where that is more: a network that fails takes all of them several times
-REMEMBERED = 50  # units of a kind of work that its median is taken of
-REPLACE_AFTER = 3  # deadlines without an answer: by then a worker is taken for dead
+MAX_LOSSES = 20  # workers that may be lost between two results; one more ends the run
+LOSSES_PER_WORKER = 10  # the limit if it is higher: a failing network loses every worker several times
+REMEMBERED = 50  # last units of a kind of work that give its median time
+REPLACE_AFTER = 3  # deadlines without an answer, after which a worker counts as dead
 
 Clock = Callable[[], float]
 
 
 @dataclass(eq=False)
 class Round:
-    """Episodes that belong together, a meta-batch or an evaluation, cut into units; by the first index of each.
+    """A meta-batch, an evaluation or chunks to encode, cut into units. Dictionaries have a unit's first index as key.
 
-    `handle` is θ that its next units are worked on under, `features` what they look up, as the pool published them.
+    `handle` and `features` are the published θ and features for the next units.
     """
 
     work: Work
@@ -42,12 +42,12 @@ class Round:
 
     @classmethod
     def cut(cls, work: Work, first: int, count: int, size: int) -> Round:
-        """Cuts `count` episodes from `first` into units of `size`, the last one shorter where it must be."""
+        """Cuts `count` episodes from index `first` into units of `size`; the last one may be shorter."""
         end = first + count
         return cls(work, {start: min(size, end - start) for start in range(first, end, size)})
 
     def redo(self) -> None:
-        """Opens all units again, since some results were lost."""
+        """Queues all units again, since some results were lost."""
         self.results.clear()
         self.waiting = deque(self.counts)
 
@@ -57,13 +57,13 @@ class Round:
         return len(self.results) == len(self.counts)
 
     def in_order(self) -> list[UnitResult]:
-        """The results by index."""
+        """The results in index order."""
         return [self.results[first] for first in self.counts]
 
 
 @dataclass(eq=False)
 class _Copy:
-    """A unit on a worker: the first one, or a backup of one that is late. It may outlive its round."""
+    """A unit that runs on a worker: the first copy, or a backup of a late one. It may outlive its round."""
 
     round: Round
     unit: Unit
@@ -78,14 +78,14 @@ class _Copy:
 class Dispatcher:
     """Drives a pool of workers through rounds of units.
 
-    A unit that is late gets a backup copy on an idle worker; the first result counts, the other is dropped. Late is
-    `cluster.deadline_factor` times the running median of such units, and not below `cluster.deadline_seconds`. A worker
-    that gives no answer for `REPLACE_AFTER` deadlines is replaced.
+    A late unit gets a backup copy on an idle worker; the first result counts, the other is dropped. The deadline is
+    `cluster.deadline_factor` times the running median of such units, but at least `cluster.deadline_seconds`. A worker
+    that does not answer for `REPLACE_AFTER` deadlines is replaced.
 
     Args:
         pool: the workers.
         cluster: deadlines, and whether staleness is allowed.
-        clock: seconds, of which differences are taken.
+        clock: gives seconds; only differences are used.
     """
 
     def __init__(self, pool: Pool, cluster: ClusterConfig, clock: Clock = time.monotonic) -> None:
@@ -98,16 +98,16 @@ class Dispatcher:
         self._losses = 0
 
     def work_on(self, rounds: Sequence[Round], version: int, tell: Callable[[], None] = lambda: None) -> None:
-        """Has units done until the first of the rounds is whole.
+        """Runs units until the first round is complete.
 
         Args:
-            rounds: those that idle workers are given units of, first come first. What is still going on of others is
-                put where it belongs when it ends.
-            version: of θ.
-            tell: is called when there may be another result.
+            rounds: idle workers get units of these, in this order. Units of other rounds may still be running; their
+                results go to their own rounds.
+            version: the version of θ.
+            tell: called when there may be a new result.
 
         Raises:
-            TrainingError: workers only die, or there has been none for `cluster.start_timeout_seconds`.
+            TrainingError: workers only die, or there was no worker for `cluster.start_timeout_seconds`.
         """
         if rounds[0].is_done:
             return
@@ -131,10 +131,10 @@ class Dispatcher:
                 raise TrainingError(f"there has been no worker for {self.cluster.start_timeout_seconds} s")
 
     def _next(self, rounds: Sequence[Round]) -> tuple[Round, int] | None:
-        """What an idle worker is to do: a unit that waits, else a backup of the one that has been late for longest.
+        """The next unit for an idle worker: a waiting one, else a backup of the one that has been late for longest.
 
-        Where staleness is allowed there is nothing else to do only if the oldest meta-batch holds all others up: then a
-        unit is late already when it takes longer than usual.
+        If staleness is allowed, a worker without a unit means that the oldest meta-batch holds up all others. A unit
+        is then late as soon as it takes longer than the median.
         """
         limits = [self._deadline, self._median] if self.cluster.max_staleness else [self._deadline]
         for limit in limits:
@@ -147,10 +147,10 @@ class Dispatcher:
         return None
 
     def _latest(self, round: Round, limit: Callable[[_Copy], float]) -> int | None:
-        """The unit that has been late for longest, of those of which there is one copy."""
+        """The unit that has been late for longest, among those with one copy."""
         copies = [copy for copy in self._running.values() if copy.round is round and copy.is_open]
-        times = Counter(copy.unit.first_index for copy in copies)
-        late = [c for c in copies if times[c.unit.first_index] == 1 and self.clock() - c.started >= limit(c)]
+        numbers = Counter(copy.unit.first_index for copy in copies)
+        late = [c for c in copies if numbers[c.unit.first_index] == 1 and self.clock() - c.started >= limit(c)]
         return min(late, key=lambda copy: copy.started).unit.first_index if late else None
 
     def _accept(self, copy: _Copy, result: UnitResult) -> None:
@@ -170,15 +170,15 @@ class Dispatcher:
                 f"worker {event.worker} was lost, the {self._losses}th loss without a result: {event.reason}"
             )
         copy = self._running.pop(event.worker, None)
-        if copy is None:  # it was lost while it started
+        if copy is None:  # the worker was lost while it started
             return
         first = copy.unit.first_index
-        others = [its.unit.first_index for its in self._running.values() if its.round is copy.round]
-        if copy.is_open and first not in others:
+        indices = [other.unit.first_index for other in self._running.values() if other.round is copy.round]
+        if copy.is_open and first not in indices:
             copy.round.waiting.appendleft(first)
 
     def _median(self, copy: _Copy) -> float:
-        """What such a unit takes as a rule, in seconds; without an answer to go by, as long as a start."""
+        """The median seconds of such units; before the first result, the limit for a start."""
         seconds = self._seconds.get(copy.round.work)
         return statistics.median(seconds) if seconds else self.cluster.start_timeout_seconds
 
@@ -189,17 +189,17 @@ class Dispatcher:
         return max(self.cluster.deadline_seconds, self.cluster.deadline_factor * self._median(copy))
 
     def _patience(self) -> float:
-        """Seconds until some copy becomes late, or silent for too long; enough of them for any clock to move."""
+        """Seconds until a copy becomes late, or silent for too long; at least 0.001, so that any clock moves."""
         now, waits = self.clock(), [float(self.cluster.start_timeout_seconds)]
         for copy in self._running.values():
             deadline, age = self._deadline(copy), now - copy.started
-            usual = self._median(copy) if self.cluster.max_staleness else 0.0
-            waits += [limit - age for limit in (usual, deadline, REPLACE_AFTER * deadline) if limit > age]
+            median = self._median(copy) if self.cluster.max_staleness else 0.0
+            waits += [limit - age for limit in (median, deadline, REPLACE_AFTER * deadline) if limit > age]
         return max(0.001, min(waits))
 
     def _replace_silent_workers(self) -> None:
         for worker, copy in self._running.items():
-            silent = self.clock() - copy.started >= REPLACE_AFTER * self._deadline(copy)
-            if silent and not copy.is_given_up:
+            is_silent = self.clock() - copy.started >= REPLACE_AFTER * self._deadline(copy)
+            if is_silent and not copy.is_given_up:
                 copy.is_given_up = True
                 self.pool.replace(worker)

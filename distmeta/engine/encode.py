@@ -1,7 +1,7 @@
-"""Features of corpus rows that many episodes ask for: a body that no task adapts runs once a row on the whole cluster.
+"""Features of corpus rows that many episodes use: a body that no task adapts runs once per row on the whole cluster.
 
-A split's rows, shortest first, are cut into fixed chunks, and a chunk is encoded whole: a row's features are then the
-same to the bit whoever needs them first.
+A split's rows, shortest first, are cut into fixed chunks. A chunk is always encoded whole, so a row's features are the
+same to the bit, whichever unit needs them first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from distmeta.protocols import Model, TaskFamily
 from distmeta.types import Params, Stream
 
-CHUNK = 64  # rows that the body takes at once
+CHUNK = 64  # rows that the body encodes at once
 
 
 class Chunks:
@@ -34,7 +34,7 @@ class Chunks:
         return rows
 
     def positions(self, split: str, rows: np.ndarray) -> np.ndarray:
-        """Where rows of any shape stand in their split; position p is in chunk p // CHUNK."""
+        """Positions of rows in their split, in the shape of `rows`; position p is in chunk p // CHUNK."""
         order = self._order(split)
         if split not in self._positions:
             self._positions[split] = np.empty(order.max() + 1, np.int64)
@@ -57,7 +57,7 @@ def encode(model: Model, family: TaskFamily, device: str, meta_params: Params, r
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a body makes of corpus rows under one θ: `rows` (R,) ascending, `values` (R, D) float32."""
+    """A body's features of corpus rows under one θ: `rows` (R,) ascending, `values` (R, D) float32."""
 
     rows: np.ndarray
     values: np.ndarray
@@ -66,17 +66,17 @@ class Features:
         """(..., D) features of rows of any shape.
 
         Raises:
-            LookupError: some are not here.
+            LookupError: a row has no features here.
         """
-        wanted = rows.numpy()
-        positions = np.minimum(np.searchsorted(self.rows, wanted), len(self.rows) - 1)
-        if not np.array_equal(self.rows[positions], wanted):
+        indices = rows.numpy()
+        positions = np.minimum(np.searchsorted(self.rows, indices), len(self.rows) - 1)
+        if not np.array_equal(self.rows[positions], indices):
             raise LookupError("a unit needs features of rows that were not encoded")
-        return torch.tensor(self.values[positions])  # a copy: what Ray hands out cannot be written to
+        return torch.tensor(self.values[positions])  # a copy: arrays from Ray are read-only
 
 
 class Place(NamedTuple):
-    """Where features belong: the key of a θ, a family, and a split of its rows."""
+    """What features belong to: the key of a θ, a family, and a split of its rows."""
 
     key: int
     family: str
@@ -84,10 +84,10 @@ class Place(NamedTuple):
 
 
 class FeatureStore:
-    """The coordinator's features: which chunks evaluations need under which θ, and those that have been encoded.
+    """The coordinator's features: finds the chunks that evaluations need, and stores encoded ones for each θ.
 
     Args:
-        families: whose rows.
+        families: the task families whose rows are encoded, by name.
         body_is_frozen: whether features are the same under every θ.
     """
 
@@ -97,11 +97,11 @@ class FeatureStore:
         self._values: dict[Place, dict[int, np.ndarray]] = {}
 
     def key(self, theta: int) -> int:
-        """Of the features under a θ of that key: of a frozen body they are all the same."""
+        """The key of the features under the θ with key `theta`; 0 for every θ if the body is frozen."""
         return 0 if self.body_is_frozen else theta
 
     def keep(self, keys: Iterable[int]) -> None:
-        """Forgets all other features."""
+        """Drops the features of all other keys."""
         kept = set(keys)
         self._values = {place: values for place, values in self._values.items() if place.key in kept}
 
@@ -114,15 +114,15 @@ class FeatureStore:
         return set((chunks.positions(stream.split, rows) // CHUNK).tolist())
 
     def missing(self, place: Place, numbers: Set[int]) -> list[int]:
-        """Those of the chunks that have not been encoded there, the longest texts first."""
+        """The chunks that are not encoded yet for `place`, longest texts first."""
         return sorted(numbers - self._values.get(place, {}).keys(), reverse=True)
 
     def add(self, place: Place, values: Mapping[int, np.ndarray]) -> None:
-        """Takes encoded chunks, (R, D) each."""
+        """Stores encoded chunks, (R, D) each."""
         self._values.setdefault(place, {}).update(values)
 
     def gather(self, place: Place, numbers: Set[int]) -> Features:
-        """The features of chunks that have all been encoded."""
+        """Joins the features of chunks, all of which must have been encoded."""
         known = self._values.get(place, {})
         rows = np.concatenate([self.chunks[place.family].rows(place.split, number) for number in numbers])
         order = np.argsort(rows)

@@ -1,7 +1,7 @@
-"""Evaluations of learners: all their units are there to be done at once, so that no worker waits for another.
+"""Evaluations of learners: all their units are queued together, so that no worker waits for another.
 
-Learners that do not adapt the body look features up. To encode those is the work of units too, which come first. An
-evaluation's own units follow as soon as the last of its features is there, and meanwhile workers encode the next.
+Learners that do not adapt the body look features up. Units that encode these features come first. An evaluation's own
+units follow as soon as its last feature is encoded; meanwhile other workers encode the features of the next one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from distmeta.engine.interfaces import Aggregator, Evaluated, Evaluation, Pool
 from distmeta.errors import DivergedError
 from distmeta.types import Stream, UnitResult
 
-INITIAL = -1  # the key of what training started from; that of any other θ is its version
-Progress = Callable[[int, int], None]  # units done, units in all
+INITIAL = -1  # the key of the initial θ; the key of any other θ is its version
+Progress = Callable[[int, int], None]  # units done, units in total
 
 
 class PublishedTheta:
-    """Handles of θ: each version is published once, and what training started from once.
+    """Handles of θ: each version and the initial θ are published once.
 
     Args:
-        pool: publishes.
-        server: owner of θ.
+        pool: publishes θ.
+        server: the owner of θ.
     """
 
     def __init__(self, pool: Pool, server: Aggregator) -> None:
@@ -37,26 +37,26 @@ class PublishedTheta:
         self._handles: dict[int, Any] = {}
 
     def keys(self) -> dict[bool, int]:
-        """Of the present θ, and (True) of the initial one; they are the same where nothing has been learned yet."""
+        """Keys of the current θ (False) and of the initial θ (True); the same before anything was learned."""
         version = self.server.version
         is_initial = not version and np.array_equal(self._initial, self.server.meta_params)
         return {False: version, True: version if is_initial else INITIAL}
 
     def handle(self, key: int) -> Any:
-        """Of the present θ or of the initial one."""
+        """The handle of the current θ or of the initial one."""
         if key not in self._handles:
             kept = {k: handle for k, handle in self._handles.items() if INITIAL in (k, key)}
             self._handles = {**kept, key: self.pool.publish(self._initial if key == INITIAL else self.server.handle)}
         return self._handles[key]
 
     def forget(self) -> None:
-        """θ has been replaced, and may have a version that another one had."""
+        """Drops all handles, since θ was replaced: the new one may reuse a version number."""
         self._handles.clear()
 
 
 @dataclass
 class _Encoding:
-    """The chunks of a family's split that are wanted under one θ, and the evaluations that wait for them."""
+    """The chunks of a family's split that are needed under one θ, and the evaluations that wait for them."""
 
     place: Place
     chunks: set[int] = field(default_factory=set)
@@ -67,23 +67,23 @@ class Evaluator:
     """Runs evaluations.
 
     Args:
-        dispatcher: has units done.
-        theta: what they are done under.
-        store: of features; none: no learner looks any up.
+        dispatcher: runs units.
+        theta: the θ that they use.
+        store: stores features; None if no learner looks any up.
     """
 
     def __init__(self, dispatcher: Dispatcher, theta: PublishedTheta, store: FeatureStore | None) -> None:
         self.dispatcher, self.theta, self.store = dispatcher, theta, store
-        # Units done and units in all, of the present evaluations or the last ones; other threads may read it.
+        # Units done and units in total of the current or last `run`; other threads may read it.
         self.progress = (0, 0)
 
     def run(self, evaluations: Sequence[Evaluation], progress: Progress | None = None) -> list[Evaluated]:
-        """The statistics of each evaluation, in the order given; `progress` is told after each unit."""
+        """The statistics of each evaluation, in the order given; `progress` is called after each unit."""
         self.progress = (0, 0)  # until the units are planned
         version, keys = self.theta.server.version, self.theta.keys()
-        rounds = [Round.cut(its.work, its.first_index, its.count, its.per_unit) for its in evaluations]
-        for its, round in zip(evaluations, rounds, strict=True):
-            round.handle = self.theta.handle(keys[its.initial])
+        rounds = [Round.cut(e.work, e.first_index, e.count, e.per_unit) for e in evaluations]
+        for evaluation, round in zip(evaluations, rounds, strict=True):
+            round.handle = self.theta.handle(keys[evaluation.initial])
         encodings = self._encodings(evaluations, rounds, keys)
         total = sum(len(round.counts) for round in (*encodings, *rounds))
 
@@ -98,34 +98,34 @@ class Evaluator:
             if (done := queue.popleft()) in encodings:
                 ready = self._hand_out(done, encodings[done])
                 queue.extendleft(reversed(ready))
-        return [_joined(its, round.in_order()) for its, round in zip(evaluations, rounds, strict=True)]
+        return [_joined(e, round.in_order()) for e, round in zip(evaluations, rounds, strict=True)]
 
     def forget(self) -> None:
-        """θ has been replaced, and may have a version that another one had."""
+        """Drops the features of all but the initial θ: a θ that is loaded may reuse a version number."""
         if self.store is not None:
             self.store.keep([self.store.key(INITIAL)])
 
     def _encodings(
         self, evaluations: Sequence[Evaluation], rounds: Sequence[Round], keys: Mapping[bool, int]
     ) -> dict[Round, _Encoding]:
-        """What must be encoded first: nothing twice under one θ, and no chunk that no episode has a row of."""
-        wanted: dict[Place, _Encoding] = {}
+        """The rounds that encode features: each chunk that an episode needs, once per θ."""
+        encodings: dict[Place, _Encoding] = {}
         chunks: dict[tuple[Stream, int, int], set[int]] = {}
-        for its, round in zip(evaluations, rounds, strict=True):
-            if not its.work.cache_features:
+        for e, round in zip(evaluations, rounds, strict=True):
+            if not e.work.cache_features:
                 continue
-            assert self.store is not None, "features are to be looked up, and there is no store of them"
-            key, stream = self.store.key(keys[its.initial]), its.work.stream
-            assert isinstance(stream, Stream), "an evaluation is of one family"
-            episodes, place = (stream, its.first_index, its.count), Place(key, stream.family, stream.split)
+            assert self.store is not None, "an evaluation looks features up, but there is no feature store"
+            key, stream = self.store.key(keys[e.initial]), e.work.stream
+            assert isinstance(stream, Stream), "an evaluation must have one family"
+            episodes, place = (stream, e.first_index, e.count), Place(key, stream.family, stream.split)
             if episodes not in chunks:
                 chunks[episodes] = self.store.needed(*episodes)
-            encoding = wanted.setdefault(place, _Encoding(place))
+            encoding = encodings.setdefault(place, _Encoding(place))
             encoding.chunks |= chunks[episodes]
             encoding.waiting.append(round)
         if self.store is not None:
             self.store.keep(map(self.store.key, keys.values()))
-        return {self._round(encoding): encoding for encoding in wanted.values()}
+        return {self._round(encoding): encoding for encoding in encodings.values()}
 
     def _round(self, encoding: _Encoding) -> Round:
         assert self.store is not None
@@ -147,10 +147,10 @@ class Evaluator:
 
 
 def _joined(evaluation: Evaluation, results: Sequence[UnitResult]) -> Evaluated:
-    """One evaluation's figures from those of its units."""
+    """Joins the results of an evaluation's units."""
     metrics: list[dict[str, np.ndarray]] = [result.metrics for result in results]
     if evaluation.work.curve:
-        # Units stop where one of their tasks diverges: all figures end at the first such point, with the tasks there.
+        # A unit's curve stops where a task diverges. All curves end at the first such point; only its tasks are named.
         points = [next(iter(values.values())).shape[1] for values in metrics]
         end = min(points)
         results = [result for result, n in zip(results, points, strict=True) if n == end]
@@ -159,10 +159,10 @@ def _joined(evaluation: Evaluation, results: Sequence[UnitResult]) -> Evaluated:
     rejected = [task for result in results for task in result.rejected]
     if not rejected:
         return Evaluated(joined)
-    first, others = rejected[0], len(rejected) - 1
+    first, rest = rejected[0], len(rejected) - 1
     error = DivergedError(
         f"{evaluation.work.stream.split} task {first.index} ({', '.join(first.names)})"
-        f"{f' and {others} more' if others else ''}: {first.reason}"
+        f"{f' and {rest} more' if rest else ''}: {first.reason}"
         f"{', under the meta-parameters that training started from' if evaluation.initial else ''}. "
         "A smaller inner.lr, or inner.clip_norm, may help"
     )

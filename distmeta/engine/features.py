@@ -1,4 +1,4 @@
-"""Features of a body that never changes, computed once a row by the worker that needs them, and kept."""
+"""A cache of a frozen body's features: a worker computes a row's features once, when it first needs them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class FeatureCache:
-    """Runs the body once a row.
+    """Runs the body once per row.
 
     Args:
-        model: whose body, which is the same whenever it is asked.
-        family: whose rows.
+        model: has the body, which must not change between lookups.
+        family: has the rows.
         device: a torch device.
-        folder: where features are kept for other workers and runs too.
+        folder: stores features for other workers and runs.
     """
 
     def __init__(self, model: Model, family: TaskFamily, device: str, folder: Path | None = None) -> None:
@@ -59,22 +59,22 @@ class FeatureCache:
 
 
 def keep(path: Path, features: np.ndarray) -> None:
-    """Writes features with a hash, aside, and renames: others, also elsewhere, may read and write at any time."""
+    """Writes features and a hash to a temporary file, then renames it: any machine may read or write meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, features, allow_pickle=False)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        aside.write_bytes(buffer.getvalue() + _digest(path, buffer.getvalue()))
-        aside.replace(path)
+        temporary.write_bytes(buffer.getvalue() + _digest(path, buffer.getvalue()))
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def kept(path: Path) -> np.ndarray | None:
-    """What `keep` wrote to this path, or none.
+    """The features that `keep` wrote to this path, or None.
 
-    A file that is damaged, or was written for another path, counts as none: features are derived, and are made again.
+    A damaged file, or one written for another path, also gives None: features can be computed again.
     """
     try:
         content = path.read_bytes()
@@ -88,5 +88,5 @@ def kept(path: Path) -> np.ndarray | None:
 
 
 def _digest(path: Path, array: bytes) -> bytes:
-    """Hash of what features are of, which folders and name say (see `distmeta.engine.setup`), and of their file."""
+    """Hash of the folders and name, which identify the features (see `distmeta.engine.setup`), and of the array."""
     return hashlib.sha256("/".join(path.parts[-3:]).encode() + b"\0" + array).digest()

@@ -1,8 +1,8 @@
 """The interfaces of one outer step: workers, and the owner of θ.
 
 Pool            workers, here or as Ray actors   (backends/)
-Parameters      where θ is kept and updated      (shard.py, backends/shards.py)
-Aggregator      what the coordinator feeds       (server.py)
+Parameters      stores and updates θ             (shard.py, backends/shards.py)
+Aggregator      applies meta-batches to θ        (server.py)
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from distmeta.types import Add, Done, Leaf, Lost, ServerState, StepReport, Unit,
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`count` consecutive episodes to evaluate a learner on, under θ or (`initial`) what θ started from.
+    """`count` consecutive episodes to evaluate a learner on, under the current θ or (`initial`) the initial one.
 
-    They are cut into units of `per_unit`.
+    They are cut into units of `per_unit` episodes.
     """
 
     work: Work
@@ -34,9 +34,9 @@ class Evaluation:
 
 
 class Evaluated(NamedTuple):
-    """Statistics of an evaluation, (count, …) each; of a curve (count, points, …), up to the first that diverged.
+    """Statistics of an evaluation, (count, …) each; of a curve (count, points, …), up to the first diverged point.
 
-    `error` says which tasks diverged, if any. Then only a curve has statistics.
+    `error` names the tasks that diverged, if any. Only a curve then has statistics.
     """
 
     statistics: dict[str, np.ndarray]
@@ -46,7 +46,7 @@ class Evaluated(NamedTuple):
         """The statistics.
 
         Raises:
-            DivergedError: there are none.
+            DivergedError: a task diverged.
         """
         if self.error is not None:
             raise self.error
@@ -54,72 +54,72 @@ class Evaluated(NamedTuple):
 
 
 class Pool(Protocol):
-    """Workers that each do one unit at a time."""
+    """Workers that each run one unit at a time."""
 
     can_race: ClassVar[bool]  # whether a second copy of a unit may be faster than the first
 
     @property
     def workers(self) -> Sequence[str]:
-        """The names of those that can be given a unit; they may join and leave at any time."""
+        """The names of the workers that can take a unit; workers may join and leave at any time."""
 
     def publish(self, value: Any) -> Any:
-        """Makes what `Aggregator.handle` gives, or `Features`, readable by all workers; a handle for `submit`."""
+        """Makes an `Aggregator.handle` or `Features` readable by all workers; returns a handle for `submit`."""
 
     def submit(self, worker: str, work: Work, unit: Unit, handle: Any, features: Any = None) -> None:
-        """Starts a unit on an idle worker, under θ and, where it looks them up, features; both are handles."""
+        """Starts a unit on an idle worker, with handles of θ and of the features that it looks up, if any."""
 
     def wait(self, seconds: float) -> list[Done | Lost]:
-        """Blocks until something has happened, or nothing has for so long."""
+        """Blocks until something happens, for about `seconds` at most."""
 
     def add(self, leaves: Sequence[Leaf]) -> np.ndarray:
-        """(P,) float32, the weighted sum of results' gradients in their order (see `distmeta.engine.reduction`).
+        """(P,) float32, the weighted sum of gradients in the order given (see `distmeta.engine.reduction`).
 
         Raises:
-            GradientsLostError: some went down with the machine they lay on, and must be worked out again.
+            GradientsLostError: some were lost with their machine and must be computed again.
         """
 
     def replace(self, worker: str) -> None:
-        """Ends a worker that does not answer and starts another of its name; `wait` tells of it as lost."""
+        """Kills a worker that does not answer and starts another under its name; `wait` reports it as lost."""
 
 
 class Parameters(Protocol):
-    """Where θ is kept and updated: in one `distmeta.engine.shard.Shard`, or in several."""
+    """Stores and updates θ: in one `distmeta.engine.shard.Shard`, or in several."""
 
     @property
     def values(self) -> np.ndarray:
-        """A copy, (P,) float32."""
+        """A copy of θ, (P,) float32."""
 
     @property
     def handle(self) -> Any:
-        """What `Pool.publish` takes: the values, or references of their parts."""
+        """What `Pool.publish` takes: the values, or references to their parts."""
 
     def take(self, leaves: Sequence[Leaf], add: Add) -> None:
-        """Has gradients added up for the next step; raises what `add` does."""
+        """Adds gradients for the next step with `add`; raises what `add` raises."""
 
     def squares(self, tasks: int) -> list[float]:
-        """Makes the mean gradient over so many tasks; the sum of squares of each of its blocks, in order."""
+        """Computes the mean gradient over `tasks` tasks; returns the sum of squares of each block, in order."""
 
     def step(self, scale: float, rate: float) -> bool:
-        """One step of the optimiser along the gradient times `scale`; whether all numbers are finite after it."""
+        """Takes an optimiser step with `scale` times the gradient; returns whether all numbers are finite after it."""
 
     def undo(self) -> None:
-        """Goes back to before the last step."""
+        """Undoes the last step."""
 
     def move_anchor(self) -> None:
-        """From now on the proximal regulariser pulls to where θ is."""
+        """Moves the anchor of the proximal regulariser to the current θ."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays of a `ServerState`."""
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to what `arrays` returned."""
+        """Restores what `arrays` returned."""
 
 
 MakeParameters = Callable[[OuterConfig, np.ndarray, np.ndarray | None], Parameters]
 
 
 class Aggregator(Protocol):
-    """Owner of θ: the coordinator hands it a whole meta-batch at a time, in index order."""
+    """The owner of θ: the coordinator gives it one whole meta-batch at a time, in index order."""
 
     @property
     def version(self) -> int:
@@ -131,16 +131,16 @@ class Aggregator(Protocol):
 
     @property
     def handle(self) -> Any:
-        """θ as a pool publishes it."""
+        """θ in the form that `Pool.publish` takes."""
 
     def apply(self, results: Sequence[UnitResult], add: Add) -> StepReport:
-        """Has the gradients added in the order given, clips, updates θ, and counts the version up.
+        """Adds the gradients in the order given, clips the sum, updates θ, and increments the version.
 
-        What `add` raises is raised before anything has changed.
+        If `add` raises, nothing has changed.
         """
 
     def state(self) -> ServerState:
         """A copy of everything `load` needs."""
 
     def load(self, state: ServerState) -> None:
-        """Goes back to a state."""
+        """Restores a state."""

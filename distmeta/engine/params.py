@@ -1,4 +1,4 @@
-"""Named tensors ⇄ one flat float32 vector: the only form in which parameters and gradients cross a process."""
+"""Named tensors ⇄ one flat float32 vector: the only form in which processes exchange parameters and gradients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """P, the elements of all."""
+        """P, the number of elements of all tensors."""
         return sum(self.sizes)
 
     def flatten(self, params: Params) -> np.ndarray:
@@ -42,7 +42,7 @@ class Layout:
         return flat.to("cpu", torch.float32).numpy()
 
     def unflatten(self, vector: np.ndarray, device: str | torch.device = "cpu") -> Params:
-        """Named float32 tensors; a copy, since a vector read from shared memory must not be written to."""
+        """Named float32 tensors; a copy, since a vector in shared memory must not be written to."""
         if vector.shape != (self.size,):
             raise ValueError(f"a vector of shape {vector.shape} does not fit a layout of {self.size} elements")
         parts = torch.split(torch.tensor(vector, dtype=torch.float32, device=device), self.sizes)
@@ -50,9 +50,9 @@ class Layout:
 
 
 class LastParams:
-    """Named tensors of vectors; the last ones are kept, since many units in a row are worked on under one θ.
+    """Named tensors of vectors. It keeps the last ones, since many units in a row use one θ.
 
-    A vector is known by its place in memory, if it cannot be written to. It is held, so that no other can be there.
+    A read-only vector is recognised by its address. The vector is kept too, so that no other can get this address.
     """
 
     def __init__(self, layout: Layout, device: str) -> None:
@@ -61,11 +61,11 @@ class LastParams:
         self._params: Params = {}
 
     def of(self, vector: np.ndarray) -> Params:
-        """Those of a vector, (P,) float32; nobody may change them in place."""
+        """The named tensors of a vector, (P,) float32; they must not be changed in place."""
         last = self._vector
         if last is not None and last.ctypes.data == vector.ctypes.data and last.shape == vector.shape:
             return self._params
-        self._vector, self._params = None, {}  # freed before the new ones are made
+        self._vector, self._params = None, {}  # frees the old tensors before the new ones are made
         params = self.layout.unflatten(vector, self.device)
         if not vector.flags.writeable:
             self._vector, self._params = vector, params

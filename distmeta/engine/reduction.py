@@ -1,7 +1,7 @@
-"""How gradients are added, whoever does it where: always along the same tree, so that the sum is the same to the bit.
+"""Adds gradients always along the same tree, so that the sum is the same to the bit, wherever it is computed.
 
-The tree of n leaves in a row splits them at the largest power of two below n. Leaves that lie on one machine are added
-there as far as they make up a whole branch; what is left is added where the sum is needed.
+The tree splits n leaves in a row at the largest power of two below n. Leaves of a whole branch that are on one machine
+are added there; the rest is added where the sum is needed.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from distmeta.types import Leaf
 
 
 def pack(gradient: np.ndarray) -> np.ndarray:
-    """(P,) float32 as bfloat16 in uint16: half of the bytes, 8 bits of each number; rounded to the nearest even."""
+    """(P,) float32 as bfloat16 in uint16: half the bytes, 8 significant bits, rounded to the nearest even."""
     packed: np.ndarray = torch.from_numpy(gradient).bfloat16().view(torch.uint16).numpy()
     return packed
 
 
 def unpack(gradient: np.ndarray) -> np.ndarray:
-    """(P,) float32 of what `pack` made; float32 stays as it is."""
+    """(P,) float32 from the output of `pack`; float32 stays as it is."""
     if gradient.dtype == np.float32:
         return gradient
-    # A copy, since what Ray hands out cannot be written to, which torch warns of.
+    # A copy: arrays from Ray are read-only, and torch warns about them.
     unpacked: np.ndarray = torch.tensor(gradient).view(torch.bfloat16).float().numpy()
     return unpacked
 
 
 def add(leaves: Sequence[Leaf]) -> np.ndarray:
-    """(P,) float32, the weighted sum of gradients that are all here."""
+    """(P,) float32, the weighted sum of gradients that are all in this process."""
 
     def value(_: int, start: int, end: int) -> np.ndarray:
         gradient, weight = leaves[start]
         values = unpack(gradient)
         return values if weight == 1 else values * np.float32(weight)
 
-    total: np.ndarray = fold(range(len(leaves)), value, join)  # each in a place of its own
+    total: np.ndarray = fold(range(len(leaves)), value, join)  # no two leaves share a place
     return total
 
 
 def join(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(P,) float32, a sum of two. It may be infinite: the parameter server looks before it takes a step."""
+    """(P,) float32, the sum of two. It may be infinite: the parameter server checks it before a step."""
     with np.errstate(over="ignore", invalid="ignore"):
         total: np.ndarray = left + right
         return total
@@ -52,13 +52,13 @@ def join(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def fold(
     places: Sequence[Any], branch: Callable[[Any, int, int], Any], join: Callable[[Any, Any], Any], start: int = 0
 ) -> Any:
-    """Goes through the tree of all leaves.
+    """Folds the tree of all leaves into one sum.
 
     Args:
-        places: of each leaf, the machine it lies on.
-        branch: is called for each largest branch that lies on one machine, with its leaves' range; returns their sum.
+        places: the machine of each leaf.
+        branch: called for each largest branch on one machine, with the machine and the range of leaves; returns a sum.
         join: adds two sums.
-        start: of the range.
+        start: the index of the first leaf.
     """
     if len(set(places)) == 1:
         return branch(places[0], start, start + len(places))
@@ -68,5 +68,5 @@ def fold(
 
 
 def _middle(count: int) -> int:
-    """The largest power of two below a number of 2 or more."""
+    """The largest power of two below `count`, which is 2 or more."""
     return 1 << (count - 1).bit_length() - 1

@@ -1,6 +1,6 @@
-"""The parameter server: owner of θ, its optimiser and its version. It has gradients added, clips, updates.
+"""The parameter server owns θ, the optimiser and the version. It adds gradients, clips the sum and updates θ.
 
-θ itself and all that is done to its numbers is in a `Shard`, or in several.
+θ itself and all arithmetic on its numbers are in one `Shard` or in several.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from distmeta.engine.shard import Shard
 from distmeta.errors import TrainingError
 from distmeta.types import Add, Rejected, ServerState, StepReport, UnitResult
 
-STALENESS = "staleness_"  # a counter of a state: + versions
+STALENESS = "staleness_"  # prefix of a state's counters; the staleness in versions follows
 OVERFLOW = "the {} of its meta-batch is not finite"
 
 
@@ -29,14 +29,14 @@ class ParameterServer:
 
     Args:
         outer: the optimiser and its schedule.
-        meta_params: θ to start from, (P,) float32.
-        anchor_every: outer steps after which the proximal regulariser's anchor moves up to θ; 0: never.
-        regularized: (P,) which elements of θ the regulariser is of; none: all.
-        staleness_alpha: none where no gradient is older than θ. Else one that is s versions old counts 1/(1+s)^alpha
-            (Wei Zhang et al. Staleness-aware Async-SGD for Distributed Deep Learning. IJCAI 2016.
-            https://arxiv.org/abs/1511.05950 divides by s). The sum is divided by the number of tasks all the same, so
-            that old gradients make a step smaller.
-        make_parameters: of the first two and `regularized`, where they are kept.
+        meta_params: the initial θ, (P,) float32.
+        anchor_every: outer steps after which the proximal regulariser's anchor moves to θ; 0: never.
+        regularized: (P,) mask of the regularised elements of θ; None: all.
+        staleness_alpha: None if no gradient is older than θ. Else a gradient that is s versions old has the weight
+            1/(1+s)^alpha (Wei Zhang et al. Staleness-aware Async-SGD for Distributed Deep Learning. IJCAI 2016.
+            https://arxiv.org/abs/1511.05950 divides by s). The sum is still divided by the number of tasks, so old
+            gradients make a step smaller.
+        make_parameters: builds what stores θ, from `outer`, `meta_params` and `regularized`.
     """
 
     def __init__(
@@ -60,19 +60,19 @@ class ParameterServer:
 
     @property
     def handle(self) -> Any:
-        """θ as a pool publishes it."""
+        """θ in the form that `Pool.publish` takes."""
         return self.parameters.handle
 
     def apply(self, results: Sequence[UnitResult], add: Add = reduction.add) -> StepReport:
-        """One outer step on a whole meta-batch, its units in index order: the order of the additions is the result.
+        """One outer step on a whole meta-batch, its units in index order: the order of additions changes the sum.
 
-        A step whose gradient, or what it would make of θ and the optimiser, is not finite is not taken: all tasks of
-        its meta-batch are rejected.
+        A step is not taken if its gradient, or θ or the optimiser after it, would not be finite. All tasks of its
+        meta-batch are then rejected.
 
         Raises:
             TrainingError: more rejected tasks than `outer.max_bad_tasks`.
         """
-        assert all(result.gradient is not None for result in results), "an evaluation's result"
+        assert all(result.gradient is not None for result in results), "a result has no gradient"
         ages = [self.version - result.unit.version for result in results]
         weights = [(1 + age) ** -(self.staleness_alpha or 0.0) for age in ages]
         leaves = [(result.gradient, weight) for result, weight in zip(results, weights, strict=True)]
@@ -87,8 +87,8 @@ class ParameterServer:
             try:
                 step = self._step(len(accepted))
             except OverflowError as error:
-                rejected += (more := [Rejected(index, names, str(error)) for index, names in accepted])
-                self._reject(more)
+                rejected += (overflows := [Rejected(index, names, str(error)) for index, names in accepted])
+                self._reject(overflows)
         metrics = {f"meta_train/{name}": value for name, value in _means(results, rejected).items()} | step
         metrics["outer/rejected_tasks"] = float(len(self.rejected))
         if self.staleness_alpha is not None:
@@ -99,18 +99,18 @@ class ParameterServer:
     def _reject(self, tasks: Sequence[Rejected]) -> None:
         self.rejected += tasks
         if len(self.rejected) > self.outer.max_bad_tasks:
-            worst = self.rejected[-1]
+            last = self.rejected[-1]
             raise TrainingError(
-                f"outer step {self.version + 1}: task {worst.index} ({', '.join(worst.names)}) was rejected, "
-                f"{worst.reason}; that makes {len(self.rejected)}, outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
+                f"outer step {self.version + 1}: task {last.index} ({', '.join(last.names)}) was rejected, "
+                f"{last.reason}; that makes {len(self.rejected)}, outer.max_bad_tasks is {self.outer.max_bad_tasks}. "
                 "A smaller inner.lr or outer.lr, or inner.clip_norm or outer.clip_norm, may help"
             )
 
     def _step(self, tasks: int) -> dict[str, float]:
-        """Its figures.
+        """Takes a step; returns its metrics.
 
         Raises:
-            OverflowError: a number is not finite, and the step was not taken.
+            OverflowError: a number is not finite; the step was not taken.
         """
         norm, limit = math.sqrt(math.fsum(self.parameters.squares(tasks))), self.outer.clip_norm
         if not math.isfinite(norm):
@@ -122,7 +122,7 @@ class ParameterServer:
         return {"outer/grad_norm": norm, "outer/lr": rate}
 
     def _scale(self, step: int) -> float:
-        """Share of `outer.lr` at a step, counted from 0: a linear warm-up, then the schedule down to 0 at the end."""
+        """Factor of `outer.lr` at a step, counted from 0: a linear warm-up, then the schedule."""
         warmup, total = self.outer.warmup_steps, self.outer.steps
         if step < warmup:
             return (step + 1) / warmup
@@ -132,21 +132,21 @@ class ParameterServer:
         return 1 - done if self.outer.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
 
     def state(self) -> ServerState:
-        """A copy of everything `load` needs to go on to the bit."""
+        """A copy of everything that `load` needs to continue identically, to the bit."""
         rejected = [asdict(task) for task in self.rejected]
         ages = self.staleness if self.staleness_alpha is not None else {}
         counters = {STALENESS + str(age): count for age, count in sorted(ages.items())}
         return ServerState(self.parameters.arrays(), {"version": self.version, **counters}, rejected)
 
     def load(self, state: ServerState) -> None:
-        """Goes back to a state."""
+        """Restores a state."""
         self.parameters.load(state.arrays)
         self.version, self.staleness = state.counters["version"], Counter(staleness(state))
         self.rejected = [Rejected(task["index"], tuple(task["names"]), task["reason"]) for task in state.rejected]
 
 
 def staleness(state: ServerState) -> dict[int, int]:
-    """How many units' gradients were how many versions old when they were applied."""
+    """The number of units' gradients by their staleness, in versions, when they were applied."""
     prefix = STALENESS
     return {int(name.removeprefix(prefix)): n for name, n in state.counters.items() if name.startswith(prefix)}
 
@@ -159,11 +159,11 @@ def _accepted(results: Sequence[UnitResult]) -> list[tuple[int, tuple[str, ...]]
 
 
 def _means(results: Sequence[UnitResult], rejected: Sequence[Rejected]) -> dict[str, float]:
-    """Means over the accepted tasks; those of several families have figures of their own."""
-    left_out = [task.index for task in rejected]
+    """Means over the accepted tasks; a figure of one family is averaged over that family's tasks."""
+    indices = [task.index for task in rejected]
     values: dict[str, list[np.ndarray]] = {}
     for result in results:
-        accepted = ~np.isin(result.unit.first_index + np.arange(result.unit.count), left_out)
+        accepted = ~np.isin(result.unit.first_index + np.arange(result.unit.count), indices)
         for name, value in result.metrics.items():
             values.setdefault(name, []).append(value[accepted])
     means = {name: np.concatenate(parts) for name, parts in values.items()}

@@ -1,4 +1,4 @@
-"""What server and workers are built from, wherever they run: plain data that is pickled."""
+"""The plain data that server and workers are built from. It is pickled and sent to where they run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from distmeta.protocols import Scoring, TaskFamily, Work
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Enough to build the same model anywhere, without files. `frozen` holds what is not in θ.
+    """Enough to build the same model anywhere, without files. `frozen` holds the parameters that are not in θ.
 
-    `outputs` says of each family what its elements are, and how many outputs an element has.
+    `outputs` holds, for each family, the kind of its elements and the number of outputs of an element.
     """
 
     options: ModelFactory
@@ -39,12 +39,12 @@ class ModelSpec:
     def build(self, families: Mapping[str, Scoring], device: str) -> dict[str, FunctionalModel]:
         """Builds one network, and a model of each family on it.
 
-        What is free has random values, since θ is always given.
+        Parameters that are not frozen have random values, since callers always pass θ.
         """
         values = {name: torch.tensor(value) for name, value in self.frozen.items()}
         network = build(self.options, self.architecture, self.outputs, values, self.seed, device)
         differentiable = self.options.twice_differentiable
-        return {name: FunctionalModel(network, its, self.freeze, differentiable) for name, its in families.items()}
+        return {name: FunctionalModel(network, task, self.freeze, differentiable) for name, task in families.items()}
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class RunSetup:
     outer: OuterConfig
     training: Work
     cluster: ClusterConfig
-    teacher: RunSetup | None = None  # meets the same episodes in meta-training
-    # Where features of a frozen body are kept for others too, by family, in a folder for each device.
+    teacher: RunSetup | None = None  # gets the same episodes in meta-training
+    # By family, the folder of a frozen body's features, shared by workers and runs; a subfolder for each device.
     features: Mapping[str, Path] = field(default_factory=dict)
-    anchor_every: int = 0  # outer steps after which the proximal regulariser's anchor moves up to θ; 0: never
+    anchor_every: int = 0  # outer steps after which the proximal regulariser's anchor moves to θ; 0: never
 
     def make_worker(self, name: str, device: str) -> Worker:
         """Builds a worker on a device."""
         if device != "cpu" and self.cluster.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS chooses its kernels freely
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS chooses its kernels freely
             torch.use_deterministic_algorithms(True)
         teacher = None
         if self.teacher is not None:
@@ -74,7 +74,7 @@ class RunSetup:
             teacher = Teacher(worker, self.teacher.training, self.teacher.meta_params)
         packed = self.cluster.compression == "bf16"
         kind = torch.cuda.get_device_name(device) if device != "cpu" else torch.backends.cpu.get_cpu_capability()
-        place = f"{torch.__version__}-{kind.replace(' ', '-')}"  # the features of others may differ in a bit
+        place = f"{torch.__version__}-{kind.replace(' ', '-')}"  # features from another device may differ in a bit
         features = {name: folder / place for name, folder in self.features.items()}
         models = self.model.build(self.families, device)
         return Worker(name, self.families, models, self.layout, device, teacher, packed, features)
@@ -82,7 +82,7 @@ class RunSetup:
     def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
         """Builds the parameter server and its coordinator.
 
-        The regulariser is of the learner's parameters: not of rates that are meta-learned, which say how it learns.
+        The regulariser applies to the learner's parameters, but not to meta-learned rates, which set how it learns.
         """
         of_learner = [not name.startswith("meta.rate.") for name in self.layout.names]
         regularized = None if all(of_learner) else np.repeat(of_learner, self.layout.sizes)

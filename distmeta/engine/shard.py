@@ -1,7 +1,7 @@
-"""A range of θ and what its optimiser keeps of it: all of it in one process, or a part in an actor of its own.
+"""A range of θ and its optimiser state: all of θ in one process, or a part of it in its own actor.
 
-Everything here is done to each number by itself, except the sum of squares, which is taken in blocks: so the parts of a
-vector that is cut at block boundaries come to the same as the whole, to the bit.
+All operations are elementwise, except the sum of squares, which is taken in blocks. So if a vector is cut at block
+boundaries, its parts give the same result as the whole, to the bit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Shard:
 
     Args:
         outer: the optimiser and the regulariser.
-        values: to start from, (P,) float32.
-        regularized: (P,) which elements the regulariser is of; none: all.
+        values: the initial values, (P,) float32.
+        regularized: (P,) mask of the regularised elements; None: all.
     """
 
     def __init__(self, outer: OuterConfig, values: np.ndarray, regularized: np.ndarray | None = None) -> None:
@@ -33,33 +33,33 @@ class Shard:
         self._anchor, self._anchor_moved = self._theta.detach().clone(), False
         self._total = self._gradient = torch.empty(0)
         self._optimizer = self._make_optimizer()
-        self._before = dict[str, torch.Tensor]()  # the last step: what it changes
+        self._before = dict[str, torch.Tensor]()  # the numbers before the last step
 
     @property
     def values(self) -> np.ndarray:
-        """A copy, (P,) float32."""
+        """A copy of the values, (P,) float32."""
         return self._theta.detach().numpy().copy()
 
     @property
     def handle(self) -> np.ndarray:
-        """What a pool publishes: the values themselves."""
+        """What `Pool.publish` takes: the values themselves."""
         return self.values
 
     def take(self, leaves: Sequence[Leaf], add: Add) -> None:
-        """Has gradients added up for the next step."""
+        """Adds gradients for the next step."""
         total = add(leaves)
-        # What Ray hands out cannot be written to, which torch warns of.
+        # Arrays from Ray are read-only, and torch warns about them.
         self._total = torch.from_numpy(total if total.flags.writeable else total.copy())
 
     def squares(self, tasks: int) -> list[float]:
-        """Makes the mean gradient, regulariser included; the sum of squares of each of its blocks."""
+        """Computes the mean gradient plus the regulariser's; returns the sum of squares of each block."""
         self._gradient = self._total / tasks + self._regularizer_gradient()
         blocks = np.split(self._gradient.numpy(), range(BLOCK, len(self._gradient), BLOCK))
         return [float(np.square(block, dtype=np.float64).sum()) for block in blocks]
 
     def step(self, scale: float, rate: float) -> bool:
-        """One step of the optimiser along the gradient times `scale`; whether all numbers are finite after it."""
-        # Memory of an earlier step is used again: new memory takes twice as long.
+        """Takes an optimiser step with `scale` times the gradient; returns whether all numbers are finite after it."""
+        # Reuses the memory of an earlier step: new memory takes twice as long.
         self._before = {
             name: self._before.get(name, torch.empty_like(value)).copy_(value)
             for name, value in self._numbers().items()
@@ -74,22 +74,22 @@ class Shard:
         return all(torch.stack(torch.aminmax(value)).isfinite().all() for value in self._numbers().values())
 
     def undo(self) -> None:
-        """Goes back to before the last step."""
+        """Undoes the last step."""
         self.load({name: value.numpy() for name, value in self._before.items()})
 
     def move_anchor(self) -> None:
-        """From now on the proximal regulariser pulls to where θ is."""
+        """Moves the anchor of the proximal regulariser to the current θ."""
         self._anchor, self._anchor_moved = self._theta.detach().clone(), True
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """A copy of everything that `load` needs to go on to the bit."""
+        """A copy of everything that `load` needs to continue identically, to the bit."""
         arrays = {name: value.numpy().copy() for name, value in self._numbers().items()}
         if self._anchor_moved:
             arrays["anchor"] = self._anchor.numpy().copy()
         return arrays
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes back to what `arrays` returned; without an anchor, that stays where it is."""
+        """Restores what `arrays` returned; if that has no anchor, the present anchor stays."""
         with torch.no_grad():
             self._theta.copy_(torch.tensor(arrays["meta_params"]))
         if "anchor" in arrays:
@@ -102,13 +102,13 @@ class Shard:
         self._optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": groups})
 
     def _numbers(self) -> dict[str, torch.Tensor]:
-        """All that a step changes."""
+        """All numbers that a step changes."""
         moments = self._optimizer.state_dict()["state"].get(0, {})
-        its = {f"optimizer.{name}": value for name, value in moments.items() if value is not None}
-        return {"meta_params": self._theta.detach(), **its}
+        state = {f"optimizer.{name}": value for name, value in moments.items() if value is not None}
+        return {"meta_params": self._theta.detach(), **state}
 
     def _regularizer_gradient(self) -> torch.Tensor | float:
-        """λ∇R(θ), 0 for what R is not of."""
+        """λ∇R(θ), 0 for elements that are not regularised."""
         if self.outer.regularizer == "none":
             return 0.0
         theta, weight = self._theta.detach(), self.outer.regularizer_weight * self._regularized

@@ -20,21 +20,21 @@ from distmeta.protocols import Model, StepwiseLearner, TaskFamily, Work
 from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
 
 DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
-LARGEST_NORM = float(np.finfo(np.float32).max) ** 0.5  # of a unit's gradient: Adam squares it, and sums stay finite
+LARGEST_NORM = float(np.finfo(np.float32).max) ** 0.5  # of a unit's gradient: Adam squares it, sums must stay finite
 
 
 class Worker:
     """Runs units on one device.
 
     Args:
-        name: who it is, in results.
-        families: where episodes come from.
+        name: identifies the worker in results.
+        families: make the episodes, by name.
         models: the learner's pure functions, by family.
-        layout: of the flat vectors it is given and returns.
+        layout: the layout of the flat vectors that the worker takes and returns.
         device: a torch device.
-        teacher: another learner, whose outputs go with the examples in meta-training.
-        packed: whether gradients leave as bfloat16.
-        features: by family, where features of a frozen body are kept for others too.
+        teacher: another learner, whose outputs are added to the examples in meta-training.
+        packed: whether gradients are returned as bfloat16.
+        features: by family, the folder of a frozen body's features, shared with other workers and runs.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Worker:
         self.body_is_frozen = not any(name.startswith("body.") for name in layout.names)
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Features | None = None) -> UnitResult:
-        """Works on a unit under the meta-parameters in `vector`, (P,) float32; `features` are those of its rows.
+        """Runs a unit under the meta-parameters in `vector`, (P,) float32; `features` are those of its rows.
 
         Raises:
-            ValueError: features of a body that changes are to be looked up, and none were given.
+            ValueError: the unit looks features up, the body is not frozen, and no features were given.
         """
         started = time.perf_counter()
         if work.cache_features and features is None and not self.body_is_frozen:
-            raise ValueError("features of a body that changes are to be looked up, and none were given")
+            raise ValueError("a unit looks features up, its body is not frozen, and no features were given")
         job = _Job.of(self, work, unit, self.params.of(vector), features)
         gradient, encoded, rejected = None, None, tuple[Rejected, ...]()
         names: tuple[tuple[str, ...], ...] = ()
@@ -104,7 +104,7 @@ class Worker:
         gradients, metrics = job.work.learner.meta_gradient(job.model, job.meta_params, episode)
         flat = self.layout.flatten({**job.others, **gradients})
         norm = _norm(torch.from_numpy(flat))
-        if norm <= LARGEST_NORM and _are_finite(metrics):  # neither where it is not a number
+        if norm <= LARGEST_NORM and _are_finite(metrics):  # both are false for NaN
             return flat, metrics, (), episode.names
         if unit.count == 1:
             reason = f"its meta-gradient has a norm of {norm:.2g}, more than float32 can square"
@@ -112,15 +112,15 @@ class Worker:
                 reason = self._reason(job, metrics)
             rejected = Rejected(unit.first_index, episode.names[0], reason)
             return np.zeros_like(flat), metrics, (rejected,), episode.names
-        # Only one by one can the task at fault be told from the others of the unit.
+        # Runs the unit's tasks one by one to find the one at fault.
         singles = [replace(unit, first_index=unit.first_index + i, count=1) for i in range(unit.count)]
         parts = [self._meta_gradient(replace(job, unit=single)) for single in singles]
         total: np.ndarray = np.stack([part for part, *_ in parts]).sum(0)
-        joined = {name: torch.cat([its[name] for _, its, *_ in parts]) for name in metrics}
-        return total, joined, tuple(task for _, _, its, _ in parts for task in its), episode.names
+        joined = {name: torch.cat([values[name] for _, values, *_ in parts]) for name in metrics}
+        return total, joined, tuple(task for _, _, tasks, _ in parts for task in tasks), episode.names
 
     def _reason(self, job: _Job, metrics: Metrics) -> str:
-        """Why the meta-gradient of a unit of one task is not finite: its adaptation is done once more to find out."""
+        """Why the meta-gradient of a unit of one task is not finite; adapts once more to find out."""
         _, after_adaptation = self._outcome(job)
         if not _are_finite(after_adaptation):
             return DIVERGED
@@ -132,7 +132,7 @@ class Worker:
         return statistics, _diverged(job.unit, episode, statistics)
 
     def _curve(self, job: _Job) -> tuple[Statistics, tuple[Rejected, ...]]:
-        """Statistics after 0, 1, … inner steps, (T, points, …) each, up to where a task has diverged."""
+        """Statistics after 0, 1, … inner steps, (T, points, …) each, up to where a task diverges."""
         job.model.train(False)
         points: list[Statistics] = []
         learner, model = cast(StepwiseLearner, job.work.learner), job.model
@@ -144,8 +144,8 @@ class Worker:
                 if rejected := _diverged(job.unit, episode, statistics):
                     break
                 points.append(statistics)
-        none = {name: value.new_empty(len(value), 0, *value.shape[1:]) for name, value in statistics.items()}
-        return {n: torch.stack([its[n] for its in points], 1) for n in none} if points else none, rejected
+        empty = {name: value.new_empty(len(value), 0, *value.shape[1:]) for name, value in statistics.items()}
+        return {n: torch.stack([point[n] for point in points], 1) for n in empty} if points else empty, rejected
 
     def _outcome(self, job: _Job) -> tuple[Episode, Statistics]:
         """A unit's episodes, and their statistics after adaptation."""
@@ -158,9 +158,9 @@ class Worker:
     def _episode(self, job: _Job) -> Episode:
         work, unit, stream = job.work, job.unit, job.stream
         family, cache = self.families[stream.family], self.caches[stream.family]
-        # Before the seeding, so that what the teacher draws, if anything, changes nothing of the student's dropout.
+        # Before the seeding, so that random draws of the teacher do not change the student's dropout.
         taught = self.teacher.teach(stream, unit) if self.teacher and work.training else None
-        # Dropout draws from torch's own generator: seeded by the episode, it is the same on any worker.
+        # Dropout uses torch's global generator: seeded by the episode, it is the same on any worker.
         torch.manual_seed(np.random.SeedSequence([stream.seed, unit.first_index]).generate_state(1)[0].item())
         draws = [family.draw(stream, index) for index in range(unit.first_index, unit.first_index + unit.count)]
         episode = family.batch(draws, tokens=not work.cache_features)
@@ -181,7 +181,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class _Job:
-    """A unit to work on: the stream it takes, that family's model and θ, zeros for what is θ of other families."""
+    """A unit to run: its stream, the model and θ of the stream's family, and zeros for other families' θ."""
 
     work: Work
     unit: Unit
@@ -201,12 +201,12 @@ class _Job:
 
 
 class Teacher:
-    """A learner that has been meta-trained: what it says of the episodes that another learns from.
+    """A meta-trained learner that gives its outputs for the episodes of another learner.
 
     Args:
-        worker: runs it.
-        work: its learner, for evaluation.
-        vector: its θ, (P,) float32.
+        worker: runs the teacher.
+        work: has the teacher's learner, for evaluation.
+        vector: the teacher's θ, (P,) float32.
     """
 
     def __init__(self, worker: Worker, work: Work, vector: np.ndarray) -> None:
@@ -214,7 +214,7 @@ class Teacher:
         self.meta_params = worker.layout.unflatten(vector, worker.device)
 
     def teach(self, stream: Stream, unit: Unit) -> Episode:
-        """A unit's episodes with `rows`, and as `teacher` its outputs (T, E, N) once it has learned the support."""
+        """A unit's episodes with inputs `rows`, and `teacher`: outputs (T, E, N) after adaptation to the support."""
         job = _Job.of(self.worker, replace(self.work, stream=stream), unit, self.meta_params)
         model, learner = job.model, job.work.learner
         model.train(False)
@@ -230,28 +230,28 @@ class Teacher:
 
 
 def _with_teacher(episode: Episode, taught: Episode) -> Episode:
-    """Puts the teacher's outputs beside the student's inputs."""
+    """Adds the teacher's outputs to the student's inputs."""
 
-    def join(batch: Batch, its: Batch) -> Batch:
-        if not torch.equal(batch.inputs["rows"], its.inputs["rows"]):
+    def join(batch: Batch, answer: Batch) -> Batch:
+        if not torch.equal(batch.inputs["rows"], answer.inputs["rows"]):
             raise ValueError("teacher and student were given different rows")
-        return batch._replace(inputs={**batch.inputs, "teacher": its.inputs["teacher"]})
+        return batch._replace(inputs={**batch.inputs, "teacher": answer.inputs["teacher"]})
 
     return episode._replace(support=join(episode.support, taught.support), query=join(episode.query, taught.query))
 
 
 def _diverged(unit: Unit, episode: Episode, statistics: Statistics) -> tuple[Rejected, ...]:
     """The tasks of a unit whose statistics are not all finite."""
-    # Right answers alone would hide it: the largest of outputs that are not numbers is the first.
+    # The number of right answers would hide it: the argmax of NaN outputs is the first class.
     finite = torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in statistics.values()]).all(0)
     bad = (t for t in range(unit.count) if not finite[t])
     return tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
 
 
 def _norm(gradient: Tensor) -> float:
-    """Of a flat gradient; where it is far from too large, in float32, which is twenty times faster."""
+    """The norm of a flat gradient; in float32 if it is far from too large, which is twenty times faster."""
     rough = float(torch.linalg.vector_norm(gradient))
-    if rough < LARGEST_NORM / 2:  # not so where it overflows, or is not a number
+    if rough < LARGEST_NORM / 2:  # false on overflow and for NaN
         return rough
     return float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
 

@@ -164,7 +164,7 @@ def test_a_job_lost_from_sight_is_named(fake: FakeClient, tmp_path: Path) -> Non
         raise RuntimeError("WebSocket connection closed unexpectedly")
 
     fake.interruption = broken
-    with pytest.raises(ClusterError, match=r"job job-7: lost sight of it .*ray job status job-7"):
+    with pytest.raises(ClusterError, match=r"job job-7: lost the connection to it .*ray job status job-7"):
         submit("http://h:8265", "true", tmp_path)
 
 
@@ -208,10 +208,10 @@ def stand_in() -> Iterator[tuple[str, dict[str, int]]]:
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        ({"version": 401}, "wants a token, and yours is none or wrong; set RAY_AUTH_MODE=token"),
-        ({"version": 403}, "wants a token, and yours is none or wrong; set RAY_AUTH_MODE=token"),
+        ({"version": 401}, "wants a token, and yours is missing or wrong; set RAY_AUTH_MODE=token"),
+        ({"version": 403}, "wants a token, and yours is missing or wrong; set RAY_AUTH_MODE=token"),
         ({"version": 404}, "is not a Ray dashboard; give the address of the dashboard"),
-        ({"PUT": 413}, "working directory: larger than Ray takes .* name large files in .rayignore"),
+        ({"PUT": 413}, "working directory: larger than Ray accepts .* name large files in .rayignore"),
         ({"POST": 500}, "Request failed with status code 500: refused"),
     ],
 )
