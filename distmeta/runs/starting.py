@@ -30,7 +30,7 @@ def meta_parameters(
     _check_patterns(config, made, freeze)
     theta: Params = {}
     for name, model in made.items():
-        sizes = {families[name].outputs(stream) for its in streams[name].values() for stream in its}
+        sizes = {families[name].outputs(stream) for split in streams[name].values() for stream in split}
         learner.check(model, max(sizes))
         own = starting_values(learner, model, config.seed)
         if len(sizes) > 1 and any(key.startswith("head.") for key in own):
