@@ -1,7 +1,7 @@
 """Ray-distributed meta-training for language: learn a new text task from a handful of examples.
 
-From Python: `train`, `evaluate` and `load`; and the registries `algorithms`, `models`, `heads` and `families`, by
-`distmeta.registries()`. Nothing heavy is imported before one of them is called.
+From Python: `train`, `evaluate` and `load`. `distmeta.registries()` gives the registries `algorithms`, `models`,
+`heads` and `families`. Nothing heavy is imported before one of them is called.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def train(config: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) 
 
 
 def evaluate(run: str | Path, step: int | None = None, **overrides: Any) -> dict[str, Any]:
-    """Evaluates a run's newest checkpoint, or that of an outer step, on meta-test, like ``distmeta evaluate``.
+    """Evaluates a run's checkpoint on meta-test, the newest or that of `step`, like ``distmeta evaluate``.
 
     Args:
-        run: its directory, or its MLflow run id.
+        run: the run's directory or MLflow run id.
         step: the checkpoint's outer step.
-        overrides: as of `train`; settings that do not change what was trained.
+        overrides: settings as for `train`; they must not change the training.
 
     Returns:
         The figures that ``distmeta evaluate --json`` prints.
@@ -79,7 +79,7 @@ def load(path: str | Path) -> Learner:
         path: a run's directory, or a copy of its folder `learner`.
 
     Raises:
-        CheckpointError: there is none, it is of another format, or a file of it was altered.
+        CheckpointError: there is none, it has another format, or a file was altered.
     """
     from distmeta.runs.learner import load as read
 
@@ -97,5 +97,5 @@ def registries() -> dict[str, Registry]:
 
 
 def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested mappings, so that overrides change nothing of the caller's."""
+    """A copy of nested mappings, so that overrides do not change the caller's object."""
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in content.items()}

@@ -1,7 +1,7 @@
 """The command line. Nothing heavy is imported before a command runs.
 
 Progress and tables go to stderr; with ``--json`` exactly one JSON object goes to stdout. A user's mistake is one
-line and exit code 2, training that cannot go on is 1, Ctrl-C is 130.
+line and exit code 2; training that cannot go on exits with 1, Ctrl-C with 130.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def train(
     """Meta-train, then evaluate on meta-test."""
     from distmeta.config.load import default_run_dir, load_config
 
-    # What takes seconds to import comes after the settings are known to be right.
+    # Slow imports come after the settings are checked.
     settings, given = list(overrides or []), None
     if resume is not None:
         from distmeta.runs.directory import read, resolve
@@ -78,7 +78,7 @@ def train(
 
 @app.command()
 def evaluate(run: Run, overrides: Overrides = None, step: Step = None, as_json: Json = False) -> None:
-    """Evaluate a run's newest checkpoint, or that of --step, on its fixed meta-test episodes."""
+    """Evaluate a run's checkpoint, the newest or that of --step, on its fixed meta-test episodes."""
     from distmeta.runs.directory import read, resolve
 
     settings = overrides or []
@@ -100,7 +100,7 @@ def compare(
     others: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs to compare it with.")],
     as_json: Json = False,
 ) -> None:
-    """Show by how much a run is ahead of others on the same meta-test episodes."""
+    """Show a run's lead over other runs on the same meta-test episodes."""
     from distmeta.report.compare import compare as beside
     from distmeta.report.progress import Reporter
     from distmeta.runs.directory import resolve
@@ -135,16 +135,16 @@ def tune(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file with a section `tune`.")] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="Go on with a study that was ended; its directory.")
+        str | None, typer.Option(metavar="STUDY", help="Go on with a study that was stopped, given by its directory.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search for better settings, then evaluate the best on meta-test beside those of the file."""
+    """Search for better settings, then evaluate the best ones and those of the file on meta-test."""
     from distmeta.config.load import default_run_dir, load_config
 
     if resume is not None:
         if config is not None:
-            raise ConfigError("--resume", "goes on with the settings of the study", "leave out CONFIG and settings")
+            raise ConfigError("--resume", "uses the settings of the study", "leave out CONFIG and settings")
         folder = Path(resume)
     elif config is None:
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/tune_attack.yaml, or --resume STUDY")
@@ -168,7 +168,7 @@ def tune(
 @app.command()
 def submit(
     config: Config,
-    address: Annotated[str, typer.Option(help="Where Ray's dashboard answers, such as http://head:8265.")],
+    address: Annotated[str, typer.Option(help="The address of Ray's dashboard, such as http://head:8265.")],
     overrides: Overrides = None,
 ) -> None:
     """Run a configuration as a job on a Ray cluster, and follow its log."""
@@ -183,7 +183,7 @@ def submit(
 def sync(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The directory of a run or study that has ended.")],
 ) -> None:
-    """Send to MLflow what a run could not send while MLflow was away."""
+    """Send to MLflow what a run could not send while MLflow did not answer."""
     from distmeta import tracking
     from distmeta.runs import directory
 
@@ -207,7 +207,7 @@ def ui(
     address = tracking.resolve_uri(uri)
     tracking.check_store(address)
     command = tracking.ui_command(address, port)
-    # The page for training runs; by itself MLflow opens on one for traces of language models.
+    # The page of training runs. By default MLflow opens a page for traces of language models.
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
     os.execv(command[0], command)
@@ -215,7 +215,7 @@ def ui(
 
 @contextlib.contextmanager
 def _resumable(run_dir: Path) -> Iterator[None]:
-    """Says after Ctrl-C how to go on."""
+    """Prints after Ctrl-C how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -225,7 +225,7 @@ def _resumable(run_dir: Path) -> Iterator[None]:
 
 
 def _clean_stdout() -> contextlib.redirect_stdout[TextIO]:
-    """Sends to stderr what others say on stdout, such as Ray of a worker that died: it is for results alone."""
+    """Sends to stderr what libraries print on stdout, such as Ray's messages: stdout is only for results."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
@@ -235,7 +235,7 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: turns what a user can mend into one line."""
+    """Entry point: prints an error that a user can fix as one line."""
     try:
         app()
     except UserError as error:

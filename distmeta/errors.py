@@ -1,7 +1,7 @@
-"""What can go wrong, by name.
+"""The exceptions of distmeta.
 
-A `UserError` is a mistake the user can mend: the command line prints it as one line and exits with 2, before any
-actor starts. Anything else propagates with its traceback.
+A `UserError` is a mistake the user can fix: the command line prints it as one line and exits with 2, before any
+actor starts. A `TrainingError` is one line too, with exit code 1. Other exceptions show their traceback.
 """
 
 import difflib
@@ -14,7 +14,7 @@ class UserError(Exception):
     Args:
         where: the key, file or row at fault, such as ``inner.lr`` or ``intents.csv row 12``.
         found: what was found there.
-        remedy: what would do instead.
+        remedy: how to fix it.
     """
 
     def __init__(self, where: str, found: str, remedy: str) -> None:
@@ -42,11 +42,11 @@ class CheckpointError(UserError):
 
 
 class ClusterError(UserError):
-    """A Ray cluster that does not answer or lacks what was asked of it."""
+    """A Ray cluster that does not answer or lacks the requested resources."""
 
 
 class TokenError(ClusterError):
-    """A Ray cluster that this process has no token for, or the wrong one."""
+    """A Ray cluster that needs a token, where this process has none or the wrong one."""
 
     def __init__(self, where: str, found: str) -> None:
         remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token"
@@ -62,23 +62,23 @@ class TrainingError(RuntimeError):
 
 
 class ServerLostError(RuntimeError):
-    """An actor that holds a part of θ was lost: only a new server, from what was kept, can go on."""
+    """An actor with a part of θ was lost: only a new server can go on, from the kept state."""
 
 
 class GradientsLostError(RuntimeError):
-    """Some of the gradients that were to be added lay on a machine that was lost."""
+    """Some gradients were on a machine that was lost, before they were added."""
 
 
 class DivergedError(TrainingError):
-    """An evaluation in which adaptation to a task left nothing that can be counted."""
+    """An evaluation in which adaptation to a task gave figures that are not finite."""
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
-    """Words the remedy for an unknown name: the nearest valid one, or all of them."""
+    """The remedy for an unknown name, as text: the nearest valid name, or all of them."""
     valid = sorted(valid)
-    # What all keys of a section begin with makes none of them near.
+    # All keys of a section share its prefix, so it is left out of the comparison.
     section = name.rpartition(".")[0] + "."
-    section = section if any(its.startswith(section) for its in valid) else ""
-    ends = {its.removeprefix(section): its for its in valid}
+    section = section if any(key.startswith(section) for key in valid) else ""
+    ends = {key.removeprefix(section): key for key in valid}
     near = difflib.get_close_matches(name.removeprefix(section), ends, n=1, cutoff=0.5)
     return f"did you mean {ends[near[0]]}?" if near else f"valid: {', '.join(valid)}"

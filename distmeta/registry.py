@@ -1,4 +1,4 @@
-"""Registries that find their entries: every file of a package is imported once, and registers what it defines."""
+"""Registries of classes. To find all entries, every file of a package is imported once and registers its classes."""
 
 import importlib
 import pkgutil
@@ -23,7 +23,7 @@ class Registry:
         self._entries: dict[str, type[Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorates the class that `name` stands for."""
+        """A decorator that registers a class under `name`."""
 
         def add(entry: T) -> T:
             if self._entries.setdefault(name, entry) is not entry:
@@ -43,11 +43,11 @@ class Registry:
         """The class registered under a name.
 
         Args:
-            name: as it was registered.
-            key: the configuration key that says so, if it is another than usual.
+            name: the name it was registered under.
+            key: the configuration key for the message, if it is not the registry's own.
 
         Raises:
-            ConfigError: no such name.
+            ConfigError: the name is unknown.
         """
         if name not in (names := self.names()):
             raise ConfigError(key or self.key, f"{name!r} is unknown", suggest(name, names))

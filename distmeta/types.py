@@ -1,15 +1,15 @@
 """The nouns of the system: data types shared between packages.
 
-    Params          named tensors. θ (`meta_params`) and whatever an algorithm adapts
+    Params          named tensors: θ (`meta_params`), and what an algorithm adapts
     Batch           elements of T tasks, stacked along a leading task axis
     Episode         a support and a query Batch: T tasks to learn
     Stream          which episodes: a family, a split, a shape and a seed
-    Mix             Streams of several families, of which each unit takes one
+    Mix             Streams of several families; each unit takes one
     Unit            a few consecutive episodes, under one version of θ
-    UnitResult      what comes back: Σ gradient as one flat vector, metrics per task
+    UnitResult      a unit's result: Σ gradient as one flat vector, metrics per task
     StepReport      one outer step's metrics
 
-What acts on them is in `distmeta.protocols`.
+The interfaces that use them are in `distmeta.protocols`.
 
 Axes: T tasks, S support, Q query, B examples (S or Q), E elements that are scored (texts, tokens, …), N outputs,
 D features, L tokens, P meta-parameters.
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     Params = dict[str, Tensor]
     Metrics = dict[str, Tensor]  # each (T,)
     Inputs = dict[str, Tensor]  # each (T, B, ...)
-else:  # torch takes seconds to import, which who only shows scores or settings does not wait for
+else:  # torch takes seconds to import; commands that only show scores or settings do not need it
     Params = Metrics = Inputs = dict
 Statistics = dict[str, Any]  # sums of each task, (T, …) each, as tensors or arrays
-Leaf = tuple[Any, float]  # a unit's gradient as it is in its result, and its weight in a sum
+Leaf = tuple[Any, float]  # `UnitResult.gradient`, and its weight in a sum
 GOLDEN = (5**0.5 - 1) / 2
 Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 
@@ -41,11 +41,11 @@ Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 class Batch(NamedTuple):
     """Elements of T tasks.
 
-    `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L), or `features` (T, E, D) where
-    body and head have already made elements (`hidden.K` (T, B, L, H) where the body's first K layers have run); and
-    what its family adds, such as `rows` of the corpus (T, B). `teacher` (T, E, N) holds a teacher's outputs, where
-    there is one. `targets` is (T, E, …), in the order of the examples; `weights` (T, E) is 0 for what is not scored.
-    `outputs` is N, the number of outputs that a head has for these tasks.
+    `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L); or `features` (T, E, D) if
+    body and head have already made the elements; or `hidden.K` (T, B, L, H) if the body's first K layers have run. The
+    family may add entries, such as `rows` of the corpus (T, B). `teacher` (T, E, N) holds a teacher's outputs, if there
+    is one. `targets` is (T, E, …), in the order of the examples; `weights` (T, E) is 0 for elements that are not
+    scored. `outputs` is N, the number of a head's outputs for these tasks.
     """
 
     inputs: Inputs
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """T stacked tasks of one family; `names[t]` lists what task t's targets stand for."""
+    """T stacked tasks of one family; `names[t]` lists the meanings of task t's targets."""
 
     family: str
     support: Batch
@@ -64,7 +64,7 @@ class Episode(NamedTuple):
 
 
 class HeadSpec(NamedTuple):
-    """What a family's elements are, and so which head makes them of a body's states (see `distmeta.models.heads`)."""
+    """The kind of a family's elements. It selects the head that makes them from a body's states: see `models.heads`."""
 
     element: str  # text | token | …
 
@@ -73,7 +73,7 @@ class HeadSpec(NamedTuple):
 class Stream:
     """An endless sequence of episodes, each a pure function of (stream, index).
 
-    `shape` is the family's own, by name: what episodes are made of, and options of drawing them.
+    `shape` holds (name, value) pairs that the family defines: the size of episodes, and options for drawing them.
     """
 
     family: str
@@ -99,7 +99,7 @@ class Stream:
         return {"split": self.split, "seed": self.seed, **dict(self.shape)}
 
     def taken_by(self, unit: Unit) -> Stream:
-        """The stream that a unit's episodes are of: this one."""
+        """The stream of a unit's episodes: this one."""
         return self
 
 
@@ -107,8 +107,8 @@ class Stream:
 class Mix:
     """Streams of several families: each unit takes all of its episodes from one of them.
 
-    Which one depends on the unit's index alone. Of many consecutive units each stream gets its share of the weights,
-    evenly spread: the fractional parts of multiples of the golden ratio cover 0 to 1 so.
+    The choice depends only on the unit's index. Over many consecutive units each stream gets its share by weight,
+    evenly spread, since the fractional parts of multiples of the golden ratio are spread evenly over 0 to 1.
     """
 
     streams: tuple[Stream, ...]
@@ -116,11 +116,11 @@ class Mix:
 
     @property
     def split(self) -> str:
-        """Of all streams."""
+        """The split of all streams."""
         return self.streams[0].split
 
     def taken_by(self, unit: Unit) -> Stream:
-        """The stream that a unit's episodes are of."""
+        """The stream of a unit's episodes."""
         place = (unit.first_index // unit.count + 0.5) * GOLDEN % 1 * sum(self.weights)
         for stream, end in zip(self.streams, accumulate(self.weights), strict=True):
             if place < end:
@@ -130,7 +130,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Unit:
-    """`count` consecutive episodes from `first_index`, worked on under `version` of the meta-parameters."""
+    """`count` consecutive episodes from `first_index`, processed with `version` of the meta-parameters."""
 
     version: int
     first_index: int
@@ -139,7 +139,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A task whose meta-gradient was not finite and was left out of the sum; in evaluation, whose figures were not."""
+    """A task that was left out, since its meta-gradient (in evaluation: its figures) was not finite."""
 
     index: int
     names: tuple[str, ...]
@@ -148,13 +148,13 @@ class Rejected:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """What a worker returns for a unit.
+    """A worker's result for a unit.
 
-    `gradient` is (P,) float32, summed over the unit's accepted tasks, None for evaluation; on its way to the server it
-    may be packed (see `distmeta.engine.reduction`) or a handle of the pool's. `metrics` holds one (count,)
-    float array a name, in the order of the unit's episodes; in evaluation these are statistics, (count, …), and of a
-    curve (count, points, …), up to the first point that is not finite in one of its tasks, which are `rejected`.
-    `names` says in training what the targets of each stand for; `features` (R, D) float32 are those of a unit that
+    `gradient` is (P,) float32, summed over the unit's accepted tasks; None for evaluation. On its way to the server it
+    may be packed (see `distmeta.engine.reduction`) or a handle of the worker pool. `metrics` holds one (count,) float
+    array per name, in the order of the unit's episodes. In evaluation these are statistics (count, …), and for a curve
+    (count, points, …). A curve ends before the first point where a task is not finite; such tasks are `rejected`. In
+    training, `names` lists the meanings of each episode's targets. `features` (R, D) float32 is set by a unit that
     encodes.
     """
 
@@ -178,7 +178,7 @@ class StepReport:
 
 
 class Adapted(NamedTuple):
-    """A learner after adaptation: θ, and what was adapted or built for each task, (T, ...) each."""
+    """A learner after adaptation: θ, and the parameters adapted or built for each task, (T, ...) each."""
 
     shared: Params
     stacked: Params
@@ -192,21 +192,21 @@ class Score(NamedTuple):
     higher_is_better: bool
 
     def format(self, mean: float, half: float, sign: str = "") -> str:
-        """A mean and its interval, as people read them: a share in %."""
+        """A mean and its interval as text; a share in %."""
         return f"{self.show(mean, sign)} ± {self.show(half)}"
 
     def show(self, value: float, sign: str = "") -> str:
-        """A value, as people read it: a share in %."""
+        """A value as text; a share in %."""
         return f"{100 * value:{sign}.1f}" if self.is_share else f"{value:{sign}.2f}"
 
     @property
     def sign(self) -> int:
-        """What it is multiplied by where more is to be better."""
+        """1 if higher is better, else −1: the score times its sign is better when higher."""
         return 1 if self.higher_is_better else -1
 
     @property
     def unit(self) -> str:
-        """What stands after a formatted score."""
+        """The unit after a formatted score."""
         return " %" if self.is_share else ""
 
 
@@ -218,7 +218,7 @@ class Done(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker died; it is being replaced, and what it was doing, if anything, must be done again."""
+    """A worker died. It is being replaced; its unit, if it had one, must be done again."""
 
     worker: str
     reason: str
@@ -226,7 +226,7 @@ class Lost(NamedTuple):
 
 @dataclass
 class ServerState:
-    """All that must be kept to go on exactly: arrays by name (`meta_params`, the optimiser's), and plain JSON."""
+    """The state to go on from exactly: arrays by name (`meta_params`, the optimiser's), and plain JSON."""
 
     arrays: dict[str, np.ndarray]
     counters: dict[str, int]

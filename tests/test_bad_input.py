@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         "inner.multi_step_loss: there are no earlier steps, since inner.steps is 1",
     ),
     "meta-training of what is not meta-trained": (
-        lambda f: {"algorithm__name": "finetune"}, "outer.steps: 5, but finetune trains nothing beforehand",
+        lambda f: {"algorithm__name": "finetune"}, "outer.steps: 5, but finetune does no meta-training",
     ),
     "prototypes without classes": (
         lambda f: {**SINUSOID, "algorithm__name": "protonet", "inner": {}},

@@ -1,1 +1,1 @@
-"""What people look at: progress, figures, tables, statistics, comparisons."""
+"""Output for people: progress, figures, tables, statistics, comparisons."""

@@ -1,4 +1,4 @@
-"""Runs beside one another, paired on the same meta-test episodes."""
+"""Compares runs, paired on the same meta-test episodes."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from distmeta.types import Score
 
 
 def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, Any]:
-    """Shows the meta-trained learners of several runs, and by how much the first is ahead of each.
+    """Shows the scores of several runs' meta-trained learners, and the first run's lead over each of the others.
 
     Args:
-        runs: what each is called, and its directory; two or more.
+        runs: name and directory of each run; two or more.
         reporter: where the table is shown.
 
     Returns:
-        The figures that ``--json`` prints: for each shape of episodes, `runs` with their score and interval, and
-        `difference`, the first run's score less this one's, paired by episode.
+        The figures that ``--json`` prints: for each shape of episodes, `runs` with score, interval and `difference`,
+        which is the first run's score minus this run's, paired by episode.
 
     Raises:
-        CheckpointError: a run was not evaluated, or on other episodes than the first.
+        CheckpointError: a run was not evaluated, or was evaluated on other episodes than the first.
     """
     evaluations = [(name, scores.read(name, path)) for name, path in runs]
-    (first, own), *others = evaluations
-    for name, its in others:
-        if missing := [content["title"] for shape, content in own.items() if shape not in its]:
+    (first, own), *other_runs = evaluations
+    for name, shapes in other_runs:
+        if missing := [content["title"] for shape, content in own.items() if shape not in shapes]:
             found = f"was evaluated on other episodes than {first} (such as {missing[0]})"
             raise CheckpointError(name, found, "evaluate both with the same data, splits and evaluation.* settings")
     rows, results = [], []
     for shape, content in own.items():
         score, values, compared = Score(**content["score"]), np.array(content["scores"]), []
-        for name, its in evaluations:
-            figures = paired(score.name, values, np.array(its[shape]["scores"]))
+        for name, shapes in evaluations:
+            figures = paired(score.name, values, np.array(shapes[shape]["scores"]))
             compared.append({"run": name, **figures})
-            difference = "" if its is own else score.format(figures["difference"], figures["difference_ci95"], "+")
+            difference = "" if shapes is own else score.format(figures["difference"], figures["difference_ci95"], "+")
             shown = score.format(figures[score.name], figures["ci95"])
             rows.append((content["title"], name, shown, difference))
         about = {name: content[name] for name in ("family", "shape", "title", "score")}

@@ -19,11 +19,11 @@ def new_figure(
     """A figure and its axes.
 
     Args:
-        x_label: what is drawn along x.
-        y_label: what is drawn along y.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
         width: inches.
         height: inches.
-        integers: whether x has integers only.
+        integers: whether x has only integers.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -47,15 +47,15 @@ def adaptation_curve(
 
     Args:
         steps: (K,) numbers of inner steps.
-        rows: for each label of the legend, K or fewer mean scores and as many half widths of their 95 % intervals.
-        score: what they are; shares of 1 are drawn in %.
+        rows: by legend label, K or fewer mean scores, and the half-widths of their 95 % intervals.
+        score: the kind of score. Shares of 1 are drawn in %.
         path: the PNG file.
 
     Returns:
         The figure that was written.
 
     Raises:
-        ValueError: a row that is longer than `steps`, or whose means and half widths are not equally many.
+        ValueError: a row is longer than `steps`, or its numbers of means and half-widths differ.
     """
     figure, axes = new_figure("inner steps", f"{score.name}{score.unit and ' in %'} on new tasks (band: 95 % interval)")
     scale = 100 if score.is_share else 1
@@ -72,7 +72,7 @@ def adaptation_curve(
 
 
 def staleness(counts: Mapping[int, int], path: str | Path) -> Figure:
-    """Draws how many units' gradients were how many versions old, as a PNG.
+    """Draws the number of units by the age of their gradients, in versions, as a PNG.
 
     Args:
         counts: units by age.
@@ -90,11 +90,11 @@ def staleness(counts: Mapping[int, int], path: str | Path) -> Figure:
 
 
 def task_graph(titles: Sequence[str], edges: Sequence[tuple[int, int, float]], path: str | Path) -> Figure:
-    """Draws rounds from left to right, each on its task's line, and which earlier ones each of them leans on, as a PNG.
+    """Draws rounds from left to right, one row a task, with lines to the earlier rounds that each round uses, as a PNG.
 
     Args:
         titles: the task of each round.
-        edges: round, earlier round, weight up to 1, which is the width of the line.
+        edges: round, earlier round, weight up to 1. The weight sets the line's width.
         path: the PNG file.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a person sees while a run is going: on a terminal a live bar, elsewhere plain lines. Always on stderr."""
+"""Shows the progress of a run on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rich.table import Table
 from distmeta.types import Score, StepReport
 
 LINE_SECONDS = 10.0  # between two plain lines
-SMOOTHING = 0.9  # of the loss that is shown
+SMOOTHING = 0.9  # of the displayed loss
 
 
 class Reporter:
@@ -57,11 +57,11 @@ class Reporter:
         self._progress.stop()
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
     def step(self, report: StepReport, total: int) -> None:
-        """An outer step has been taken."""
+        """Shows a finished outer step."""
         if (loss := report.metrics.get("meta_train/loss")) is not None:  # a whole meta-batch may have been rejected
             self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
         smoothed = "" if self._loss is None else f"loss {self._loss:.3f}"
@@ -71,7 +71,7 @@ class Reporter:
         self._show("outer steps", report.outer_step, total, figures)
 
     def validation(self, step: int, figures: dict[str, float], score: Score) -> None:
-        """Meta-validation has been done."""
+        """Shows the result of meta-validation after an outer step."""
         value, half = (figures[f"meta_validation/{score.name}{suffix}"] for suffix in ("", "_ci95"))
         shown = score.format(value, half) + score.unit
         self._validation = f" · validation {shown}"
@@ -79,15 +79,15 @@ class Reporter:
             self.note(f"step {step}: validation {score.name} {shown}")
 
     def has_validation(self, step: int) -> bool:
-        """Whether it needs not be told of a meta-validation again."""
+        """Whether the meta-validation of an outer step was reported already."""
         return True
 
     def episodes(self, what: str, done: int, total: int) -> None:
-        """Part of an evaluation has been done."""
+        """Shows how much of an evaluation is done."""
         self._show(what, done, total, "", closing=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table that stays; repeated entries of the first column are left out."""
+        """Prints a table that stays. Repeated entries of the first column are left out."""
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
             numeric = not any(letter.isalpha() for row in rows for letter in row[number])

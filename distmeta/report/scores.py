@@ -1,7 +1,7 @@
-"""The files of an evaluation: which rows each episode is made of, and the meta-trained learner's score on it.
+"""The files of an evaluation: the data rows of each episode, and the meta-trained learner's score on it.
 
-RUN/manifest-5way-1shot.json   one a shape of episodes
-    scores-5way-1shot.json     likewise; `format` numbers what it holds, `meta_params_sha256` says whose scores they are
+RUN/manifest-5way-1shot.json   one for each shape of episodes
+    scores-5way-1shot.json     likewise, with the format number and the hash of the evaluated meta-parameters
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from distmeta.errors import CheckpointError
 from distmeta.types import Score
 
 FORMAT = 1
-Shape = tuple[str, str]  # its title, such as 5-way 1-shot, and the hash of the manifest
+Shape = tuple[str, str]  # title, such as 5-way 1-shot, and hash of the manifest
 
 
 def write(run_dir: Path, meta_params_sha256: str, evaluated: Sequence[tuple[Any, dict[str, Any]]]) -> None:
@@ -25,10 +25,10 @@ def write(run_dir: Path, meta_params_sha256: str, evaluated: Sequence[tuple[Any,
 
     Args:
         run_dir: the run.
-        meta_params_sha256: of θ.
-        evaluated: of each shape the manifest, and `family`, `shape`, `title`, `score`, `manifest_sha256` and `scores`.
+        meta_params_sha256: hash of θ.
+        evaluated: for each shape the manifest, and `family`, `shape`, `title`, `score`, `manifest_sha256` and `scores`.
     """
-    # All of them first: a process that is killed must not leave scores of two θ side by side.
+    # Remove all of them first: a killed process must not leave scores of two different θ.
     for path in files(run_dir):
         path.unlink()
     for manifest, scores in evaluated:
@@ -39,7 +39,7 @@ def write(run_dir: Path, meta_params_sha256: str, evaluated: Sequence[tuple[Any,
 
 
 def slug(title: str) -> str:
-    """A title in names of files: 5way-1shot."""
+    """A title as part of a file name, such as 5way-1shot."""
     return title.replace("-", "").replace(" ", "-")
 
 
@@ -49,25 +49,25 @@ def files(run_dir: Path) -> list[Path]:
 
 
 def read(name: str, run_dir: Path) -> dict[Shape, dict[str, Any]]:
-    """What the files of a run's scores hold, by shape.
+    """The content of a run's score files, by shape.
 
     Raises:
-        CheckpointError: there are none, they cannot be read, or they are of different meta-parameters.
+        CheckpointError: there are none, they cannot be read, or they belong to different meta-parameters.
     """
-    again, found = f"run `distmeta evaluate {name}`", dict[Shape, dict[str, Any]]()
+    retry, found = f"run `distmeta evaluate {name}`", dict[Shape, dict[str, Any]]()
     owners = dict[str, str]()
     for path in sorted(run_dir.glob("scores-*.json")):
         try:
-            its = json.loads(path.read_text(encoding="utf-8"))
-            if its.get("format") != FORMAT:
-                raise CheckpointError(name, f"{path.name} is of format {its.get('format', 0)}, not {FORMAT}", again)
-            _ = its["family"], Score(**its["score"]), np.array(its["scores"], float)
-            found[its["title"], its["manifest_sha256"]] = its
-            owners[its["meta_params_sha256"]] = path.name
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("format") != FORMAT:
+                raise CheckpointError(name, f"{path.name} is of format {content.get('format', 0)}, not {FORMAT}", retry)
+            _ = content["family"], Score(**content["score"]), np.array(content["scores"], float)
+            found[content["title"], content["manifest_sha256"]] = content
+            owners[content["meta_params_sha256"]] = path.name
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise CheckpointError(name, f"its scores cannot be read ({error})", again) from error
+            raise CheckpointError(name, f"its scores cannot be read ({error})", retry) from error
     if not found:
-        raise CheckpointError(name, "has no scores of meta-test", again)
+        raise CheckpointError(name, "has no scores of meta-test", retry)
     if len(owners) > 1:
-        raise CheckpointError(name, f"{' and '.join(owners.values())} are of different meta-parameters", again)
+        raise CheckpointError(name, f"{' and '.join(owners.values())} are of different meta-parameters", retry)
     return dict(sorted(found.items(), key=lambda item: list(item[1]["shape"].values())))

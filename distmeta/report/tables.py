@@ -1,4 +1,4 @@
-"""Tables of scores. Free of torch."""
+"""Tables of scores. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Row = tuple[str, str, str, str]
 
 
 def table_title(score: Score, of: str, whose: str) -> str:
-    """The two lines over an evaluation table: what the figures are, and whose the rows are taken from."""
+    """The two lines above an evaluation table: the score, and the learner that rows are compared with."""
     return (
         f"Meta-test {score.name}{score.unit and ' in %'}{of}, ± 95 % interval; "
         f"{'higher' if score.higher_is_better else 'lower'} is better.\n"
-        f"Difference: {whose} {score.name} less the row's, paired by episode"
+        f"Difference: {whose} {score.name} minus the row's, paired by episode"
     )
 
 
 def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[Row]:
-    """The evaluation table: episodes, learner, score, and the meta-trained learner's less it."""
+    """The evaluation table: episodes, learner, score, and the meta-trained learner's score minus it."""
     rows = []
     for row in meta_test:
         score = Score(**row["score"])

@@ -1,7 +1,7 @@
-"""The rounds of a stream, evaluated as they arrive (before any training on them), when they end, and in hindsight.
+"""Evaluates the rounds of a stream: on arrival (before any training on them), at their end, and in hindsight.
 
-The regret of a round is the loss on its held-out queries after adaptation to k examples a class, less what the learner
-of the stream's last θ loses on the same episodes (Finn et al. 2019, §2, with that θ for the best one in hindsight).
+The regret of a round is the loss on its held-out queries after adaptation to k examples a class, minus the loss of the
+stream's last θ on the same episodes (Finn et al. 2019, §2, with that θ in place of the best one in hindsight).
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from distmeta.tasks.rounds import Schedule, nearest
 from distmeta.tasks.visits import of_round, schedule_of
 from distmeta.tracking import Tracker
 
-FORMAT = 1  # of the first of these
+FORMAT = 1  # of stream.json
 STREAM, GRAPH, TABLE = "stream.json", "task_graph.png", "task_graph.csv"
 Row = dict[str, Any]
 Wanted = tuple[int, int, bool]  # round, shots, whether from the first θ with nothing carried over
 
 
 class Arrivals:
-    """Evaluates the rounds of a run; what it found is kept in the run's directory, from where a resumed run goes on.
+    """Evaluates the rounds of a run. The results are written to the run's directory, where a resumed run reads them.
 
     Args:
         experiment: a run with a stream.
-        coordination: evaluates.
+        coordination: runs the evaluations.
         run_dir: the run's directory.
         tracker: where `stream/…` is logged.
-        done: outer steps so far; what is on file of later rounds will be found again.
+        done: outer steps so far. Results on file of later rounds are evaluated again.
 
     Raises:
-        CheckpointError: the file is missing, or holds evaluations of another kind.
+        CheckpointError: the file cannot be read, or its evaluations had other settings.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Arrivals:
             self.rows = {(row["round"], row["shots"]): row for row in self._read()}
 
     def arrive(self, round: int, done: int) -> None:
-        """Evaluates a round before it is trained on, and the one that has just ended."""
+        """Evaluates a round before it is trained on, and the round that has just ended."""
         wanted = [(round, False), (round, True), *([(round - 1, False)] if round else [])]
         found = self._evaluate([(r, shots, alone) for r, alone in wanted for shots in self.shots])
         for shots in self.shots:
@@ -82,7 +82,7 @@ class Arrivals:
         self._write({"rounds": self._listed()})
 
     def finish(self, done: int) -> Row:
-        """Evaluates all rounds under the last θ, draws the graph, and returns all that was found."""
+        """Evaluates all rounds under the last θ, draws the graph, and returns all results."""
         wanted = [(round, shots, False) for round in range(len(self.schedule.tasks)) for shots in self.shots]
         for (round, shots, _), last in self._evaluate(wanted).items():
             self.rows[round, shots] |= {f"final_{name}": value for name, value in last.items()}
@@ -108,9 +108,9 @@ class Arrivals:
         return result
 
     def _evaluate(self, wanted: Sequence[Wanted]) -> dict[Wanted, dict[str, float]]:
-        """Figures of rounds' held-out episodes; `independent`: from the first θ, with nothing carried over."""
-        evaluated = self.coordination.evaluate([self._evaluation(*its) for its in wanted])
-        return {its: self.family.figures(found.require()) for its, found in zip(wanted, evaluated, strict=True)}
+        """Figures of the held-out episodes of each round that is wanted."""
+        evaluated = self.coordination.evaluate([self._evaluation(*key) for key in wanted])
+        return {key: self.family.figures(found.require()) for key, found in zip(wanted, evaluated, strict=True)}
 
     def _evaluation(self, round: int, shots: int, independent: bool) -> Evaluation:
         experiment, config = self.experiment, self.experiment.config
@@ -143,7 +143,7 @@ class Arrivals:
 
 
 def stored(run_dir: Path) -> Row | None:
-    """What `Arrivals.finish` returned, if the run has come to its end."""
+    """What `Arrivals.finish` returned; None if the run has not finished."""
     if not (run_dir / STREAM).exists():
         return None
     content: Row = json.loads((run_dir / STREAM).read_text(encoding="utf-8"))
@@ -154,14 +154,15 @@ def summarise(rows: Sequence[Row], shots: int, score: str) -> Row:
     """Means over rounds with their 95 % intervals; differences are paired by round.
 
     Args:
-        rows: one a round, with `loss` and `score` of the learner on arrival, of the `independent_` one, when the round
-            had been `learned_` (all but the last), and `final_`ly.
-        shots: what they were adapted to.
-        score: the task kind's figure.
+        rows: one a round. Each holds `loss` and `score` of the learner on arrival. Prefixes: `independent_` for the
+            independent learner, `learned_` at the round's end (all rounds but the last), `final_` after the stream.
+        shots: examples a class that were adapted to.
+        score: the name of the task kind's score.
 
     Returns:
-        `regret` of both learners; `ahead`, by how much less the learner loses on arrival than the independent one, and
-        scores more; the score of earlier rounds after the stream, and how much of it was forgotten.
+        `regret` of both learners; `ahead_loss`, the independent learner's loss minus the learner's on arrival;
+        `ahead_` and the score, the learner's minus the independent one's; `earlier_` and the score, of earlier rounds
+        after the stream; `forgetting`, the part of that score that was lost since the round's end.
     """
 
     def column(name: str, among: Sequence[Row] = rows) -> np.ndarray:
@@ -180,13 +181,13 @@ def summarise(rows: Sequence[Row], shots: int, score: str) -> Row:
         final = column(f"final_{score}", earlier)
         values |= {f"earlier_{score}": final, "forgetting": column(f"learned_{score}", earlier) - final}
     result: Row = {"shots": shots}
-    for name, each in values.items():
-        result[name], result[f"{name}_ci95"] = mean_ci95(each)
+    for name, series in values.items():
+        result[name], result[f"{name}_ci95"] = mean_ci95(series)
     return result
 
 
 def edge_rows(schedule: Schedule) -> list[Row]:
-    """The graph as a table: from each round to all that are remembered when it arrives, nearest first."""
+    """The graph as a table: each round with all rounds that are remembered when it arrives, nearest first."""
     per_round, rows = len(schedule.sources) // len(schedule.tasks), []
     for round in range(1, len(schedule.tasks)):
         own = schedule.sources[round * per_round : (round + 1) * per_round]

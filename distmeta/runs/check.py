@@ -1,4 +1,4 @@
-"""What a configuration amounts to, without starting it."""
+"""Validates a configuration and shows its plan, without starting a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
         The figures that ``--json`` prints.
 
     Raises:
-        UserError: naming what would keep the run from starting.
+        UserError: the run cannot start; the error names the cause.
     """
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
     preflight(config.cluster)
@@ -43,8 +43,8 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     )
     if plan["units_per_step"] < plan["workers"]:
         reporter.note(
-            f"note: {plan['units_per_step']} units keep only so many of the {plan['workers']} workers busy; "
-            "a smaller cluster.tasks_per_unit or a larger outer.meta_batch_size would do"
+            f"note: {plan['units_per_step']} units cannot keep {plan['workers']} workers busy; "
+            "reduce cluster.tasks_per_unit or raise outer.meta_batch_size"
         )
     return summary
 
@@ -79,11 +79,11 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
 
 
 def _splits(experiment: Experiment) -> list[tuple[str, Split]]:
-    """All splits by name; where there are several families, with theirs."""
+    """All splits by name. With several families, the family's name comes first."""
     return [
-        (split if len(experiment.splits) == 1 else f"{family} {split}", its)
+        (name if len(experiment.splits) == 1 else f"{family} {name}", split)
         for family, splits in experiment.splits.items()
-        for split, its in splits.items()
+        for name, split in splits.items()
     ]
 
 

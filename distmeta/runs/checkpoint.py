@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, written aside and renamed, hashed, checked on load. Nothing is ever unpickled.
+"""Checkpoints: hashed safetensors and JSON files, written aside and renamed, checked on load. Nothing is unpickled.
 
 RUN/checkpoints/step-00000100/state.safetensors   θ and the optimiser's arrays
-                              state.json          counters, and what the run is
-                              SHA256SUMS          of both, as `sha256sum -c` reads it
+                              state.json          counters, and the run's identity
+                              SHA256SUMS          hashes of both, as `sha256sum -c` reads it
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from distmeta.runs.sums import check_sums, sync, write_sums
 from distmeta.types import ServerState
 
 FOLDER, TENSORS, DOCUMENT = "checkpoints", "state.safetensors", "state.json"
-FORMAT = 2  # 1 had no number, and one hash of all settings for an identity
+FORMAT = 2  # format 1 had no number; its identity was one hash of all settings
 
 
 def save(run_dir: Path, state: ServerState, identity: dict[str, Any], keep: int) -> Path:
@@ -31,14 +31,14 @@ def save(run_dir: Path, state: ServerState, identity: dict[str, Any], keep: int)
     Args:
         run_dir: the run's directory.
         state: what to keep.
-        identity: hashes of what the state belongs to; `load` hands them back.
+        identity: the run's identity; `load` returns it.
         keep: how many checkpoints to leave.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: it cannot be written; earlier ones are as they were.
+        CheckpointError: it cannot be written; earlier checkpoints are unchanged.
     """
     folder = run_dir / FOLDER
     try:
@@ -47,7 +47,7 @@ def save(run_dir: Path, state: ServerState, identity: dict[str, Any], keep: int)
         remedy = f"make room or allow writing, then `distmeta train --resume {run_dir}`"
         raise CheckpointError(str(folder), f"a checkpoint cannot be written ({error})", remedy) from error
     finally:
-        for aside in folder.glob(".step-*"):  # also what a process that was killed has left
+        for aside in folder.glob(".step-*"):  # also those that a killed process has left
             shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -69,15 +69,15 @@ def _save(folder: Path, state: ServerState, identity: dict[str, Any], keep: int)
 
 
 def exists(run_dir: Path) -> bool:
-    """Whether a run has a checkpoint: one that was killed before its first has none."""
+    """Whether a run has a checkpoint. A run that was killed before its first checkpoint has none."""
     return bool(_folders(run_dir / FOLDER))
 
 
 def load(run_dir: Path, step: int | None = None) -> tuple[ServerState, dict[str, Any]]:
-    """Reads a checkpoint: that of an outer step, or the newest.
+    """Reads a checkpoint: the newest, or the one of an outer step.
 
     Raises:
-        CheckpointError: there is none, or it is not what was written.
+        CheckpointError: there is none, or a file was altered.
     """
     folders = _folders(run_dir / FOLDER)
     if not folders:

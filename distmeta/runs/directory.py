@@ -1,15 +1,15 @@
-"""A run's directory: made once, named by path or by MLflow run id.
+"""A run's directory: made once, given by path or by MLflow run id.
 
 RUN/config.yaml        the resolved configuration
     run.json           MLflow's address and run id, and hashes of what decides the result
     tokenizer.json
     checkpoints/       see distmeta.runs.checkpoint
-    learner/           what training has made, by itself: see distmeta.runs.learner
+    learner/           the meta-trained learner: see distmeta.runs.learner
     evaluation.json    the figures, as --json prints them
-    stream.json        the rounds of a stream as they were evaluated; task_graph.csv and .png, their similarities
+    stream.json        evaluations of a stream's rounds; task_graph.csv and .png hold their similarities
     manifest-*.json    which rows the meta-test episodes are made of
     scores-*.json      the meta-trained learner's score on each of them
-    .lock              held by the process that goes on with the run, until it ends, however it ends
+    .lock              locked by the process that works on the run, until that process ends
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.formats import parse_object, require_format
 
 CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
-FORMAT = 2  # of run.json; 1 had no number, key or identity
-EVALUATION_FORMAT = 2  # of evaluation.json, which nothing reads back; rows of 1 had ways and shots in place of a shape
-LOCK_SECONDS = 5.0  # for a process that was killed to be gone
+FORMAT = 2  # of run.json; format 1 had no number, key or identity
+EVALUATION_FORMAT = 2  # of evaluation.json, which is never read back; in format 1 rows had ways and shots, no shape
+LOCK_SECONDS = 5.0  # for a killed process to end
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
-# What may change when a run goes on: nothing that decides its result.
+# Settings that may change when a run goes on. None of them decides its result.
 RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
 
 
 def require_new(run_dir: Path, command: str = "train") -> None:
-    """Raises a `ConfigError` where something lies already, or nothing can be made."""
+    """Raises a `ConfigError` if the directory exists already, or cannot be made."""
     if run_dir.exists():
         raise _exists(run_dir, command)
     parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
@@ -61,13 +61,13 @@ def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
 
     def full(path: Any) -> Any:
-        elsewhere = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
-        return path if elsewhere else str(Path(path).expanduser().absolute())
+        is_name = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
+        return path if is_name else str(Path(path).expanduser().absolute())
 
     def here(data: DataConfig) -> DataConfig:
         return data.model_copy(update={"path": full(data.path), "splits": full(data.splits)})
 
-    families = {name: its.model_copy(update={"data": here(its.data)}) for name, its in config.tasks.items()}
+    families = {name: task.model_copy(update={"data": here(task.data)}) for name, task in config.tasks.items()}
     options = config.algorithm.model_extra or {}
     folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
     tune = config.tune
@@ -86,25 +86,25 @@ def absolute(config: RunConfig) -> RunConfig:
             "model": config.model.model_copy(update={"path": full(config.model.path)}),
             "algorithm": config.algorithm.model_copy(update=folders),
             "tune": tune,
-            # A server's address comes from the environment again: it may hold a password.
+            # A server's address may hold a password: it is read from the environment again.
             "tracking": config.tracking.model_copy(update={"uri": store} if store.startswith("sqlite:") else {}),
         }
     )
 
 
 def create(run_dir: Path, config: RunConfig, tokenizer: str | None, run: dict[str, Any] | None = None) -> None:
-    """Makes the directory of a new run, aside, then renames it: wherever its process is killed, it is whole or missing.
+    """Makes the directory of a new run aside, then renames it: after a kill it is either complete or missing.
 
     A password in MLflow's address is not kept: when the run goes on, MLflow reads it from the environment.
 
     Args:
-        run_dir: where.
-        config: of the run.
+        run_dir: the directory to make.
+        config: the run's configuration.
         tokenizer: as JSON, if there is one.
         run: the content of `run.json`.
 
     Raises:
-        ConfigError: another process has made it meanwhile.
+        ConfigError: another process has made it in the meantime.
     """
     aside = run_dir.with_name(f".{run_dir.name}.{uuid.uuid4().hex}")
     aside.mkdir(parents=True)
@@ -121,7 +121,7 @@ def create(run_dir: Path, config: RunConfig, tokenizer: str | None, run: dict[st
 
 
 def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -> None:
-    """Writes settings as YAML, without the password in MLflow's address, and without some sections."""
+    """Writes settings as YAML, without the password in MLflow's address and without the sections `leave_out`."""
     content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
@@ -134,18 +134,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes aside and renames: a process that is killed leaves what was there before."""
+    """Writes aside and renames: if the process is killed, the old file stays."""
     aside = path.with_name(f".{path.name}.part")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 
 def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]]:
-    """The configuration of a run, with overrides of what cannot change its result, and its `run.json`.
+    """The configuration of a run with overrides, and the content of its `run.json`.
 
     Raises:
         CheckpointError: not a run's directory.
-        ConfigError: an override of what makes the run what it is.
+        ConfigError: an override of a setting that may decide the run's result.
     """
     try:
         content = parse_yaml((run_dir / CONFIG).read_text(encoding="utf-8"), str(run_dir / CONFIG))
@@ -166,10 +166,10 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
 
 @contextmanager
 def locked(run_dir: Path, note: Callable[[str], None]) -> Iterator[None]:
-    """Keeps other processes from going on with a run or study meanwhile. Those that only read it need no lock.
+    """Locks a run or study, so that no other process works on it. Processes that only read it need no lock.
 
-    The operating system takes the lock away when the process ends, however it ends. On a disk that has no locks `note`
-    is told so.
+    The operating system releases the lock when the process ends, even if it is killed. On a disk without locks, `note`
+    gets a warning.
 
     Raises:
         CheckpointError: another process has the lock, or the directory cannot be written to.
@@ -200,15 +200,15 @@ def locked(run_dir: Path, note: Callable[[str], None]) -> Iterator[None]:
 
 
 def within(run_dir: Path) -> list[Path]:
-    """The directory of a run; of a study also those of its trials."""
+    """The directory of a run; for a study, also the directories of its trials."""
     return [run_dir, *sorted(path.parent for path in run_dir.glob(f"*/[!.]*/{RUN}"))]
 
 
 def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
-    """The directory of a run, given as a path or as an MLflow run id; an override of `tracking.uri` says where to ask.
+    """The directory of a run, given as a path or as an MLflow run id. `overrides` may set `tracking.uri`.
 
     Raises:
-        UserError: neither.
+        UserError: it is neither.
     """
     if (path := Path(run)).is_dir():
         return path

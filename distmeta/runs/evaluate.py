@@ -1,4 +1,4 @@
-"""Meta-test on a fixed list of episodes: every figure with its interval, comparisons paired on the same episodes."""
+"""Meta-test on a fixed list of episodes. Every figure has an interval; comparisons are paired by episode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.base import each, manifest, manifest_sha256
 from distmeta.types import Statistics, Stream
 
-Progress = Callable[[str, int, int], None]  # what is evaluated, units done, units in all
+Progress = Callable[[str, int, int], None]  # what is evaluated, units done, units in total
 
 
 def scores_of(family: TaskFamily, statistics: Statistics) -> np.ndarray:
@@ -39,7 +39,7 @@ def meta_test(
     `diverged` says why.
 
     Raises:
-        DivergedError: the meta-trained learner does.
+        DivergedError: the meta-trained learner diverges.
     """
     evaluation = experiment.config.evaluation
     shapes = list(_shapes(experiment, "meta_test"))
@@ -47,15 +47,15 @@ def meta_test(
     contenders = [experiment.contenders(family.name) for family, _ in shapes]
     wanted = [
         _evaluation(experiment, contender, stream, evaluation.episodes)
-        for (_, stream), its in zip(shapes, contenders, strict=True)
-        for contender in its
+        for (_, stream), rivals in zip(shapes, contenders, strict=True)
+        for contender in rivals
     ]
     found = iter(coordination.evaluate(wanted, partial(progress, "units of meta-test")))
     own, others = [], []
     for (family, _), (_, *baselines) in zip(shapes, contenders, strict=True):
         own.append(scores_of(family, next(found).require()))
-        its = ((baseline.name, next(found)) for baseline in baselines)
-        others.append({name: error or scores_of(family, statistics) for name, (statistics, error) in its})
+        results = ((baseline.name, next(found)) for baseline in baselines)
+        others.append({name: error or scores_of(family, statistics) for name, (statistics, error) in results})
     made = [
         _row(experiment, family, stream, scores, baselines)
         for (family, stream), scores, baselines in zip(shapes, own, others, strict=True)
@@ -77,7 +77,7 @@ def _row(
     own: np.ndarray,
     baselines: Mapping[str, np.ndarray | DivergedError],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One shape of a family's episodes: their manifest, and the figures."""
+    """The manifest and the row of figures of one shape of a family's episodes."""
     score, count = family.score.name, experiment.config.evaluation.episodes
     content = manifest(family, stream, count)
     mean, half = mean_ci95(own)
@@ -97,7 +97,7 @@ def _row(
 
 
 def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[str, float]:
-    """Figures of the present θ on meta-validation episodes; of several families with their names, and their mean."""
+    """Figures of the current θ on meta-validation episodes; with several families, also the mean score."""
     evaluation, several = experiment.config.evaluation, len(experiment.models) > 1
     episodes, figures, scores = evaluation.validation_episodes, dict[str, float](), list[tuple[float, float]]()
     for family, stream in _shapes(experiment, "meta_validation"):
@@ -119,10 +119,10 @@ def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[
 def adaptation_curve(
     experiment: Experiment, coordination: Coordination, progress: Progress, note: Note
 ) -> dict[str, tuple[list[float], list[float]]]:
-    """Scores of the first family and their intervals after 0, 1, 2, … inner steps; empty for learners without them.
+    """Scores of the first family with intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
 
-    On meta-validation episodes: a curve invites a choice of steps, and choices are not made on meta-test. A learner's
-    curve ends, with a note, before the first number of steps after which a task has diverged.
+    It uses meta-validation episodes: people choose `inner.steps` from a curve, and meta-test must not guide choices.
+    A learner's curve ends, with a note, before the first step at which a task has diverged.
     """
     evaluation = experiment.config.evaluation
     if not hasattr(experiment.learner, "inner_steps"):
@@ -132,16 +132,16 @@ def adaptation_curve(
     contenders, wanted = experiment.contenders(family.name)[:2], []
     for contender in contenders:
         learner = replace(contender.learner, inner_steps=steps)  # type: ignore[type-var]
-        its = _evaluation(
+        plain = _evaluation(
             experiment, contender._replace(learner=learner), stream, episodes, at_most=episodes * (steps + 1)
         )
-        wanted.append(replace(its, work=replace(its.work, curve=True)))
+        wanted.append(replace(plain, work=replace(plain.work, curve=True)))
     curves = {}
     found = coordination.evaluate(wanted, partial(progress, "units of the adaptation curve"))
     for contender, (statistics, error) in zip(contenders, found, strict=True):
         count = next(iter(statistics.values())).shape[1]
-        at = ({name: value[:, point] for name, value in statistics.items()} for point in range(count))
-        points = [mean_ci95(scores_of(family, its)) for its in at]
+        slices = ({name: value[:, point] for name, value in statistics.items()} for point in range(count))
+        points = [mean_ci95(scores_of(family, at_point)) for at_point in slices]
         if error:
             note(f"the adaptation curve of {contender.name} ends before {count} inner steps: {error}")
         if points:
@@ -152,13 +152,13 @@ def adaptation_curve(
 def _evaluation(
     experiment: Experiment, contender: Contender, stream: Stream, episodes: int, at_most: int | None = None
 ) -> Evaluation:
-    """The first episodes of a stream; features are kept where that pays for `at_most` episodes, if they are more."""
+    """Evaluation of a stream's first episodes. Whether features are cached depends on `at_most` or `episodes`."""
     work = experiment.work(contender.learner, stream, at_most or episodes)
     return Evaluation(work, 0, episodes, experiment.config.evaluation.episodes_per_unit, contender.initial)
 
 
 def name_of(experiment: Experiment, stream: Stream) -> str:
-    """What people call a stream's episodes."""
+    """The title of a stream's episodes, such as 5-way 1-shot."""
     name = experiment.setup.families[stream.family].describe(dict(stream.shape))
     return name if len(experiment.models) == 1 else f"{stream.family} {name}"
 

@@ -1,4 +1,4 @@
-"""From a configuration to everything a run is made of, checked before anything starts."""
+"""Builds all parts of a run from its configuration, and checks them before anything starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Streams = dict[str, list[Stream]]  # of a family, by split
 
 
 class Contender(NamedTuple):
-    """A row of the evaluation table: a learner, under θ or (`initial`) what θ started from."""
+    """A row of the evaluation table: a learner, under θ or (`initial`) under θ before any training."""
 
     name: str
     learner: MetaLearner
@@ -44,7 +44,7 @@ class Contender(NamedTuple):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run that could start. What belongs to a family of tasks is by its name."""
+    """A run that is ready to start. Data of a family of tasks are keyed by the family's name."""
 
     config: RunConfig
     splits: dict[str, dict[str, Split]]
@@ -53,16 +53,16 @@ class Experiment:
     models: dict[str, FunctionalModel]
     learner: MetaLearner
     setup: RunSetup
-    score: Score  # what learners are compared by
+    score: Score  # by which learners are compared
     has_meta_test: bool = True
 
     @property
     def model(self) -> FunctionalModel:
-        """Of the first family."""
+        """The model of the first family."""
         return next(iter(self.models.values()))
 
     def contenders(self, family: str) -> list[Contender]:
-        """The meta-trained learner, then what it is compared with on the same episodes of a family."""
+        """The meta-trained learner, then the learners it is compared with on the same episodes of a family."""
         name = self.config.algorithm.name
         contenders = [
             Contender(f"{name}, meta-trained", self.learner, initial=False),
@@ -75,15 +75,15 @@ class Experiment:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides a run's result: equal identities give equal meta-parameters."""
+        """All that decides the run's result: equal identities give equal meta-parameters."""
         return identify(self.config, self.setup)
 
     def trained(self, vector: np.ndarray, outer_steps: int) -> Learner:
-        """The meta-trained learner, by itself.
+        """The meta-trained learner, for use without the run.
 
         Args:
             vector: θ, (P,) float32.
-            outer_steps: that it has taken.
+            outer_steps: how many steps θ was trained for.
         """
         spec, config, families = self.setup.model, self.config, {}
         for name, family in self.setup.families.items():
@@ -116,7 +116,7 @@ class Experiment:
         return Learner(about, spec, self.learner, self.setup.layout.unflatten(vector), self.tokenizer)
 
     def work(self, learner: MetaLearner, stream: Stream, episodes: int) -> Work:
-        """Evaluation of a learner on so many episodes; features are kept where that saves running the body."""
+        """Evaluation of a learner on `episodes` episodes. Features are cached if that runs the body less often."""
         family, model = self.setup.families[stream.family], self.models[stream.family]
         names = list(self.setup.layout.names)
         adapts_body = any(name.startswith("body.") for name in learner.adapts(names))
@@ -131,7 +131,7 @@ class Experiment:
         """The streams of a family's evaluation episodes.
 
         Raises:
-            PermissionError: of meta-test, in the trial of a study.
+            PermissionError: a trial of a study asked for meta-test.
         """
         if split == "meta_test" and not self.has_meta_test:
             raise PermissionError("a trial of a study must not see meta-test episodes")
@@ -139,10 +139,10 @@ class Experiment:
 
 
 def build_experiment(config: RunConfig) -> Experiment:
-    """Loads data and model, and checks that they fit the configuration; a teacher is a matter of its own.
+    """Loads data and model, and checks that they fit the configuration. It adds no teacher: see `with_teacher`.
 
     Raises:
-        UserError: naming what does not.
+        UserError: something does not fit; the error names it.
     """
     learner = make_learner(config)
     outer = learner.outer(config.outer)
@@ -150,23 +150,23 @@ def build_experiment(config: RunConfig) -> Experiment:
     options = make_model_options(config)
     examples = {name: kind.read(name, config.single(name)) for name, kind in make_kinds(config).items()}
     tokenizer, architecture = _prepare(config, options, examples)
-    loaded = {name: its.load(tokenizer, architecture) for name, its in examples.items()}
-    families = {name: its.family for name, its in loaded.items()}
-    streams = {name: its.streams for name, its in loaded.items()}
+    loaded = {name: part.load(tokenizer, architecture) for name, part in examples.items()}
+    families = {name: part.family for name, part in loaded.items()}
+    streams = {name: part.streams for name, part in loaded.items()}
     freeze = (config.model.freeze,) if isinstance(config.model.freeze, str) else tuple(config.model.freeze)
-    heads = {n: (its.head.element, its.outputs(streams[n]["meta_train"][0])) for n, its in families.items()}
+    heads = {n: (task.head.element, task.outputs(streams[n]["meta_train"][0])) for n, task in families.items()}
     values = {f"body.{name}": value for name, value in (options.pretrained(config.model.path) or {}).items()}
     network = build(options, architecture, heads, values, config.seed)
-    made = {n: FunctionalModel(network, its, freeze, options.twice_differentiable) for n, its in families.items()}
+    made = {n: FunctionalModel(network, task, freeze, options.twice_differentiable) for n, task in families.items()}
     theta = meta_parameters(config, learner, made, families, streams, freeze)
     if config.stream.steps_per_task:
         families, streams = _in_rounds(config, families, streams, made)
-        made = {n: FunctionalModel(network, its, freeze, options.twice_differentiable) for n, its in families.items()}
+        made = {n: FunctionalModel(network, task, freeze, options.twice_differentiable) for n, task in families.items()}
     layout = Layout.of(theta)
     frozen = {name: value.numpy() for model in made.values() for name, value in model.frozen.items()}
     spec = ModelSpec(options, architecture, heads, freeze, frozen, config.seed)
     body_is_frozen = not any(name.startswith("body.") for name in theta)
-    by_row = all(made[name].one_element_each and len(its.rows("meta_train")) for name, its in families.items())
+    by_row = all(made[name].one_element_each and len(task.rows("meta_train")) for name, task in families.items())
     cached = body_is_frozen and not options.dropout and by_row
     training = Work(_mixed(config, streams), learner, training=True, cache_features=cached)
     features = {
@@ -185,22 +185,22 @@ def build_experiment(config: RunConfig) -> Experiment:
         features=features,
         anchor_every=config.stream.steps_per_task if learner.anchored else 0,
     )
-    splits = {name: its.splits for name, its in loaded.items()}
+    splits = {name: part.splits for name, part in loaded.items()}
     return Experiment(config, splits, streams, tokenizer, made, learner, setup, _score(families.values()))
 
 
 def _prepare(
     config: RunConfig, options: ModelFactory, examples: Mapping[str, Examples]
 ) -> tuple[Tokenizer | None, dict[str, Any]]:
-    """The tokenizer of all families together, if they are of texts, and the body's architecture."""
-    for name, its in examples.items():
-        if options.reads != its.reads:
-            suitable = [model for model in models.names() if models.get(model).reads == its.reads]
+    """The one tokenizer of all families, if they hold texts, and the body's architecture."""
+    for name, part in examples.items():
+        if options.reads != part.reads:
+            suitable = [model for model in models.names() if models.get(model).reads == part.reads]
             kind = config.families[name].kind
-            found = f"{config.model.name} reads {options.reads}, and {kind} tasks are of {its.reads}"
+            found = f"{config.model.name} reads {options.reads}, and {kind} tasks are of {part.reads}"
             raise ConfigError("model.name", found, f"use {' or '.join(suitable)}")
     if options.reads == "text":
-        texts = itertools.chain.from_iterable(its.texts() for its in examples.values())
+        texts = itertools.chain.from_iterable(part.texts() for part in examples.values())
         return options.prepare(config.model.path, texts)
     return None, next(iter(examples.values())).architecture
 
@@ -211,28 +211,28 @@ def _in_rounds(
     streams: Mapping[str, Streams],
     made: Mapping[str, FunctionalModel],
 ) -> tuple[dict[str, TaskFamily], dict[str, Streams]]:
-    """The only family and its streams, its tasks of meta-training arriving in rounds."""
+    """The only family and its streams, with meta-training tasks that arrive in rounds."""
     if len(families) > 1:
-        raise ConfigError("stream.steps_per_task", "a stream of several families", "give one family, or leave it out")
+        raise ConfigError("stream.steps_per_task", "set for several families", "give one family, or leave it out")
     ((name, family),) = families.items()
     family, stream = arrange(config.single(name), family, streams[name]["meta_train"][0], made[name])
     return {name: family}, {name: {**streams[name], "meta_train": [stream]}}
 
 
 def _mixed(config: RunConfig, streams: Mapping[str, Streams]) -> Stream | Mix:
-    """The episodes of meta-training: of the only family, or of all of them by their weights."""
-    training = tuple(its["meta_train"][0] for its in streams.values())
-    return training[0] if len(training) == 1 else Mix(training, tuple(its.weight for its in config.families.values()))
+    """The meta-training episodes: those of the only family, or a weighted mix of all families."""
+    training = tuple(splits["meta_train"][0] for splits in streams.values())
+    return training[0] if len(training) == 1 else Mix(training, tuple(task.weight for task in config.families.values()))
 
 
 def _score(families: Iterable[TaskFamily]) -> Score:
-    """The families' own score where it is one and the same, else that of their mean."""
+    """The score that all families share, or else the mean of their scores."""
     scores = {family.score for family in families}
     if len(scores) == 1:
         return scores.pop()
     if all(score.is_share and score.higher_is_better for score in scores):
         return Score("mean_score", is_share=True, higher_is_better=True)
-    found = f"families that are measured in {' and '.join(sorted(score.name for score in scores))}"
+    found = f"families with different scores: {' and '.join(sorted(score.name for score in scores))}"
     raise ConfigError("tasks", found, "mix families whose scores are shares, such as accuracy and F1")
 
 
@@ -245,7 +245,7 @@ def _suits(learner: MetaLearner, model: FunctionalModel) -> bool:
 
 
 def _features_folder(config: RunConfig, name: str, fingerprint: str, model: FunctionalModel) -> Path:
-    """Named by all that decides what a frozen body makes of the texts."""
+    """The cache folder of a frozen body's features, named by a hash of all that decides them."""
     frozen = {name: value for name, value in model.frozen.items() if name.startswith("body.")}
     weights = sha256(Layout.of(frozen).flatten(frozen))
     options = config.model.model_dump(mode="json", exclude={"path"})

@@ -1,4 +1,4 @@
-"""Numbers of formats: every file that outlives a process says which it is of."""
+"""Format numbers: every file that outlives a process holds the number of its format."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def require_format(content: Mapping[str, Any], path: Path, *known: int, remedy: 
     """Refuses a file of another format.
 
     Args:
-        content: of the file; without a number it is of format 1, from before there were numbers.
-        path: of the file, for the message.
+        content: the file's content. Without a number it is of format 1, which had none.
+        path: the file, for the message.
         known: the formats that can be read.
-        remedy: what to do instead of using the version of distmeta that wrote it.
+        remedy: the alternative to using the version of distmeta that wrote the file.
 
     Raises:
-        CheckpointError: the format is none of them.
+        CheckpointError: the format is not among `known`.
     """
     if (found := content.get(KEY, 1)) not in known:
         reads = " and ".join(map(str, known))

@@ -1,4 +1,4 @@
-"""What decides a run's result: two runs of one identity come to the same meta-parameters."""
+"""The identity of a run: all that decides its result. Equal identities give equal meta-parameters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from distmeta.engine.setup import RunSetup
 
 DECIDING = ("tasks", "data", "episodes", "stream", "model", "algorithm", "inner", "outer", "seed")
 CLUSTER = ("tasks_per_unit", "max_staleness", "staleness_alpha", "compression")
-# Where data and weights lie does not matter: their content is hashed.
+# The place of data and weights does not matter: their content is hashed.
 ELSEWHERE = ("path", "cache", "keep_features", "splits", "teacher")
 
 
 def identify(config: RunConfig, setup: RunSetup) -> dict[str, Any]:
-    """The settings that decide and are not at their default, by key, and hashes of what is read.
+    """The deciding settings that differ from their defaults, by key, and hashes of data and weights.
 
-    A key that is added later, at its default, leaves the identity of earlier runs as it is.
+    A key that is added later does not change the identity of earlier runs while it has its default.
     """
     content = config.model_dump(mode="json")
     default = RunConfig().model_dump(mode="json")
@@ -34,7 +34,7 @@ def identify(config: RunConfig, setup: RunSetup) -> dict[str, Any]:
     if not config.stream.steps_per_task:
         settings = {key: value for key, value in settings.items() if not key.startswith("stream.")}
     if config.outer.schedule == "constant":
-        settings.pop("outer.steps", None)  # so that a finished run can be prolonged
+        settings.pop("outer.steps", None)  # so that a finished run can be extended
     identity = {
         "settings": settings,
         "data": {name: family.fingerprint for name, family in setup.families.items()},
@@ -45,11 +45,11 @@ def identify(config: RunConfig, setup: RunSetup) -> dict[str, Any]:
 
 
 def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
-    """What two identities differ in, as people read it, and the key at fault where it is a setting."""
+    """The first difference of two identities, as text; for a setting with its key. None if they are equal."""
     old, new = expected["settings"], found["settings"]
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
-            was, now = (json.dumps(its[key]) if key in its else "its default" for its in (old, new))
+            was, now = (json.dumps(values[key]) if key in values else "its default" for values in (old, new))
             return f"other settings: {key} was {was}, and is {now}"
     for name in sorted({*expected, *found} - {"settings"}):
         if expected.get(name) != found.get(name):
@@ -58,7 +58,7 @@ def difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | N
 
 
 def learner_sha256(setup: RunSetup) -> str:
-    """Hash of all that decides what a learner predicts: θ, what is frozen, model, algorithm and tokens."""
+    """Hash of all that decides a learner's predictions: θ, frozen parameters, model, algorithm and tokens."""
     fingerprints = [family.fingerprint for family in setup.families.values()]
     decides = (setup.layout, _frozen_sha256(setup), setup.model.options, setup.training.learner, fingerprints)
     return hashlib.sha256(repr((sha256(setup.meta_params), decides)).encode()).hexdigest()
@@ -72,13 +72,13 @@ def _frozen_sha256(setup: RunSetup) -> str:
 
 
 def _changed(value: Any, default: Any, key: str) -> dict[str, Any]:
-    """By dotted key, what is not as by default."""
+    """The values that differ from their defaults, by dotted key."""
     if key.rpartition(".")[2] in ELSEWHERE:
         return {}
     if not isinstance(value, Mapping):
         return {} if value == default else {key: value}
     known = default if isinstance(default, Mapping) else {}
     changed: dict[str, Any] = {}
-    for name, its in value.items():
-        changed |= _changed(its, known.get(name), f"{key}.{name}")
+    for name, entry in value.items():
+        changed |= _changed(entry, known.get(name), f"{key}.{name}")
     return changed

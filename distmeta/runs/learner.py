@@ -1,10 +1,10 @@
-"""A meta-trained learner on disk: all that a new task needs, without the training data or the weights it started from.
+"""A meta-trained learner on disk: it learns new tasks without the training data or the starting weights.
 
-RUN/learner/learner.json         format, model, algorithm, families; which of θ's tensors are in which order
+RUN/learner/learner.json         format, model, algorithm, families; the names of θ's tensors in order
             tokenizer.json       for families of texts
-            frozen.safetensors   parameters that were never changed
+            frozen.safetensors   parameters that training did not change
             theta.safetensors    θ
-            SHA256SUMS           of the others, as `sha256sum -c` reads it
+            SHA256SUMS           hashes of the other files, as `sha256sum -c` reads them
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FOLDER, DOCUMENT, TOKENIZER, FROZEN, THETA = (
 class Learner:
     """A meta-trained learner: adapts to a new task of one of its families and predicts.
 
-    `about` is what learner.json holds. It needs neither data nor Ray nor MLflow, and computes on the CPU.
+    `about` is the content of learner.json. A learner needs no data, no Ray and no MLflow, and computes on the CPU.
     """
 
     about: dict[str, Any]
@@ -57,20 +57,20 @@ class Learner:
 
     @property
     def layout(self) -> Layout:
-        """Of θ as a flat vector."""
+        """The layout of θ as a flat vector."""
         return Layout.of(self.theta)
 
     @cached_property
     def codecs(self) -> dict[str, Codec]:
-        """What turns examples into batches, and outputs into predictions, by family."""
+        """The codec of each family: it turns examples into batches, and outputs into predictions."""
         return {
-            name: build_options(kinds.get(its["kind"]), its["options"], {}).codec(name, its["codec"], self.tokenizer)
-            for name, its in self.about["families"].items()
+            name: build_options(kinds.get(task["kind"]), task["options"], {}).codec(name, task["codec"], self.tokenizer)
+            for name, task in self.about["families"].items()
         }
 
     @cached_property
     def models(self) -> dict[str, FunctionalModel]:
-        """The model, by family."""
+        """The model of each family."""
         values = {name: torch.tensor(value) for name, value in self.spec.frozen.items()}
         network = build(self.spec.options, self.spec.architecture, self.spec.outputs, values, self.spec.seed)
         differentiable = self.spec.options.twice_differentiable
@@ -83,9 +83,9 @@ class Learner:
         """Adapts to T tasks and predicts.
 
         Args:
-            support: the tasks' elements.
-            query: inputs of what is to be predicted, (T, Q, …).
-            family: of the tasks; may be left out where there is one.
+            support: the examples of the tasks.
+            query: inputs of the elements to predict, (T, Q, …).
+            family: the family of the tasks; optional if the learner has only one.
 
         Returns:
             (T, E, N) outputs of the query's elements.
@@ -100,7 +100,7 @@ class Learner:
     def predict(
         self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None
     ) -> list[dict[str, Any]]:
-        """Learns a task from examples and predicts others: what an example holds is the family's matter.
+        """Learns a task from examples and predicts queries. The family defines what an example holds.
 
         For classification, examples are ``{"text": …, "label": …}`` and queries ``{"text": …}``; a prediction holds
         `label` and `probabilities`.
@@ -113,12 +113,12 @@ class Learner:
 
     def _only_family(self) -> str:
         if len(self.about["families"]) > 1:
-            raise ValueError(f"which family? This learner has {', '.join(self.about['families'])}")
+            raise ValueError(f"no family given; this learner has {', '.join(self.about['families'])}")
         return next(iter(self.models))
 
 
 def save(learner: Learner, folder: Path) -> None:
-    """Writes a learner, whole or not at all; one that is the same already is left as it is.
+    """Writes a learner completely or not at all. If the same one is there already, nothing is written.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -151,10 +151,10 @@ def load(path: str | os.PathLike[str]) -> Learner:
     """Reads a learner.
 
     Args:
-        path: a run's directory, or a folder that a run's `learner/` was copied to.
+        path: a run's directory, or a copy of its `learner/`.
 
     Raises:
-        CheckpointError: there is none, it is of another format, or not what was written.
+        CheckpointError: there is none, it has another format, or a file was altered.
     """
     folder = Path(path).expanduser()
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
@@ -163,7 +163,7 @@ def load(path: str | os.PathLike[str]) -> Learner:
         raise CheckpointError(str(path), "holds no learner", remedy)
     check_sums(folder, "copy it again, or run `distmeta evaluate` on its run")
     about = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    require_format(about, folder, FORMAT, remedy="evaluate its run again")
+    require_format(about, folder, FORMAT, remedy="evaluate the run again")
     try:
         return _build(folder, about)
     except UserError as error:
@@ -175,7 +175,7 @@ def _build(folder: Path, about: dict[str, Any]) -> Learner:
     options = build_options(models.get(model["name"]), model["options"], {})
     algorithm: MetaLearner = build_options(algorithms.get(chosen["name"]), chosen["options"], {})
     tensors = load_file(folder / THETA)
-    outputs = {name: (its["element"], its["outputs"]) for name, its in about["families"].items()}
+    outputs = {name: (entry["element"], entry["outputs"]) for name, entry in about["families"].items()}
     frozen = {name: value.numpy() for name, value in load_file(folder / FROZEN).items()}
     spec = ModelSpec(options, model["architecture"], outputs, tuple(model["freeze"]), frozen, seed=0)
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER)) if (folder / TOKENIZER).exists() else None
@@ -183,5 +183,5 @@ def _build(folder: Path, about: dict[str, Any]) -> Learner:
 
 
 def _plain(content: dict[str, Any]) -> Any:
-    """As it reads back from JSON."""
+    """The content as it reads back from JSON."""
     return json.loads(json.dumps(content))

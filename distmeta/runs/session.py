@@ -1,4 +1,4 @@
-"""A run in progress: opened in the order in which it can fail, and ended whatever happens."""
+"""A run in progress: checks come first when it is opened, and it is always ended properly."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from distmeta.runs.teacher import with_teacher
 from distmeta.tasks.base import Split
 from distmeta.tracking import Ended, Tracker
 
-PARENT_TAG = "mlflow.parentRunId"  # below which run MLflow shows a trial
+PARENT_TAG = "mlflow.parentRunId"  # the run under which MLflow shows a trial
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run in progress: it has its workers, its directory and its MLflow run."""
+    """A run in progress, with workers, a directory and an MLflow run."""
 
     experiment: Experiment
     coordination: Coordination
@@ -49,18 +49,18 @@ def open_run(
     identity: dict[str, Any] | None = None,
     parent: str | None = None,
 ) -> Iterator[OpenRun]:
-    """Builds everything in the order in which it can fail; a run's directory is made when nothing else is in doubt.
+    """Builds all parts of a run. A new run's directory is made only after the checks, and after the workers started.
 
     Args:
-        config: of the run.
-        run_dir: its directory.
+        config: the run's configuration.
+        run_dir: the run's directory.
         reporter: where progress is shown.
-        run: its `run.json`; none: a new run.
-        identity: what its checkpoint belongs to; none where it has none, and is what it was when it was made.
-        parent: the MLflow run of its study; such a run is a trial, and has no meta-test.
+        run: the content of `run.json`; none: a new run.
+        identity: the checkpoint's identity. None: the one in `run.json`, if any. Empty: it is not compared.
+        parent: the MLflow run of the study. The run is then a trial, without meta-test.
     """
     tracking.check_store(tracking.resolve_uri(config.tracking.uri))
-    if parent is None:  # a study has looked already
+    if parent is None:  # a study has checked already
         preflight(config.cluster)
     experiment = replace(with_teacher(build_experiment(config)), has_meta_test=parent is None)
     if identity is None:
@@ -69,7 +69,7 @@ def open_run(
         raise CheckpointError(str(run_dir), f"was made with {found}", "restore it, or start a new run")
     reporter.note(describe(experiment))
     with stopper() as asked, open_backend(config.cluster) as backend:
-        asked.listen()  # Ray has set handlers of its own
+        asked.listen()  # Ray has set its own handlers
         coordination = backend.start(experiment.setup, reporter.note)
         tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
         tags = {PARENT_TAG: parent} if parent else {}
@@ -87,10 +87,10 @@ def tracked(
     tokenizer: str | None = None,
     identity: dict[str, str] | None = None,
 ) -> Iterator[Tracker]:
-    """The MLflow run of a run or a study, and its directory, which is made where it is new; ended whatever happens.
+    """The MLflow run of a run or study, which is always ended. Makes the directory of a new one.
 
-    The directory comes first: a process that is killed before it has kept the id of its MLflow run leaves the key of it
-    there, by which the next one finds that run, if it was made. Who goes on with a run has locked its directory.
+    The directory comes first, with a key of the MLflow run. If a process is killed before it has written the MLflow run
+    id, the next process finds the MLflow run by this key, if it exists. The caller must have locked an old directory.
     """
     with ExitStack() as stack:
         uri, is_new = tracking.resolve_uri(config.tracking.uri), run is None
@@ -127,7 +127,7 @@ def tracked(
                 directory.write_json(folder / directory.RUN, {**run, "mlflow_run_id": tracker.run_id})
             yield tracker
             status = "FINISHED"
-        except (KeyboardInterrupt, SystemExit):  # the latter from Ray Tune, of a trial that it stops
+        except (KeyboardInterrupt, SystemExit):  # Ray Tune raises SystemExit in a trial that it stops
             status = "KILLED"
             raise
         finally:
@@ -135,7 +135,7 @@ def tracked(
 
 
 def describe(experiment: Experiment) -> str:
-    """A run in a line: data, model, what is adapted, where."""
+    """A run in one line: algorithm, model, data, and where it runs."""
     config, layout = experiment.config, experiment.setup.layout
     data = "; ".join(_describe(name, splits) for name, splits in experiment.splits.items())
     where = f"{config.cluster.workers} Ray workers" if config.cluster.backend == "ray" else "this process"

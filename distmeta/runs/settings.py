@@ -1,4 +1,4 @@
-"""From configuration values to the registered algorithm, model and kinds of tasks that they choose."""
+"""Builds the algorithm, the model and the kinds of tasks that a configuration chooses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_model_options(config: RunConfig) -> ModelFactory:
 
 
 def make_kinds(config: RunConfig) -> dict[str, Kind]:
-    """The configured kinds of tasks, by the name of the family."""
+    """The configured kinds of tasks, by family name."""
     made = {}
     for name, family in config.families.items():
         where = f"tasks.{name}" if config.tasks else ""
@@ -51,6 +51,6 @@ def make_kinds(config: RunConfig) -> dict[str, Kind]:
 
 
 def _build_extra(cls: type[Any], section: Section, name: str) -> Any:
-    """A registered class from what its configuration section holds besides its own keys."""
+    """Builds a registered class from the keys that its configuration section does not define itself."""
     extra = dict(section.model_extra or {})
     return build_options(cls, extra, {key: f"{name}.{key}" for key in extra}, also=type(section).model_fields)

@@ -1,4 +1,4 @@
-"""θ before any training, of a learner and families that are known to suit each other."""
+"""θ before any training, after a check that learner, model and families fit together."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def meta_parameters(
     """θ of all families.
 
     Raises:
-        ConfigError: naming what does not suit.
+        ConfigError: something does not fit; the error names it.
     """
     _check_patterns(config, made, freeze)
     theta: Params = {}
     for name, model in made.items():
-        sizes = {families[name].outputs(stream) for its in streams[name].values() for stream in its}
+        sizes = {families[name].outputs(stream) for split in streams[name].values() for stream in split}
         learner.check(model, max(sizes))
         own = starting_values(learner, model, config.seed)
         if len(sizes) > 1 and any(key.startswith("head.") for key in own):
@@ -42,12 +42,12 @@ def meta_parameters(
             )
         for key, value in own.items():
             if theta.setdefault(key, value).shape != value.shape:
-                found = f"{config.algorithm.name} needs {key} of another shape for {name} than for the families before"
+                found = f"{config.algorithm.name} needs another shape of {key} for {name} than for earlier families"
                 raise ConfigError(
                     f"tasks.{name}", found, "give all families the same shape, or use protonet or protomaml"
                 )
     if config.outer.steps and not learner.trains:
-        found = f"{config.outer.steps}, but {config.algorithm.name} trains nothing beforehand"
+        found = f"{config.outer.steps}, but {config.algorithm.name} does no meta-training"
         raise ConfigError("outer.steps", found, "set it to 0, or use multitask")
     if not theta:
         raise ConfigError("model.freeze", "nothing is left to meta-learn", "freeze less")
@@ -60,7 +60,7 @@ def starting_values(learner: MetaLearner, model: FunctionalModel, seed: int) -> 
 
 
 def _check_patterns(config: RunConfig, made: Mapping[str, FunctionalModel], freeze: tuple[str, ...]) -> None:
-    """Refuses patterns of parameter names that fit nothing, and more layers than there are."""
+    """Refuses patterns that match no parameter name, and numbers of layers beyond the model's."""
     names = list(dict.fromkeys(name for model in made.values() for name in (*model.frozen, *model.free)))
     free = list(dict.fromkeys(name for model in made.values() for name in model.free))
     adapt = config.inner.adapt or []

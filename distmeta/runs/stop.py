@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run that is asked to stop gets a moment to finish its step, then is interrupted."""
+"""Ctrl-C and SIGTERM: a run gets a few seconds to finish its step, then it is interrupted."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-GRACE_SECONDS = 5.0  # until the step that is going on is abandoned
+GRACE_SECONDS = 5.0  # until the current step is abandoned
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to stop; `code` is the exit code that says so to a shell."""
+    """The process was asked to stop; `code` is the exit code of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -20,23 +20,23 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopper:
-    """Whether the process was asked to stop. Signals reach the main thread alone: elsewhere it never is."""
+    """Whether the process was asked to stop. Only the main thread gets signals: in other threads it never is."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def listen(self) -> None:
-        """Takes the signals over, also from who has taken them since the last call."""
+        """Sets the signal handlers, again if other code has set its own since the last call."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._asked)
             signal.signal(signal.SIGTERM, self._asked)
             signal.signal(signal.SIGALRM, self._interrupt)
 
     def check(self) -> None:
-        """To be called where it is a good moment to stop.
+        """Ends the run if it was asked to stop. Call it where a run may stop.
 
         Raises:
-            Stopped: there was a signal.
+            Stopped: a signal has arrived.
         """
         if self.number is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -55,7 +55,7 @@ class Stopper:
 
 @contextmanager
 def stopper() -> Iterator[Stopper]:
-    """Listens, and hands the signals back in the end."""
+    """Listens for signals, and restores the earlier handlers at the end."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     asked = Stopper()
     asked.listen()
@@ -64,7 +64,7 @@ def stopper() -> Iterator[Stopper]:
     except KeyboardInterrupt as error:
         if asked.number is None or isinstance(error, Stopped):
             raise
-        raise Stopped(asked.number) from error  # Ray turns what is raised while it waits into one of its own
+        raise Stopped(asked.number) from error  # while it waits, Ray replaces what is raised by its own
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,4 +1,4 @@
-"""Hashes of a folder's files, as the tool sha256sum writes and reads them."""
+"""Hashes of a folder's files, in the format of the tool sha256sum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_sums(folder: Path) -> None:
 
 
 def check_sums(folder: Path, remedy: str) -> None:
-    """Raises a `CheckpointError` that names the file which is not what was written."""
+    """Raises a `CheckpointError` that names the altered file."""
     try:
         written, found = (folder / SUMS).read_text(encoding="utf-8").split("\n"), [*_lines(folder), ""]
     except (OSError, UnicodeDecodeError) as error:
@@ -39,7 +39,7 @@ def sync(path: Path) -> None:
 
 
 def _lines(folder: Path) -> list[str]:
-    """A line of hash and name for each file but that of the hashes."""
+    """A line of hash and name for each file except the file of hashes."""
     lines = []
     for path in sorted(folder.iterdir()):
         if path.name != SUMS:

@@ -1,6 +1,6 @@
-"""The teacher of a distilled run: another run's learner, checked to fit, ready to work beside the student's.
+"""The teacher of a distilled run: another run's learner, checked to fit the student.
 
-It is a `RunSetup` of its own: its tokens, model and θ. Only the episodes that it is given are the student's.
+The teacher is a separate `RunSetup` with its own tokens, model and θ. It reads the student's episodes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ KEY = "algorithm.teacher"
 
 
 def with_teacher(student: Experiment) -> Experiment:
-    """The experiment with its teacher, if its algorithm has one: the learner of the run that it names.
+    """The experiment with its teacher, if its algorithm has one: `algorithm.teacher` names the run.
 
     Raises:
-        UserError: naming `algorithm.teacher`, and what of the learner does not fit.
+        UserError: the teacher does not fit; the error names `algorithm.teacher` and the reason.
     """
     if not student.learner.has_teacher:
         return student
@@ -40,7 +40,7 @@ def with_teacher(student: Experiment) -> Experiment:
 
 
 def _beside(teacher: Learner, student: Experiment) -> RunSetup:
-    """The teacher, set up to meet the student's meta-training episodes in tokens of its own."""
+    """The teacher, set up to read the student's meta-training episodes in its own tokens."""
     families: dict[str, TaskFamily] = {}
     for name, kind in make_kinds(student.config).items():
         config = student.config.single(name)
@@ -49,7 +49,7 @@ def _beside(teacher: Learner, student: Experiment) -> RunSetup:
         examples = kind.read(name, config.model_copy(update={"data": config.data.model_copy(update=own)}))
         families[name] = examples.load(teacher.tokenizer, teacher.spec.architecture).family
     adapts_body = any(name.startswith("body.") for name in teacher.algorithm.adapts(list(teacher.theta)))
-    # θ never changes: where all tasks share the body, it runs once a row.
+    # The teacher's θ never changes. If all tasks share the body, the body runs once a row.
     by_row = all(
         teacher.models[name].one_element_each and len(family.rows("meta_train")) for name, family in families.items()
     )
@@ -61,7 +61,7 @@ def _beside(teacher: Learner, student: Experiment) -> RunSetup:
 
 
 def _check_fit(where: str, teacher: Learner, student: Experiment) -> None:
-    """Refuses a teacher of other data, one that knows what the student is tested on, and a head of other ways."""
+    """Refuses a teacher of other data, a teacher trained on the student's test classes, and a head of other ways."""
     own = teacher.about["families"]
     if set(own) != set(student.models):
         found = f"was meta-trained on {' and '.join(own)}, and this run on {' and '.join(student.models)}"
@@ -69,12 +69,12 @@ def _check_fit(where: str, teacher: Learner, student: Experiment) -> None:
     for name, family in student.setup.families.items():
         if (own[name]["kind"], own[name]["source"]) != (family.kind, family.source):
             raise ConfigError(where, "was meta-trained on other data", "give a teacher of this run's data")
-        here = {label: split for split, its in student.splits[name].items() for label in its.classes}
+        here = {label: key for key, split in student.splits[name].items() for label in split.classes}
         for label in own[name]["meta_train"]:
             if (split := here.get(label, "no split")) != "meta_train":
-                found = f"was meta-trained on {label!r}, which is of {split} here"
+                found = f"was meta-trained on {label!r}, which is in {split} here"
                 raise ConfigError(where, found, "give a teacher with the same data.splits and data.split")
-        (_, outputs), (_, its) = student.setup.model.outputs[name], teacher.spec.outputs[name]
-        if its != outputs and any(key.startswith("head.") for key in teacher.theta):
-            found = f"meta-learned a head of {its} outputs, and the episodes need {outputs}"
+        (_, needed), (_, learned) = student.setup.model.outputs[name], teacher.spec.outputs[name]
+        if learned != needed and any(key.startswith("head.") for key in teacher.theta):
+            found = f"meta-learned a head of {learned} outputs, and the episodes need {needed}"
             raise ConfigError(where, found, "set episodes.ways to the teacher's, or give one of protomaml or protonet")

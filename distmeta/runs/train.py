@@ -1,4 +1,4 @@
-"""The driver: advance, evaluate, checkpoint, log. The only outer loop there is, whatever the backend."""
+"""The driver: advances, evaluates, checkpoints and logs. It is the only outer loop, for every backend."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
         The figures that ``--json`` prints.
 
     Raises:
-        UserError: before anything is written.
+        UserError: a mistake of the user, before anything is written.
     """
     directory.require_new(run_dir)
     with open_run(directory.absolute(config), run_dir, reporter) as opened:
@@ -41,14 +41,14 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
 def resume(
     run_dir: Path, overrides: list[str], reporter: Reporter, given: RunConfig | None = None, step: int | None = None
 ) -> dict[str, Any]:
-    """Goes on from a run's checkpoint, or begins where it has none; the result is that of a run that was never stopped.
+    """Goes on from a run's checkpoint, or starts if it has none. The result equals that of a run without a stop.
 
     Args:
         run_dir: the run.
         overrides: settings that do not change the result.
         reporter: where progress is shown.
-        given: a configuration to use instead of the run's own; refused unless it decides on the same result.
-        step: of the checkpoint; none: the newest.
+        given: a configuration to use instead of the run's own; refused if it would change the result.
+        step: the outer step of the checkpoint; none: the newest.
     """
     config, run = directory.read(run_dir, [] if given else overrides)
     config = directory.absolute(given) if given else config
@@ -72,16 +72,16 @@ def train_trial(
     start: ServerState | None = None,
     figures: Mapping[str, float] | None = None,
 ) -> None:
-    """A trial of a study: meta-trains, or goes on with it, up to a last meta-validation. Meta-test is out of reach.
+    """A trial of a study: starts or goes on with meta-training, up to a last meta-validation. It has no meta-test.
 
     Args:
-        config: of the trial.
-        run_dir: is made unless it is there.
-        reporter: is told of each meta-validation.
+        config: the trial's configuration.
+        run_dir: the trial's directory; made if it is missing.
+        reporter: gets the result of each meta-validation.
         parent: the study's MLflow run.
         until: the outer step to go to; none: the last one.
-        start: another trial's state to go on from, with what `config` says now.
-        figures: further metrics, logged where the trial sets out and where it ends.
+        start: another trial's state to go on from, with this trial's `config`.
+        figures: further metrics, logged at the trial's start and end.
     """
     with ExitStack() as stack:
         run, state, identity, until = None, start, None, until or config.outer.steps
@@ -109,7 +109,7 @@ def train_trial(
 
 
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
-    """Evaluates a run's checkpoint, the newest or that of a step, on meta-test."""
+    """Evaluates a run's checkpoint on meta-test: the newest, or the one of a step."""
     config, run = directory.read(run_dir, overrides)
     with directory.locked(run_dir, reporter.note):
         state, identity = checkpoint.load(run_dir, step)
@@ -135,9 +135,9 @@ def _arrivals(opened: OpenRun, done: int) -> Arrivals | None:
 
 
 def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool, until: int) -> None:
-    """Goes on from outer step `done`, of which there is a checkpoint if `is_kept`, up to `until`.
+    """Trains from outer step `done` up to `until`. `is_kept`: step `done` has a checkpoint.
 
-    There is one of the start too: before any work it shows whether they can be written.
+    If it has none, one is written first: this shows before any work whether checkpoints can be written.
     """
     config, coordination, seconds = opened.experiment.config, opened.coordination, REPORT_SECONDS
     total, keep_every, validate_every = config.outer.steps, config.checkpoint.every, config.evaluation.validation_every
@@ -148,7 +148,7 @@ def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool,
         opened.asked.check()
         if done and validate_every and done % validate_every == 0:
             _validate(opened, done)
-        if done >= until:  # more than it is now to take, where it goes on with another number
+        if done >= until:  # it is greater if a run goes on with fewer outer steps
             return
         if arrivals and done % config.stream.steps_per_task == 0:
             arrivals.arrive(done // config.stream.steps_per_task, done)
@@ -162,27 +162,27 @@ def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool,
 
 
 def _validate(opened: OpenRun, done: int) -> None:
-    """Meta-validation, unless a run that goes on from here has it already."""
+    """Runs meta-validation, unless a resumed run has its result already."""
     score = opened.experiment.score
     if opened.tracker.last_step(f"meta_validation/{score.name}") >= done and opened.reporter.has_validation(done):
         return
     validation = meta_validation(opened.experiment, opened.coordination)
     opened.tracker.log(done, validation)
-    opened.tracker.flush()  # a trial may be ended where it is reported
+    opened.tracker.flush()  # the report may end a trial
     opened.reporter.validation(done, validation, score)
 
 
 def _abandon(opened: OpenRun) -> None:
-    """Keeps how far an interrupted run has come, if that can be told."""
+    """Writes a checkpoint of an interrupted run, if its state is consistent."""
     if halted := opened.coordination.halt():
         state, reports = halted
-        for report in reports:  # those that were logged already are not logged again
+        for report in reports:  # the tracker skips those that it has logged already
             opened.tracker.log(report.outer_step, report.metrics)
         _save(opened, state)
 
 
 def _save(opened: OpenRun, state: ServerState) -> None:
-    # What is in MLflow must never be behind the checkpoint: a resumed run does not log earlier steps again.
+    # MLflow must never be behind the checkpoint: a resumed run does not log earlier steps again.
     opened.tracker.flush()
     keep = opened.experiment.config.checkpoint.keep
     checkpoint.save(opened.run_dir, state, opened.experiment.identity, keep)
@@ -227,5 +227,5 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     opened.reporter.table(title, table[0], table[1:])
     lines = [table[0], ("---",) * 4, *table[1:]]
     tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
-    opened.reporter.note(f"kept in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
+    opened.reporter.note(f"results are in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
     return result

@@ -51,7 +51,7 @@ def test_differences_are_paired_by_episode(tmp_path: Path) -> None:
     assert other["difference_ci95"] == pytest.approx(0, abs=1e-12)
     text = shown.console.file.getvalue()  # type: ignore[attr-defined]
     assert "+10.0 ± 0.0" in text
-    assert "a's accuracy less the row's" in text
+    assert "a's accuracy minus the row's" in text
 
 
 def test_shapes_are_listed_by_shots(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "other data": (of_other_data, "was meta-trained on other data"),
     "other splits": (
         lambda folder: make_teacher(folder, data__split="2"),
-        r"was meta-trained on 'class \d+', which is of meta_(test|validation) here",
+        r"was meta-trained on 'class \d+', which is in meta_(test|validation) here",
     ),
     "a head of other ways": (
         lambda folder: make_teacher(folder, algorithm__name="maml", episodes__ways=2),

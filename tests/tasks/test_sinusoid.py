@@ -168,7 +168,7 @@ def test_the_fingerprint_is_of_the_ranges() -> None:
             {"algorithm__name": "proximal", "stream": {"steps_per_task": 2, "tasks": 2, "neighbours": 0, "replay": 0}},
             "data.kind: sinusoid with a stream; use classification",
         ),
-        ({"algorithm__name": "finetune"}, "outer.steps: 4, but finetune trains nothing beforehand"),
+        ({"algorithm__name": "finetune"}, "outer.steps: 4, but finetune does no meta-training"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(
