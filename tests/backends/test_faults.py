@@ -29,6 +29,7 @@ from distmeta.runs import train as driver
 from distmeta.runs.experiment import build_experiment
 
 STEPS = 12
+ONCE_AND_AGAIN = [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)]  # seeds
 
 
 @pytest.fixture
@@ -70,8 +71,7 @@ def later(seconds: float, process: int, what: signal.Signals) -> None:
     threading.Timer(seconds, os.kill, (process, what)).start()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", ONCE_AND_AGAIN)
 def test_a_worker_that_is_stopped_is_not_waited_for(
     expected: str, opened: tuple[RayBackend, RemoteCoordinator, list[int]], seed: int
 ) -> None:
@@ -84,8 +84,7 @@ def test_a_worker_that_is_stopped_is_not_waited_for(
     assert reports[-1].outer_step == STEPS
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", ONCE_AND_AGAIN)
 def test_a_server_that_is_killed_goes_on_from_what_was_kept(
     expected: str, opened: tuple[RayBackend, RemoteCoordinator, list[int]], seed: int
 ) -> None:
@@ -132,11 +131,17 @@ def processes(name: str) -> list[int]:
     return [one.pid for one in psutil.process_iter(["cmdline"]) if " ".join(one.info["cmdline"] or []).startswith(name)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "server"])
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("share", "victim"),
+    [
+        pytest.param(0.0, "worker", marks=pytest.mark.slow),
+        pytest.param(0.5, "server", marks=pytest.mark.slow),
+        pytest.param(0.5, "worker", marks=pytest.mark.nightly),
+        pytest.param(0.0, "server", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_process_that_is_killed_in_mid_evaluation_changes_no_figure(
-    toy: dict[str, Any], monkeypatch: pytest.MonkeyPatch, victim: str, share: float
+    toy: dict[str, Any], monkeypatch: pytest.MonkeyPatch, share: float, victim: str
 ) -> None:
     """Early, and when half of the units are done; features are encoded first."""
     import ray

@@ -94,8 +94,9 @@ def undisturbed(folder: Path, steps: int, **overrides: Any) -> str:
         return sha256(coordination.state().arrays["meta_params"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("reduce", ["none", "node"])
+@pytest.mark.parametrize(
+    "reduce", [pytest.param("none", marks=pytest.mark.nightly), pytest.param("node", marks=pytest.mark.slow)]
+)
 def test_workers_join_and_leave_with_their_nodes_and_the_result_stays(tmp_path: Path, reduce: str) -> None:
     """The node is lost with work on it, and where gradients are added on their nodes, with gradients."""
     options: dict[str, Any] = {"cluster__workers": {"min": 1, "max": 4}, "outer__steps": 100_000}
