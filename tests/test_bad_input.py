@@ -90,7 +90,8 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         lambda f: {
             "model": {"name": "hf", "path": save_encoder(f / "encoder"), "attention": "sdpa"}, "data__max_length": 40,
         },
-        "model.attention: second derivatives, which this attention kernel does not have; set it to eager",
+        "model.attention: this algorithm needs second derivatives, which this attention kernel does not have; "
+        "set it to eager",
     ),
     "earlier steps that are not there": (
         lambda f: {"inner": {"steps": 1, "multi_step_loss": 0.5}},
