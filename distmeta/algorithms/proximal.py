@@ -35,7 +35,7 @@ class Proximal(GradientBased):
     anchored: ClassVar[bool] = True
 
     def outer(self, outer: OuterConfig) -> OuterConfig:
-        """The server's settings with λ‖·‖². The weight is doubled, because the server's regulariser is half of that.
+        """The server's settings with λ‖·‖². The weight is doubled, because the server's regulariser has a factor ½.
 
         Raises:
             ConfigError: another regulariser is set.

@@ -58,7 +58,7 @@ class Classes:
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
-        # PCG64 by name: numpy may change what default_rng stands for.
+        # PCG64 by name, because numpy may change the algorithm of default_rng.
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         mixing = stream.get("label_mixing", 0.0)
         mixed = bool(mixing) and generator.random() < mixing

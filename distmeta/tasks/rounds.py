@@ -118,11 +118,11 @@ def visit_order(config: StreamConfig, pool: int | None, seed: int) -> list[int]:
     """
     chance, order = generator(seed, ORDER), list[int]()
     for round in range(config.tasks):
-        met = set(order)
-        away = sorted(met.difference(order[max(0, round - config.gap) :]))
-        exhausted = len(met) == pool
+        earlier = set(order)
+        away = sorted(earlier.difference(order[max(0, round - config.gap) :]))
+        exhausted = len(earlier) == pool
         back = bool(away) and (chance.random() < config.recurrence or exhausted)
-        order.append(away[chance.integers(len(away))] if back else len(met))
+        order.append(away[chance.integers(len(away))] if back else len(earlier))
     return order
 
 
