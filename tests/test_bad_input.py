@@ -90,7 +90,8 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         lambda f: {
             "model": {"name": "hf", "path": save_encoder(f / "encoder"), "attention": "sdpa"}, "data__max_length": 40,
         },
-        "model.attention: second derivatives, which this attention kernel does not have; set it to eager",
+        "model.attention: this algorithm needs second derivatives, which this attention kernel does not have; "
+        "set it to eager",
     ),
     "earlier steps that are not there": (
         lambda f: {"inner": {"steps": 1, "multi_step_loss": 0.5}},
@@ -109,7 +110,7 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     ),
     "mixed labels of too few classes": (
         lambda f: {"episodes": {"ways": 5, "shots": 2, "queries": 2, "label_mixing": 0.5}, "evaluation__ways": 3},
-        "episodes.label_mixing: takes 10 classes, and meta_train has 8",
+        "episodes.label_mixing: needs 10 classes, but meta_train has 8",
     ),
     "adapting what an algorithm owns": (
         lambda f: {"inner__adapt": ["head", "meta.*"], "inner__learn_lr": True},

@@ -1,1 +1,1 @@
-"""Meta-learners. One published algorithm a file: a frozen dataclass, registered under its configuration name."""
+"""Meta-learners. One file per published algorithm: a frozen dataclass, registered under its configuration name."""

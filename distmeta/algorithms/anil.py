@@ -15,14 +15,14 @@ from distmeta.protocols import Model
 @registry.register("anil")
 @dataclass(frozen=True, kw_only=True)
 class ANIL(GradientBased):
-    """MAML that adapts the head alone, in meta-training and at meta-test; the body is meta-learned."""
+    """MAML that adapts only the head, in meta-training and at meta-test. The body is meta-learned."""
 
     inner_adapt: Literal["head"] = "head"
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses a head that is frozen altogether, and what `GradientBased` refuses."""
+        """Refuses a fully frozen head, and what `GradientBased` refuses."""
         if not self.adapts(list(model.init())):
             raise ConfigError(
-                "model.freeze", "anil adapts the head, and all of it is frozen", "freeze less, or use boil"
+                "model.freeze", "anil adapts the head, but all of it is frozen", "freeze less, or use boil"
             )
         super().check(model, outputs)

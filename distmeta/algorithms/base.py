@@ -1,4 +1,4 @@
-"""What algorithms share: the registry, the gradient of the query loss, and adaptation by gradient descent."""
+"""Code shared by algorithms: the registry, the gradient of the query loss, and adaptation by gradient descent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Steps = Annotated[int, Field(ge=0)]
 
 
 def gradient_of(losses: Callable[[Params], tuple[Tensor, Metrics]], meta_params: Params) -> tuple[Params, Metrics]:
-    """∇θ Σ_t of (T,) losses, by backpropagation, and the figures that come with them."""
+    """∇θ Σ_t of (T,) losses, by backpropagation, and the metrics that `losses` returns."""
     leaves = {name: value.detach().requires_grad_() for name, value in meta_params.items()}
     with torch.enable_grad():
         loss, metrics = losses(leaves)
@@ -36,7 +36,7 @@ def gradient_of(losses: Callable[[Params], tuple[Tensor, Metrics]], meta_params:
 
 
 class Algorithm:
-    """What an algorithm needs of the rest and changes there, unless it says otherwise: nothing."""
+    """Defaults: an algorithm needs nothing from the other packages and changes nothing there."""
 
     baseline: ClassVar[str | None] = None
     trains: ClassVar[bool] = True
@@ -47,7 +47,7 @@ class Algorithm:
     has_teacher: ClassVar[bool] = False
 
     def outer(self, outer: OuterConfig) -> OuterConfig:
-        """The server's settings as they are."""
+        """The server's settings, unchanged."""
         return outer
 
 
@@ -65,8 +65,12 @@ def query_gradient(learner: MetaLearner, model: Model, meta_params: Params, epis
 def require_classes(model: Model, why: str) -> None:
     """Refuses task kinds without classes.
 
+    Args:
+        model: for its task.
+        why: the reason that classes are needed.
+
     Raises:
-        ConfigError: `why` says what the classes are needed for.
+        ConfigError: the tasks have no classes.
     """
     if not model.task.has_classes:
         remedy = "use maml, fomaml, metasgd, reptile, anil, boil or multitask"
@@ -74,7 +78,7 @@ def require_classes(model: Model, why: str) -> None:
 
 
 def without_head(params: Params) -> Params:
-    """All but the head's parameters."""
+    """All parameters except the head's."""
     return {name: value for name, value in params.items() if not name.startswith("head.")}
 
 
@@ -82,30 +86,30 @@ def without_head(params: Params) -> Params:
 class GradientBased(Algorithm):
     """A meta-learner that adapts by gradient descent on the support loss.
 
-    Learned rates and the loss over several steps are those of MAML++: Antoniou, Edwards, Storkey, "How to train your
-    MAML", ICLR 2019, https://arxiv.org/abs/1810.09502. There a rate belongs to a layer, and the weight of the earlier
-    steps fades while training goes on; here to a tensor, and it stays.
+    Learned rates and the loss over several steps come from MAML++: Antoniou, Edwards, Storkey, "How to train your
+    MAML", ICLR 2019, https://arxiv.org/abs/1810.09502. The paper has one rate per layer and lets the weight of the
+    earlier steps fade during training. Here there is one rate per tensor, and the weight is constant.
     """
 
     inner_lr: Rate = 0.01
     inner_steps: Steps = 5
     inner_adapt: str | tuple[str, ...] = "all"
-    inner_learn_lr: bool = False  # a rate for each step and tensor is meta-learned, from inner_lr on
-    inner_multi_step_loss: Share = 0.0  # weight of the mean query loss after all steps but the last
-    inner_clip_norm: Rate | None = None  # of each task's gradient
-    inner_dropout: Share = 0.0  # of the support features, in meta-training only
+    inner_learn_lr: bool = False  # meta-learn a rate per step and tensor, starting from inner_lr
+    inner_multi_step_loss: Share = 0.0  # weight of the mean query loss after the earlier steps
+    inner_clip_norm: Rate | None = None  # largest norm of each task's gradient
+    inner_dropout: Share = 0.0  # share of support features dropped, in meta-training only
     inner_first_order: bool = False  # inner gradients count as constants (Finn et al. 2017, §5.2)
-    learns_through_steps: ClassVar[bool] = True  # the meta-gradient is that of the loss after the inner steps
+    learns_through_steps: ClassVar[bool] = True  # the meta-gradient differentiates the loss after the inner steps
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses options that would do nothing, and second derivatives where the body's kernels have none."""
+        """Refuses options without effect, and second derivatives that the body's kernels do not have."""
         for key, used, needed in (
             ("inner.learn_lr", self.inner_learn_lr, 1),
             ("inner.multi_step_loss", self.inner_multi_step_loss, 2),
             ("inner.first_order", self.inner_first_order, 0),
         ):
             if used and not self.learns_through_steps:
-                found = "this algorithm's meta-gradient is not that of the loss after the inner steps"
+                found = "this algorithm does not differentiate the loss after the inner steps"
                 raise ConfigError(key, found, "leave it out, or use maml, fomaml, anil or protomaml")
             if used and self.inner_steps < needed:
                 earlier = "earlier steps" if needed > 1 else "steps"
@@ -114,44 +118,44 @@ class GradientBased(Algorithm):
         through_body = any(name.startswith("body.") for name in self.adapts(list(model.init())))
         second_order = self.learns_through_steps and not self.inner_first_order and self.inner_steps > 0
         if through_body and second_order and not model.twice_differentiable:
-            found = "second derivatives, which this attention kernel does not have"
+            found = "this algorithm needs second derivatives, which this attention kernel does not have"
             raise ConfigError(
                 "model.attention", found, "set it to eager, or set inner.first_order=true or inner.adapt=head"
             )
 
     def adapts(self, names: Sequence[str]) -> list[str]:
-        """Which of these parameters each task gets a copy of."""
+        """The parameters that each task gets its own copy of."""
         return match([name for name in names if not name.startswith("meta.")], self.inner_adapt)
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
-        """θ: all of the model's parameters that are not frozen, and rates if they are learned."""
+        """θ: the model's parameters that are not frozen, and the learned rates."""
         params = model.init()
         return {**self.starting(params), **self.rates(params)}
 
     def starting(self, params: Params) -> Params:
-        """What of the model's parameters is meta-learned."""
+        """The model's parameters that are meta-learned."""
         return params
 
     def rates(self, params: Params) -> Params:
-        """Learned rates, `meta.rate.*`: one a step for each of the model's tensors that is adapted, (steps,) each."""
+        """Learned rates, `meta.rate.*`: one per step for each adapted tensor of the model, (steps,) each."""
         if not self.inner_learn_lr:
             return {}
         names, steps = self.adapts(list(params)), max(1, self.inner_steps)
         return {f"meta.rate.{name}": torch.full((steps,), self.inner_lr) for name in names}
 
     def rate(self, meta_params: Params, support: Batch, name: str, step: int) -> float | Tensor:
-        """The rate of a parameter at a step; beyond the steps that were learned, the last one's."""
+        """The rate of a parameter at a step. Steps after the last learned one use its rate."""
         if not self.inner_learn_lr:
             return self.inner_lr
         rates = meta_params[f"meta.rate.{name}"]
         return rates[min(step, len(rates) - 1)]
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
-        """Where adaptation starts from, (T, ...) each; `support` is encoded already if the body is not adapted."""
+        """Start of adaptation, (T, ...) each. If the body is not adapted, `support` is already encoded."""
         return expand(meta_params, self.adapts(list(meta_params)), len(support.targets))
 
     def objective(self, model: Model, outputs: Tensor, batch: Batch) -> Tensor:
-        """(T,) losses that support and query are learned by."""
+        """(T,) losses, of support or query."""
         return model.task.loss(outputs, batch)
 
     def trajectory(self, model: Model, meta_params: Params, support: Batch) -> Iterator[Adapted]:
@@ -172,7 +176,7 @@ class GradientBased(Algorithm):
         return (Adapted(shared, point) for point in points)
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
-        """Gradient descent on the support loss; differentiable where gradients are enabled."""
+        """Gradient descent on the support loss. Differentiable if gradients are enabled."""
         for adapted in self.trajectory(model, meta_params, support):
             last = adapted
         return last
@@ -202,9 +206,9 @@ class GradientBased(Algorithm):
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:
-    """Both batches' examples, along the example axis; tokens are padded to the longer of the two.
+    """Concatenates two batches along the example axis. Tokens are padded to the longer batch.
 
-    Elements (T, E, …) are those of the examples (T, B, …), equally many each: they are padded with weight 0.
+    Elements (T, E, …) belong to examples (T, B, …), the same number to each. They are padded with weight 0.
     """
     examples = [next(iter(batch.inputs.values())).shape[1] for batch in (first, second)]
 
@@ -219,5 +223,6 @@ def concatenate(first: Batch, second: Batch) -> Batch:
         return join(a, b).flatten(1, 2)
 
     inputs = {name: join(first.inputs[name], second.inputs[name]) for name in first.inputs}
-    targets, weights = (join_elements(getattr(first, its), getattr(second, its)) for its in ("targets", "weights"))
+    targets = join_elements(first.targets, second.targets)
+    weights = join_elements(first.weights, second.weights)
     return Batch(inputs, targets, weights, first.outputs)

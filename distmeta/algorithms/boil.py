@@ -15,14 +15,14 @@ from distmeta.protocols import Model
 @registry.register("boil")
 @dataclass(frozen=True, kw_only=True)
 class BOIL(GradientBased):
-    """MAML that adapts the body alone, in meta-training and at meta-test; body and head are meta-learned."""
+    """MAML that adapts only the body, in meta-training and at meta-test. Body and head are meta-learned."""
 
     inner_adapt: Literal["body"] = "body"
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses a body that is frozen altogether, and what `GradientBased` refuses."""
+        """Refuses a fully frozen body, and what `GradientBased` refuses."""
         if not self.adapts(list(model.init())):
             raise ConfigError(
-                "model.freeze", "boil adapts the body, and all of it is frozen", "freeze less, or use anil"
+                "model.freeze", "boil adapts the body, but all of it is frozen", "freeze less, or use anil"
             )
         super().check(model, outputs)

@@ -1,4 +1,4 @@
-"""Fine-tuning of a linear classifier on a given encoder: the transfer baseline.
+"""Fine-tunes a linear classifier on a given encoder: the transfer baseline.
 
 Yonglong Tian, Yue Wang, Dilip Krishnan, Joshua B. Tenenbaum, Phillip Isola. Rethinking Few-Shot Image Classification: a
 Good Embedding Is All You Need? ECCV 2020. https://arxiv.org/abs/2003.11539
@@ -21,13 +21,13 @@ from distmeta.types import Batch, Params
 @registry.register("finetune")
 @dataclass(frozen=True, kw_only=True)
 class FineTune(GradientBased):
-    """A new head, all zeros, and what `inner.adapt` names of the body, trained on the support set by gradient descent.
+    """Trains a new head and the body's parameters in `inner.adapt` on the support set, by gradient descent.
 
-    The body comes from elsewhere: pretraining, or meta-training by another algorithm such as `multitask`. The paper
-    fits a logistic regression until it converges; here it is `inner_steps` steps from zero, which keeps the head small.
+    The body comes from pretraining, or from meta-training by another algorithm such as `multitask`. The paper fits a
+    logistic regression until it converges. Here the head takes `inner_steps` steps from zero, so it stays small.
     """
 
-    inner_lr: Rate = 0.5  # of the head: in units of one over the mean squared length of the support features
+    inner_lr: Rate = 0.5  # the head's is divided by the mean squared length of the support features
     inner_steps: Steps = 50
     inner_adapt: str | tuple[str, ...] = "head"
     baseline: ClassVar[str | None] = "fine-tuned head, frozen encoder"
@@ -35,7 +35,7 @@ class FineTune(GradientBased):
     learns_through_steps: ClassVar[bool] = False
 
     def adapts(self, names: Sequence[str]) -> list[str]:
-        """The chosen parameters of the body; the head, which is not in θ, always is."""
+        """The chosen parameters of the body. The head is not in θ and is always adapted."""
         return [name for name in super().adapts(names) if not name.startswith("head.")]
 
     def starting(self, params: Params) -> Params:
@@ -43,7 +43,7 @@ class FineTune(GradientBased):
         return without_head(params)
 
     def rate(self, meta_params: Params, support: Batch, name: str, step: int) -> float | Tensor:
-        """Where the head alone is trained, a step that is stable whatever the length of the features."""
+        """The step size. If only the head is trained, features of any length give stable steps."""
         rate = super().rate(meta_params, support, name, step)
         if "features" not in support.inputs:
             return rate

@@ -13,6 +13,6 @@ from distmeta.algorithms.base import GradientBased, registry
 @registry.register("fomaml")
 @dataclass(frozen=True, kw_only=True)
 class FOMAML(GradientBased):
-    """MAML whose inner gradients count as constants: the meta-gradient is Σ_t ∇L_t at the adapted parameters."""
+    """MAML that treats inner gradients as constants: the meta-gradient is Σ_t ∇L_t at the adapted parameters."""
 
     inner_first_order: Literal[True] = True

@@ -20,23 +20,23 @@ def gradient_descent(
 ) -> Iterator[Params]:
     """Takes `steps` of θ′ ← θ′ − rate · ∇L(θ′) in every task at once, and yields θ′ after 0, 1, …, `steps` of them.
 
-    With gradients enabled the result depends differentiably on `stacked`, on the rates and on what `losses` closes
-    over; with `first_order` the inner gradients count as constants (Finn et al. 2017, §5.2). Under `torch.no_grad` it
-    is detached.
+    With gradients enabled, the result is differentiable in `stacked`, in the rates and in the tensors that `losses`
+    closes over. With `first_order`, inner gradients count as constants (Finn et al. 2017, §5.2). Under
+    `torch.no_grad`, the result is detached.
 
     Args:
-        losses: stacked parameters → (T,) losses; task t's loss depends on row t alone.
-        stacked: what is adapted, (T, ...) each.
+        losses: stacked parameters → (T,) losses. Task t's loss depends on row t alone.
+        stacked: the adapted parameters, (T, ...) each.
         rate: name and step, counted from 0 → a number, or a tensor that fits a task's parameter.
         steps: number of steps, 0 or more.
-        first_order: leave second derivatives out.
+        first_order: leaves out second derivatives.
         clip_norm: each task's gradient is scaled down to this norm over all of its parameters.
     """
     differentiable = torch.is_grad_enabled()
     yield stacked
     for step in range(steps):
         with torch.enable_grad():
-            # One gradient call serves all tasks: the sum's derivative in row t is that of task t's loss.
+            # One gradient call serves all tasks: row t of the sum's derivative is the derivative of task t's loss.
             points = {
                 name: value if differentiable and value.requires_grad else value.detach().requires_grad_()
                 for name, value in stacked.items()
@@ -58,9 +58,9 @@ def gradient_descent(
 
 
 def _clip(gradients: tuple[Tensor, ...], limit: float) -> tuple[Tensor, ...]:
-    """Scales each task's gradients, (T, ...) each, so that their common norm is at most `limit`."""
+    """Scales each task's gradients, (T, ...) each, so that their joint norm is at most `limit`."""
     squares = sum(gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients)
-    # clamp before the root: its derivative at 0 is infinite, and a task that is done learning has gradient 0.
+    # Clamp before the root: the root's derivative at 0 is infinite, and a task that has converged has gradient 0.
     norms = torch.as_tensor(squares).clamp(min=limit**2).sqrt()
     scale = limit / norms
     return tuple(gradient * scale.view(-1, *(1,) * (gradient.dim() - 1)) for gradient in gradients)

@@ -14,5 +14,5 @@ from distmeta.algorithms.base import GradientBased, registry
 class MAML(GradientBased):
     """θ ← θ − β ∇θ Σ_t L_t(θ − α ∇L_t(θ)), with all second derivatives (algorithm 2 of the paper).
 
-    The server takes the mean over tasks in place of the sum.
+    The server takes the mean over tasks instead of the sum.
     """

@@ -26,22 +26,22 @@ FORWARD, BACKWARD, READER = (f"meta.context.{name}" for name in ("forward", "bac
 class Matching(Algorithm):
     """P(n | x) = Σ_{i of class n} a(x, x_i), a = softmax_i(scale · cos(f(x), g(x_i))): attention over the support set.
 
-    With `full_context`, g(x_i) also depends on the rest of the support set and f(x) on all of it (appendix A of the
-    paper): the set is read as a sequence, in the order in which the episode gives it, and another order gives other
-    embeddings, as in the paper. Without, the order does not matter. Support examples of weight 0 are never looked at;
-    others count by their weight.
+    With `full_context`, g(x_i) also depends on the rest of the support set, and f(x) on all of it (appendix A of the
+    paper). The set is read as a sequence, in the episode's order. As in the paper, another order gives other
+    embeddings. Without `full_context`, the order has no effect. Support examples of weight 0 are ignored; others
+    count by their weight.
     """
 
-    scale: Rate = 1.0  # the paper's; cosines of pretrained features lie close together: they want about 10
+    scale: Rate = 1.0  # as in the paper; cosines of pretrained features lie close together and need about 10
     full_context: bool = False
-    context_steps: Steps = 5  # K, the times that a query reads the support set; with full_context alone
+    context_steps: Steps = 5  # K: how often a query reads the support set; only with full_context
 
     def adapts(self, names: Sequence[str]) -> list[str]:
-        """Nothing: the support set is looked at, not learned from by steps."""
+        """Nothing: queries attend to the support set, and no parameter is adapted."""
         return []
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses tasks without classes, and reads of a context that is not used."""
+        """Refuses tasks without classes, and `context_steps` without `full_context`."""
         require_classes(model, "attention is summed over the examples of a class")
         if not self.full_context and self.context_steps != Matching.context_steps:
             found = f"{self.context_steps}, but algorithm.full_context is false"
@@ -59,7 +59,7 @@ class Matching(Algorithm):
         return {**without_head(params), **context}
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
-        """Keys g(x_i) (T, S, D), and members (T, S, N): an example's weight at its class, else 0."""
+        """Keys g(x_i) (T, S, D), and members (T, S, N): an example's weight in its class's column, else 0."""
         keys = model.features(meta_params, {}, support.inputs)
         weights = support.weights.to(keys.dtype)
         members = F.one_hot(support.targets, support.outputs).to(keys.dtype) * weights.unsqueeze(-1)
@@ -75,7 +75,7 @@ class Matching(Algorithm):
         if self.full_context:
             queries = _read(adapted.shared, queries, keys, members.sum(-1), self.context_steps)
         cosines = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).mT
-        # The log of weight 0 is −∞, so that what is no member adds exp(−∞) = 0.
+        # The log of weight 0 is −∞, so an example of another class adds exp(−∞) = 0.
         each = self.scale * cosines.unsqueeze(-1) + members.log().unsqueeze(1)
         return each.logsumexp(2).log_softmax(-1)
 
@@ -85,9 +85,9 @@ class Matching(Algorithm):
 
 
 def _cell(name: str, inputs: int, dim: int, generator: torch.Generator, dtype: torch.dtype) -> Params:
-    """A recurrent cell, (4D, inputs) and (4D,): input, forget and output gate, and what is to be remembered.
+    """A recurrent cell, (4D, inputs) and (4D,): input, forget and output gate, and the candidate.
 
-    The latter starts at 0, and with it the cell's output: training starts from plain attention.
+    The candidate's weights start at 0, so the cell's output is 0 and training starts from plain attention.
     """
     weight = torch.randn(4 * dim, inputs, generator=generator, dtype=dtype) / inputs**0.5
     weight[3 * dim :] = 0
@@ -103,7 +103,7 @@ def _step(params: Params, name: str, inputs: Tensor, memory: Tensor) -> tuple[Te
 
 
 def _read_through(params: Params, name: str, features: Tensor, weights: Tensor) -> Tensor:
-    """The cell's outputs (T, S, D) along the support set, from its end if it is the backward one; padding is passed by.
+    """The cell's outputs (T, S, D) along the support set. `BACKWARD` reads from the end. Padding is skipped.
 
     Equations of appendix A.2: h_i, c_i = LSTM(g′(x_i), h_{i−1}, c_{i−1}).
     """
@@ -119,10 +119,10 @@ def _read_through(params: Params, name: str, features: Tensor, weights: Tensor) 
 
 
 def _read(params: Params, queries: Tensor, keys: Tensor, weights: Tensor, steps: int) -> Tensor:
-    """f(x) (T, Q, D) after so many reads of the support set.
+    """f(x) (T, Q, D) after `steps` reads of the support set.
 
     Appendix A.1: h_k = ĥ_k + f′(x), ĥ_k, c_k = LSTM(f′(x), [h_{k−1}, r_{k−1}], c_{k−1}), where
-    r_{k−1} = Σ_i softmax_i(h_{k−1} · g(x_i)) g(x_i); it starts from ĥ_0 = c_0 = 0.
+    r_{k−1} = Σ_i softmax_i(h_{k−1} · g(x_i)) g(x_i). It starts from ĥ_0 = c_0 = 0.
     """
     state, memory = queries, torch.zeros_like(queries)
     for _ in range(steps):

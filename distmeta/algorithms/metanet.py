@@ -28,46 +28,47 @@ ENCODER, GENERATOR = "meta.encoder", "meta.generator"
 @registry.register("metanet")
 @dataclass(frozen=True, kw_only=True)
 class MetaNet(Algorithm):
-    """Meta-trained on α · L_task + β · L_meta; a task's head is slow weights plus fast ones that a network generates.
+    """Meta-trained on α · L_task + β · L_meta. A task's head is slow weights plus generated fast weights.
 
-    1. The meta-network's head encodes a text of features f: r = f + E(f), E two layers, `meta.encoder.*`. The class
+    1. The encoder maps a text's features f to r = f + E(f). E has two layers, `meta.encoder.*`. The class
        encoding c_n is the mean r of the class's support texts. Slow weights of class n: w_n = c_n, b_n = −½‖c_n‖².
-    2. A head scores class n by s_n(r) = 2 · scale · (w_n · r + b_n). L_meta is the loss of the slow head's scores of
-       the support texts: the paper's representation loss, by which the encodings of a class come together.
-    3. Its meta-information is its gradient, as if w_n were free: m_n = −N / (2 · scale) · ∂L_meta/∂w_n, which is
-       N Σ_i ω_i (1[y_i = n] − p_n(r_i)) r_i with p = softmax(s) and weights ω of sum 1.
-    4. The tail generates fast weights from it, for each class alike: [Δw_n; Δb_n] = G([c_n; m_n]), G two layers,
-       `meta.generator.*`. So it serves any classes, and any number of them.
-    5. L_task is the loss of the scores of the query texts by the head (w_n + Δw_n, b_n + Δb_n).
+    2. A head scores class n by s_n(r) = 2 · scale · (w_n · r + b_n). L_meta is the loss of the slow head on the
+       support texts. It is the paper's representation loss and pulls the encodings of a class together.
+    3. The meta-information is the gradient of L_meta, with w_n as a free variable:
+       m_n = −N / (2 · scale) · ∂L_meta/∂w_n = N Σ_i ω_i (1[y_i = n] − p_n(r_i)) r_i, with p = softmax(s) and weights
+       ω of sum 1.
+    4. The generator makes fast weights, with the same G for each class: [Δw_n; Δb_n] = G([c_n; m_n]). G has two
+       layers, `meta.generator.*`. It works for any classes and any number of them.
+    5. L_task is the loss of the head (w_n + Δw_n, b_n + Δb_n) on the query texts.
 
-    E reaches both losses, G only L_task. Both start at 0, and the learner as a nearest-prototype classifier.
+    E affects both losses, G only L_task. Both start at 0, so the learner starts as a nearest-prototype classifier.
 
-    The paper generates weights an example and mixes them by attention, where those of a class share theirs here; it
-    has fast weights for the encoder too, lets slow and fast ones act side by side instead of adding them up, and
-    trains on L_task alone, which is beta = 0.
+    The paper differs: it generates weights per example and mixes them by attention (here per class); it has fast
+    weights for the encoder too; it applies slow and fast weights side by side (here they are added); and it trains
+    on L_task alone, which is beta = 0.
     """
 
     alpha: Weight = 1.0
     beta: Weight = 1.0
     scale: Rate = 10.0  # for features of unit length
     hidden_size: Count = 256  # of E and of G
-    max_generated: Count = 1_000_000  # numbers that may be generated for a task
+    max_generated: Count = 1_000_000  # most numbers that are generated for a task
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """Nothing: weights are generated, not adapted."""
         return []
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses tasks without classes, an objective of nothing, and heads too large for a network to write."""
+        """Refuses tasks without classes, an objective of 0, and heads too large to generate."""
         require_classes(model, "weights are generated class by class")
         if not self.alpha and not self.beta:
-            raise ConfigError("algorithm.alpha", "0, and algorithm.beta too", "let one of them be above 0")
+            raise ConfigError("algorithm.alpha", "0, and algorithm.beta is 0 too", "set one of them above 0")
         if (size := outputs * (model.dim + 1)) > self.max_generated:
             found = (
                 f"{self.max_generated}, but a head is {outputs} classes × ({model.dim} features + 1) = {size} numbers"
             )
             fits = self.max_generated // (model.dim + 1)
-            fewer = f"let episodes and evaluation have at most {fits} classes" if fits > 1 else "use protonet"
+            fewer = f"use at most {fits} classes in episodes and evaluation" if fits > 1 else "use protonet"
             raise ConfigError("algorithm.max_generated", found, f"set it to {size}, or {fewer}")
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
@@ -89,7 +90,7 @@ class MetaNet(Algorithm):
         return features + _two_layers(meta_params, ENCODER, features)
 
     def scores(self, head: Params, encodings: Tensor) -> Tensor:
-        """(T, B, N) scores by weights (T, N, D) and biases (T, N)."""
+        """(T, B, N) scores from weights (T, N, D) and biases (T, N)."""
         return 2 * self.scale * (encodings @ head["weight"].mT + head["bias"].unsqueeze(1))
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
@@ -106,7 +107,7 @@ class MetaNet(Algorithm):
         return self.scores(adapted.stacked, self.encodings(model, adapted.shared, inputs))
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """Gradient of α · L_task + β · L_meta, summed over tasks; `meta_loss` is L_meta, all else of the query set."""
+        """Gradient of α · L_task + β · L_meta, summed over tasks; `meta_loss` is L_meta, the rest of the query."""
 
         def losses(leaves: Params) -> tuple[Tensor, Metrics]:
             support = episode.support._replace(inputs=model.encode(leaves, (), episode.support.inputs))
@@ -126,13 +127,13 @@ def slow_head(encodings: Tensor, support: Batch) -> Params:
 
 
 def meta_information(encodings: Tensor, scores: Tensor, support: Batch) -> Tensor:
-    """m_n (T, N, D) of encodings (T, S, D) and scores (T, S, N): where more of w_n would lower the support loss."""
+    """m_n (T, N, D) from encodings (T, S, D) and scores (T, S, N): the direction that lowers the support loss."""
     share = support.weights.to(scores.dtype) / support.weights.sum(-1, keepdim=True)
     errors = (F.one_hot(support.targets, support.outputs) - scores.softmax(-1)) * share.unsqueeze(-1)
     return scores.shape[-1] * errors.mT @ encodings
 
 
 def _two_layers(params: Params, name: str, inputs: Tensor) -> Tensor:
-    """Two layers; the hidden units are averaged, so that a rate that suits features of unit length suits them too."""
+    """Two layers. Hidden units are averaged, so a learning rate for features of unit length fits here too."""
     hidden = F.linear(inputs, params[f"{name}.hidden.weight"], params[f"{name}.hidden.bias"]).relu()
     return F.linear(hidden / hidden.shape[-1], params[f"{name}.output.weight"], params[f"{name}.output.bias"])

@@ -19,21 +19,22 @@ from distmeta.types import Batch, Params
 @registry.register("metasgd")
 @dataclass(frozen=True, kw_only=True)
 class MetaSGD(GradientBased):
-    """MAML with θ′ = θ − α ∘ ∇L(θ), where α, a rate for each element of what is adapted, is meta-learned with θ.
+    """MAML with θ′ = θ − α ∘ ∇L(θ). α has a rate for each adapted element and is meta-learned with θ.
 
-    α lies in θ as `meta.rate.*`, each of its parameter's shape; it may become negative. The paper draws its starting
-    values from a small range; here all are `inner_lr`, so that the key keeps its meaning, the untrained learner is
-    MAML's, and no chance enters: gradients differ between elements anyway, and on sinusoids values drawn from 0.005 to
-    0.1 trained no better. Several steps share α.
+    α is stored in θ as `meta.rate.*`, each with its parameter's shape. It may become negative. All steps share α.
+
+    The paper draws the starting values of α from a small range. Here all are `inner_lr`: the key keeps its meaning,
+    the untrained learner equals MAML's, and nothing is random. On sinusoids, values drawn from 0.005 to 0.1 trained no
+    better.
     """
 
-    inner_steps: Steps = 1  # the paper's
+    inner_steps: Steps = 1  # as in the paper
     inner_learn_lr: Literal[True] = True
 
     def rates(self, params: Params) -> Params:
-        """α: what is adapted, filled with `inner_lr`."""
+        """α: one tensor per adapted parameter, filled with `inner_lr`."""
         return {f"meta.rate.{name}": torch.full_like(params[name], self.inner_lr) for name in self.adapts(list(params))}
 
     def rate(self, meta_params: Params, support: Batch, name: str, step: int) -> float | Tensor:
-        """α of a parameter, of its shape, whatever the step."""
+        """α of a parameter, with its shape; the same at every step."""
         return meta_params[f"meta.rate.{name}"]

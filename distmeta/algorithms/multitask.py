@@ -1,6 +1,6 @@
-"""Multi-task learning of one shared body, then fine-tuning: transfer learning.
+"""Transfer learning: multi-task learning of one shared body, then fine-tuning.
 
-Rich Caruana. Multitask Learning. Machine Learning 28, 1997. https://doi.org/10.1023/A:1007379606734; as the baseline of
+Rich Caruana. Multitask Learning. Machine Learning 28, 1997. https://doi.org/10.1023/A:1007379606734. As a baseline of
 few-shot classification: Wei-Yu Chen, Yen-Cheng Liu, Zsolt Kira, Yu-Chiang Frank Wang, Jia-Bin Huang. A Closer Look at
 Few-shot Classification. ICLR 2019. https://arxiv.org/abs/1904.04232
 """
@@ -24,18 +24,18 @@ from distmeta.types import Batch, Episode, Metrics, Params
 @registry.register("multitask")
 @dataclass(frozen=True, kw_only=True)
 class MultiTask(FineTune):
-    """Minimises Σ_i L_i over all tasks' examples, support and query alike, with one head for all of them.
+    """Minimises Σ_i L_i over the support and query examples of all tasks, with one common head.
 
-    For classification that head tells all classes from one another, and a new task gets a head of its own; otherwise
-    the tasks share the head too, and fine-tuning starts from it. The λR of the sum is `outer.regularizer`.
+    In classification the common head has all classes as outputs, and a new task gets its own head. Otherwise the
+    tasks share the head, and fine-tuning starts from it. The sum's λR is `outer.regularizer`.
     """
 
-    scale: Rate = 1.0  # of the logits in meta-training; features of unit length want about 10
+    scale: Rate = 1.0  # of the logits in meta-training; features of unit length need about 10
     baseline: ClassVar[str | None] = None
     trains: ClassVar[bool] = True
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses a scale of logits where there are none, and what `FineTune` refuses."""
+        """Refuses a scale for tasks without classes, and what `FineTune` refuses."""
         if self.scale != MultiTask.scale and not model.task.classes:
             raise ConfigError("algorithm.scale", f"{self.scale:g}, and these tasks have no classes", "leave it out")
         super().check(model, outputs)
@@ -50,14 +50,14 @@ class MultiTask(FineTune):
         return {**params, f"{_common(model)}.weight": weight, f"{_common(model)}.bias": weight.new_zeros(len(weight))}
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
-        """A new head of zeros where there are classes, else the common one."""
+        """A new head of zeros if there are classes, else the common head."""
         if model.task.classes:
             return super().start(model, meta_params, support)
         names = [*self.adapts(list(meta_params)), *(name for name in meta_params if name.startswith("head."))]
         return expand(meta_params, names, len(support.targets))
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """Σ_i ∇L_i; the figures are those of the common head."""
+        """Σ_i ∇L_i, and the metrics of the common head."""
         batch = concatenate(episode.support, episode.query)
 
         def losses(leaves: Params) -> tuple[Tensor, Metrics]:
@@ -74,5 +74,5 @@ class MultiTask(FineTune):
 
 
 def _common(model: Model) -> str:
-    """The common head of all classes of a family."""
+    """Name of a family's common head."""
     return f"meta.classes.{model.task.name}"

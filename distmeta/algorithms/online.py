@@ -21,12 +21,12 @@ from distmeta.types import Batch, Params
 @registry.register("online")
 @dataclass(frozen=True, kw_only=True)
 class Online(GradientBased):
-    """θ is meta-trained on the present task and on remembered ones (`stream.replay`); a task starts near its like.
+    """Meta-trains θ on the current task and on remembered ones (`stream.replay`), with a warm start for each task.
 
-    The paper keeps all tasks, meets them evenly, and starts every one from θ. Here a buffer of the latest is replayed
-    by similarity, and the graph of similar tasks decides on the start too: before its own support, a task takes
-    `warm_steps` on what is kept of its `stream.neighbours` nearest, each by its weight. θ is meta-learned through both.
-    Without a memory, as on tasks outside the stream or in its first round, it starts from θ.
+    The paper keeps all tasks, samples them uniformly, and starts each from θ. Here a buffer of the latest tasks is
+    replayed by similarity, and similar tasks also give the start: before its own support, a task takes `warm_steps` on
+    the kept examples of its `stream.neighbours` nearest tasks, each with its weight. θ is meta-learned through both.
+    Tasks without a memory start from θ: those outside the stream and those of the first round.
     """
 
     needs_rounds: ClassVar[bool] = True
@@ -41,13 +41,13 @@ class Online(GradientBased):
             return stacked
         shared = {name: value for name, value in meta_params.items() if name not in stacked}
         memory = support.inputs["memory"].to(support.weights)
-        some = memory.sum(1) > 0
-        # Any weights do for a task without a memory: its loss counts for nothing.
-        batch = support._replace(weights=torch.where(some.unsqueeze(1), memory, 1.0))
+        has_memory = memory.sum(1) > 0
+        # A task without a memory may have any weights, because its loss is multiplied by 0.
+        batch = support._replace(weights=torch.where(has_memory.unsqueeze(1), memory, 1.0))
 
         def losses(point: Params) -> Tensor:
             outputs = model.outputs(shared, point, batch.inputs, self.inner_dropout)
-            return self.objective(model, outputs, batch) * some
+            return self.objective(model, outputs, batch) * has_memory
 
         def rate(name: str, step: int) -> float | Tensor:
             return self.rate(meta_params, support, name, step)

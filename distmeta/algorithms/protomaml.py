@@ -20,17 +20,17 @@ from distmeta.types import Batch, Params
 @registry.register("protomaml")
 @dataclass(frozen=True, kw_only=True)
 class ProtoMAML(GradientBased):
-    """MAML whose head starts as the nearest-prototype classifier of the support set, and is adapted from there.
+    """MAML whose head starts as the nearest-prototype classifier of the support set and is then adapted.
 
-    −scale ‖f − c‖² is, but for a term that all classes share, linear in f with weight 2 · scale · c and bias
-    −scale ‖c‖². The start depends on the body, so gradients flow through it too. All second derivatives are there; the
-    paper's experiments leave them out, for want of memory.
+    Up to a term that all classes share, −scale ‖f − c‖² is linear in f with weight 2 · scale · c and bias
+    −scale ‖c‖². The start depends on the body, so gradients flow through it too. All second derivatives are kept. The
+    paper's experiments leave them out to save memory.
     """
 
-    scale: Rate = 1.0  # the paper's; features of unit length want about 10
+    scale: Rate = 1.0  # as in the paper; features of unit length need about 10
 
     def adapts(self, names: Sequence[str]) -> list[str]:
-        """The chosen parameters of the body; the head always is."""
+        """The chosen parameters of the body, and always the head."""
         chosen = set(super().adapts(names))
         return [name for name in names if name in chosen or name.startswith("head.")]
 
@@ -38,7 +38,7 @@ class ProtoMAML(GradientBased):
         """Refuses tasks without classes, a frozen head, and what `GradientBased` refuses."""
         require_classes(model, "prototypes stand for classes")
         if model.frozen_head:
-            found = "the head is frozen, which this algorithm makes of each support set and adapts"
+            found = "the head is frozen, but this algorithm makes it from each support set and adapts it"
             raise ConfigError("model.freeze", found, "leave the head out, or use protonet")
         super().check(model, outputs)
 
@@ -47,7 +47,7 @@ class ProtoMAML(GradientBased):
         return without_head(params)
 
     def start(self, model: Model, meta_params: Params, support: Batch) -> Params:
-        """The head from prototypes, and a copy for each task of what is adapted of the body."""
+        """The head from prototypes, and a copy of the adapted body parameters for each task."""
         centres = prototypes(model.features(meta_params, {}, support.inputs), support)
         head = model.head_from_prototypes(centres, self.scale)
         return {**expand(meta_params, self.adapts(list(meta_params)), len(centres)), **head}

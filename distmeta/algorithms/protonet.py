@@ -34,10 +34,10 @@ class ProtoNet(Algorithm):
 
     baseline: ClassVar[str | None] = "prototypes, frozen encoder"
 
-    scale: Rate = 1.0  # the paper's; features of unit length want about 10
+    scale: Rate = 1.0  # as in the paper; features of unit length need about 10
 
     def adapts(self, names: Sequence[str]) -> list[str]:
-        """Nothing: prototypes are made, not adapted."""
+        """Nothing: prototypes are computed, not adapted."""
         return []
 
     def check(self, model: Model, outputs: int) -> None:

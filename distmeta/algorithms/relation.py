@@ -21,7 +21,7 @@ from distmeta.algorithms.protonet import prototypes
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
-SLOPE, MIDDLE = 10.0, 0.95  # at the start r = σ(SLOPE · (MIDDLE − distance)), which suits features of unit length
+SLOPE, MIDDLE = 10.0, 0.95  # at the start r = σ(SLOPE · (MIDDLE − distance)), for features of unit length
 
 
 @registry.register("relation")
@@ -29,21 +29,21 @@ SLOPE, MIDDLE = 10.0, 0.95  # at the start r = σ(SLOPE · (MIDDLE − distance)
 class Relation(Algorithm):
     """A learned comparison: r_n(x) = σ(v · relu(W [c_n; f(x)] + b) + d) in 0..1, the relation of a text to a class.
 
-    c_n is the class's mean support feature. The paper takes the sum, which grows with the shots: a module trained on
-    five would not know one. Its module begins with convolutions, for features that are images; of vectors, two layers
-    do. With loss mse, training minimises mean_n (r_n − 1[n is right])², the paper's objective, and with cross_entropy
-    that of P(n) = r_n / Σ r; outputs are log r_n either way, so that their softmax is this P.
+    c_n is the class's mean support feature. The paper takes the sum, which grows with the shots, so a module trained
+    with 5 shots would fail with 1. The paper's module has convolutions for images; for vectors two layers are enough.
+    Loss mse is the paper's objective, mean_n (r_n − 1[n is right])². Loss cross_entropy is that of
+    P(n) = r_n / Σ r. Outputs are log r_n in both cases, so their softmax is P.
 
-    The module starts as a comparison, or it would first have to find out how: W holds random orthogonal directions, as
-    a · (c − f) and as −a · (c − f), whose relu's add up to |a · (c − f)|, and their mean is the distance but for a
-    factor. The more of them, up to twice the features, the closer.
+    The module starts as a distance, so that it need not learn to compare first. W holds random orthogonal directions,
+    as a · (c − f) and as −a · (c − f). The relus of a pair add up to |a · (c − f)|, and their mean is proportional to
+    the distance. More directions, up to twice the features, give a closer approximation.
     """
 
     hidden_size: Annotated[int, Field(ge=2, multiple_of=2)] = 768  # twice the features of a small encoder
-    loss: Literal["mse", "cross_entropy"] = "mse"  # the paper's; on pretrained features cross_entropy learned more
+    loss: Literal["mse", "cross_entropy"] = "mse"  # as in the paper; on pretrained features cross_entropy learned more
 
     def adapts(self, names: Sequence[str]) -> list[str]:
-        """Nothing: classes are compared with, not adapted to."""
+        """Nothing: texts are compared with classes, and no parameter is adapted."""
         return []
 
     def check(self, model: Model, outputs: int) -> None:
@@ -51,14 +51,14 @@ class Relation(Algorithm):
         require_classes(model, "relations are between texts and classes")
 
     def init(self, model: Model, generator: torch.Generator) -> Params:
-        """θ: the body, and the relation module, `meta.relation.*`, H = `hidden_size`."""
+        """θ: the body and the relation module, `meta.relation.*`. H is `hidden_size`."""
         params = model.init()
         dtype = next(iter(params.values()), torch.empty(0)).dtype
         pairs = self.hidden_size // 2
         directions = torch.empty(pairs, model.dim, dtype=dtype)
         torch.nn.init.orthogonal_(directions, gain=max(pairs, model.dim) ** 0.5, generator=generator)
         half = torch.cat([directions, -directions], dim=1)
-        # A normal variable's mean size is √(2/π).
+        # The mean absolute value of a normal variable is √(2/π).
         slope = -SLOPE * math.sqrt(math.pi / 2) / pairs
         return {
             **without_head(params),
@@ -77,14 +77,14 @@ class Relation(Algorithm):
         """(T, Q, N) logarithms of the relation scores."""
         theta, classes = adapted.shared, adapted.stacked["classes"]
         of_class, of_query = theta["meta.relation.hidden.weight"].chunk(2, dim=1)
-        # W [c; f] = W_c c + W_f f: each is computed once, not once a pair.
+        # W [c; f] = W_c c + W_f f: each term is computed once, not once per pair.
         hidden = F.linear(model.features(theta, {}, inputs), of_query, theta["meta.relation.hidden.bias"]).unsqueeze(2)
         hidden = (hidden + F.linear(classes, of_class).unsqueeze(1)).relu()
         scores = F.linear(hidden, theta["meta.relation.score.weight"], theta["meta.relation.score.bias"])
         return F.logsigmoid(scores.squeeze(-1))
 
     def objective(self, model: Model, outputs: Tensor, batch: Batch) -> Tensor:
-        """(T,) losses that θ is learned by."""
+        """(T,) losses that meta-training minimises."""
         if self.loss == "cross_entropy":
             return model.task.loss(outputs, batch)
         right = F.one_hot(batch.targets, outputs.shape[-1])
@@ -92,7 +92,7 @@ class Relation(Algorithm):
         return (errors * batch.weights).sum(-1) / batch.weights.sum(-1)
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """Gradient of the objective on the query set, summed over tasks; the figures are those of P."""
+        """Gradient of the objective on the query set, summed over tasks. The metrics are those of P."""
 
         def losses(leaves: Params) -> tuple[Tensor, Metrics]:
             adapted = self.adapt(model, leaves, episode.support)

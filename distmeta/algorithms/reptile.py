@@ -20,22 +20,22 @@ from distmeta.types import Episode, Metrics, Params
 class Reptile(GradientBased):
     """θ ← θ + ε mean_t(θ′_t − θ): with `outer.optimizer: sgd`, ε is `outer.lr`.
 
-    The paper has no query set: support and query examples are adapted to together, and the figures of a step are those
-    of the adapted learner on the query examples that it has seen. Each inner step is of plain gradient descent on all
-    of them, where the paper takes a minibatch a step, and in its experiments Adam.
+    The paper has no query set. Here the learner adapts to support and query examples together, and a step's metrics are
+    computed on query examples that the learner has seen. Each inner step is plain gradient descent on all examples.
+    The paper takes one minibatch per step, and Adam in its experiments.
     """
 
     learns_through_steps: ClassVar[bool] = False
 
     def check(self, model: Model, outputs: int) -> None:
-        """Refuses to learn from no steps, and what `GradientBased` refuses."""
+        """Refuses 0 inner steps, and what `GradientBased` refuses."""
         if not self.inner_steps:
-            found = "0, and reptile learns from where the inner steps lead"
+            found = "0, but reptile learns from the result of the inner steps"
             raise ConfigError("inner.steps", found, "set it to 1 or more")
         super().check(model, outputs)
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """Σ_t θ − θ′_t for what is adapted, 0 for what is not."""
+        """Σ_t (θ − θ′_t) for adapted parameters, 0 for the others."""
         with torch.no_grad():
             adapted = self.adapt(model, meta_params, concatenate(episode.support, episode.query))
             outputs = self.predict(model, adapted, episode.query.inputs)

@@ -1,1 +1,1 @@
-"""Learners. One file a model: a frozen dataclass of options, registered under its configuration name."""
+"""Learners. One file per model: a frozen dataclass of options, registered under its configuration name."""

@@ -1,4 +1,4 @@
-"""What every model shares: options that build a body, a network of body and head, and its functional view."""
+"""Code shared by models: options that build a body, a network of body and heads, and its functional view."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from distmeta.types import Inputs, Params
 
 registry = Registry("model.name", "distmeta.models")
 
-Architecture = dict[str, Any]  # plain JSON: all that is needed to build a body on any machine, without files
-CPU_CHUNK, GPU_CHUNK = 32, 512  # texts of like length that the body takes at once, where it runs once on all
+Architecture = dict[str, Any]  # plain JSON that builds a body on any machine, without files
+CPU_CHUNK, GPU_CHUNK = 32, 512  # most texts of similar length per run of the body in `encode`
 HIDDEN = "hidden."  # `hidden.4` among inputs: (T, B, L, H) states after a body's first 4 layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Options that all models have."""
+    """Options of all models."""
 
     reads: ClassVar[str] = "text"
 
@@ -39,18 +39,18 @@ class ModelOptions:
 
     @property
     def twice_differentiable(self) -> bool:
-        """Whether all of its kernels have a second derivative."""
+        """Whether all kernels have a second derivative."""
         return True
 
 
 class ModelFactory(Protocol):
-    """What a registered options class offers."""
+    """Interface of a registered options class."""
 
-    reads: ClassVar[str]  # the task kinds that it suits: text | numbers
+    reads: ClassVar[str]  # the inputs that the body reads: text | numbers
 
     @property
     def twice_differentiable(self) -> bool:
-        """Whether all of its kernels have a second derivative."""
+        """Whether all kernels have a second derivative."""
 
     @property
     def normalize(self) -> bool:
@@ -63,29 +63,29 @@ class ModelFactory(Protocol):
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
         """Finds or builds the tokenizer (from meta-training texts alone) and describes the body. Driver only.
 
-        Models that read numbers are not asked; their architecture is the number of `inputs`.
+        Not called for models that read numbers. Their architecture is the number of `inputs`.
         """
 
     def pretrained(self, path: str | None) -> Params | None:
-        """The body's pretrained values by name, or None to start from random ones. Driver only."""
+        """The body's pretrained values by name, or None for random values. Driver only."""
 
     def body(self, architecture: Architecture) -> Body:
-        """Builds the body, its values random."""
+        """Builds the body with random values."""
 
 
 def cut_of(inputs: Iterable[str]) -> int | None:
-    """How many layers the body has gone through already, if it is not at its start."""
+    """The number of body layers already applied to the inputs, or None."""
     return next((int(name.removeprefix(HIDDEN)) for name in inputs if name.startswith(HIDDEN)), None)
 
 
 class Network(nn.Module):
-    """A body, and the heads of families by their name; elements that are given are not made again."""
+    """A body, and the heads of families by family name. Given `features` are used as elements."""
 
     def __init__(self, body: Body, heads: Mapping[str, tuple[LinearHead, int]], normalize: bool) -> None:
         super().__init__()
         self.body, self.normalize = body, normalize
         self.heads = {family: head for family, (head, _) in heads.items()}
-        # Its names are those of the parameters: head.FAMILY.weight.
+        # This gives the parameters their names: head.FAMILY.weight.
         self.head = nn.ModuleDict(
             {family: head.module(head.dim(body), outputs) for family, (head, outputs) in heads.items()}
         )
@@ -93,7 +93,7 @@ class Network(nn.Module):
     def forward(
         self, inputs: Inputs, family: str, elements_only: bool, dropout: float = 0.0, layers: int | None = None
     ) -> Tensor:
-        """(B, ...) inputs → (B, ..., D) elements or (B, ..., N) outputs; with `layers`, the states after so many."""
+        """(B, ...) inputs → (B, ..., D) elements or (B, ..., N) outputs; with `layers`, the states after them."""
         if layers is not None:
             return self.body.lower(inputs["input_ids"], inputs["attention_mask"], layers)
         if "features" in inputs:
@@ -111,12 +111,12 @@ class Network(nn.Module):
 
 
 class FunctionalModel:
-    """A network as pure functions of its parameters, for one of its families (see `distmeta.protocols.Model`).
+    """One family's network as pure functions of its parameters (see `distmeta.protocols.Model`).
 
     Args:
         network: gives the structure, and the starting values for `init`.
-        task: how the family's outputs are scored, and by its name which of the heads it is.
-        freeze: patterns of parameter names that are neither adapted nor meta-learned.
+        task: scores the family's outputs. Its name selects the head.
+        freeze: patterns of names of parameters that are neither adapted nor meta-learned.
         twice_differentiable: whether the body's kernels have a second derivative.
     """
 
@@ -142,11 +142,11 @@ class FunctionalModel:
         return {self._prefix + name: value for name, value in self.head.from_prototypes(centres, scale).items()}
 
     def head_of_zeros(self, tasks: int, outputs: int, like: Tensor) -> Params:
-        """A head for each task whose parameters are all zero, (T, ...) each."""
+        """A head of zeros for each task, (T, ...) each."""
         return {self._prefix + name: value for name, value in self.head.zeros(tasks, outputs, self.dim, like).items()}
 
     def init(self) -> Params:
-        """Copies of the starting values of all that is not frozen."""
+        """Copies of the starting values of all parameters that are not frozen."""
         values = dict(self.network.named_parameters())
         return {name: values[name].detach().clone() for name in self.free}
 
@@ -155,12 +155,12 @@ class FunctionalModel:
         self.network.train(mode)
 
     def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
-        """Runs once, on all tasks' inputs, what no task has parameters of its own for.
+        """Runs the part of the network that all tasks share, once on all tasks' inputs.
 
-        That is the body and what makes elements, up to (T, E, D) `features`; or the body's layers below the first
-        adapted one, up to `hidden.4`, where it splits (in meta-training, dropout there is drawn once and not at every
-        inner step); or nothing. Texts are sorted by length and taken in chunks, so that short ones are not padded to
-        the longest.
+        If no body parameter is adapted, this gives (T, E, D) `features`. If the body splits, this runs the layers below
+        the first adapted one and gives, for example, `hidden.4`; dropout there is drawn once, not at every inner step.
+        Otherwise inputs are unchanged. Texts are sorted by length and run in chunks, so that short texts are not padded
+        to the longest.
         """
         cut, own = cut_of(inputs), [name for name in adapted if name.startswith("body.")]
         below = self._below(own)
@@ -175,13 +175,13 @@ class FunctionalModel:
         values = values.view(*inputs[reads[0]].shape[:2], *values.shape[1:])
         if below is None:
             values = _as_elements(values)
-        others = {name: value for name, value in inputs.items() if name not in reads}
+        rest = {name: value for name, value in inputs.items() if name not in reads}
         if below is None:
-            return {"features": values, **others}
-        return {f"{HIDDEN}{below}": values, "attention_mask": inputs["attention_mask"], **others}
+            return {"features": values, **rest}
+        return {f"{HIDDEN}{below}": values, "attention_mask": inputs["attention_mask"], **rest}
 
     def _below(self, own: list[str]) -> int | None:
-        """How many of the body's layers lie below all of these parameters; None where it cannot be cut there."""
+        """The number of body layers below all of these parameters; None if the body cannot be cut there."""
         layers = [layer for name in own if (layer := layer_of(name)) is not None]
         return min(layers) if self.network.body.splits and layers and len(layers) == len(own) else None
 
@@ -203,15 +203,15 @@ class FunctionalModel:
         return encoded["features"] if "features" in encoded else self._stacked(shared, stacked, encoded, True)
 
     def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        """(T, E, N) outputs; in meta-training, the share `dropout` of the features is dropped."""
+        """(T, E, N) outputs. In meta-training, the share `dropout` of the features is dropped."""
         return self._stacked(shared, stacked, self.encode(shared, stacked, inputs), False, dropout)
 
     def _stacked(
         self, shared: Params, stacked: Params, inputs: Inputs, features_only: bool, dropout: float = 0.0
     ) -> Tensor:
-        # vmap over the forward pass alone: torch.func.grad over vmap is wrong in second order through LayerNorm.
-        def one_task(own: Params, its: Inputs) -> Tensor:
-            return self._call({**shared, **own}, its, features_only, dropout)
+        # vmap only the forward pass: torch.func.grad over vmap is wrong in second order through LayerNorm.
+        def one_task(own: Params, task_inputs: Inputs) -> Tensor:
+            return self._call({**shared, **own}, task_inputs, features_only, dropout)
 
         return _as_elements(vmap(one_task, randomness="different")(stacked, inputs))
 
@@ -225,7 +225,7 @@ class FunctionalModel:
 
 
 def _as_elements(values: Tensor) -> Tensor:
-    """(T, B, ..., D) → (T, E, D): the elements of all examples in a row."""
+    """(T, B, ..., D) → (T, E, D): the elements of all examples along one axis."""
     return values.flatten(1, -2)
 
 
@@ -237,13 +237,13 @@ def build(
     seed: int = 0,
     device: str = "cpu",
 ) -> Network:
-    """Builds a network on any machine; `values` replace the seeded random ones.
+    """Builds a network on any machine. `values` replace the seeded random values.
 
     Args:
-        options: of the body.
+        options: of the model.
         architecture: of the body.
-        outputs: by family, its element and how many outputs an element has.
-        values: by name.
+        outputs: for each family, its element and the number of outputs per element.
+        values: parameter values by name.
         seed: of the random values.
         device: a torch device.
     """

@@ -1,4 +1,4 @@
-"""The interface of bodies: states of tokens, and how a text's states are pooled."""
+"""The interface of bodies: token states, and their pooling to one vector per text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from torch import Tensor, nn
 
 
 class Body(nn.Module):
-    """Makes states (B, L, H) of the tokens of its `inputs`, and pools them to features of texts, (B, D).
+    """Computes states (B, L, H) of the tokens in its `inputs`, and pools them to text features (B, D).
 
-    What it makes of one text must not depend on the padding that other texts of its batch need. `width` is H, `dim` D.
-    Bodies of numbers have features alone: they override `forward`.
+    A text's states and features must not depend on the padding of its batch. `width` is H, `dim` is D. Bodies for
+    numbers have only features: they override `forward`.
     """
 
     width: int
     dim: int
     inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
-    splits = (
-        False  # whether `lower` and `upper` are there: then `states` is the upper after the lower, cut at any layer
-    )
+    splits = False  # whether `lower` and `upper` exist; `states` is then `upper` of `lower`, cut at any layer
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, L) ids and mask → (B, L, H)."""
@@ -34,9 +32,9 @@ class Body(nn.Module):
         return self.pool(self.states(input_ids, attention_mask), attention_mask)
 
     def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L) → (B, L, H): states after the first so many layers."""
+        """(B, L) → (B, L, H): states after the first `layers` layers."""
         raise NotImplementedError
 
     def upper(self, states: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L, H) states after so many layers → (B, L, H) after the last one."""
+        """(B, L, H) states after `layers` layers → (B, L, H) after the last layer."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""A network of dense layers for inputs that are numbers: the regressor of Finn et al. 2017, §5.1 (MAML),
+"""Dense layers for inputs that are numbers: the regressor of Finn et al. 2017, §5.1 (MAML),
 https://arxiv.org/abs/1703.03400.
 """
 
@@ -27,7 +27,7 @@ class Dense(ModelOptions):
 
     reads: ClassVar[str] = "numbers"
 
-    hidden_sizes: tuple[Size, ...] = (40, 40)  # Finn et al. 2017; none: the inputs themselves
+    hidden_sizes: tuple[Size, ...] = (40, 40)  # Finn et al. 2017; empty: features are the inputs
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> NoReturn:
         """Refuses texts.
@@ -37,14 +37,14 @@ class Dense(ModelOptions):
         """
         suitable = [name for name in registry.names() if registry.get(name).reads == "text"]
         raise ConfigError(
-            "model.name", "dense reads numbers, and these tasks are of text", f"use {' or '.join(suitable)}"
+            "model.name", "dense reads numbers, but these tasks are texts", f"use {' or '.join(suitable)}"
         )
 
     def pretrained(self, path: str | None) -> Params | None:
-        """None: it starts from random values.
+        """None: the model starts from random values.
 
         Raises:
-            ConfigError: pretrained weights were asked for.
+            ConfigError: `path` is given.
         """
         if path is not None:
             raise ConfigError("model.path", f"{path!r} given, but dense has no pretrained weights", "leave it out")
@@ -56,10 +56,11 @@ class Dense(ModelOptions):
 
 
 class DenseBody(Body):
-    """(Linear → ReLU → dropout) a hidden layer.
+    """Linear → ReLU → dropout for each hidden layer.
 
-    PyTorch's own starting values, which spread the bends of the first layer over x. Those of the paper's code, small
-    normal weights and no biases, put them all at 0: on sinusoids (meta-validation, 6,000 steps) 0.83 instead of 0.55.
+    Starting values are PyTorch's, which spread the kinks of the first layer over x. The paper's code has small normal
+    weights and zero biases, which put all kinks at 0: the error on sinusoids (meta-validation, 6,000 steps) is then
+    0.83 instead of 0.55.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("values",)

@@ -1,5 +1,5 @@
 """Pretrained encoders of the transformers library, such as BERT: Devlin et al., NAACL 2019,
-https://arxiv.org/abs/1810.04805; pooled to one feature vector a text as in Sentence-BERT: Reimers and
+https://arxiv.org/abs/1810.04805. States are pooled to one vector per text as in Sentence-BERT: Reimers and
 Gurevych, EMNLP 2019, https://arxiv.org/abs/1908.10084.
 """
 
@@ -26,12 +26,12 @@ from distmeta.models.pretrained import locate, quiet, reading
 from distmeta.models.text import check_length, masked_mean
 from distmeta.types import Params
 
-LONG = 300  # tokens; the reach of local attention is less
-DROPOUTS = (  # what BERT, DistilBERT and ModernBERT call it
+LONG = 300  # tokens, more than the window of local attention
+DROPOUTS = (  # names in BERT, DistilBERT and ModernBERT
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"),
     *("embedding_dropout", "mlp_dropout"),
 )
-LAYERS = {  # of encoders that are nothing but embeddings and then layers: these can be cut between layers
+LAYERS = {  # encoders of embeddings followed by layers only: they can be cut between layers
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), "encoder.layer"),
     "distilbert": "transformer.layer",
 }
@@ -40,28 +40,28 @@ LAYERS = {  # of encoders that are nothing but embeddings and then layers: these
 @registry.register("hf")
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace(ModelOptions):
-    """Options. The encoder's own dropout rates give way to `dropout`."""
+    """Options. `dropout` replaces the encoder's own dropout rates."""
 
-    normalize: bool = True  # as sentence encoders are trained to be compared
+    normalize: bool = True  # sentence encoders are trained for cosine similarity
     pooling: Literal["mean", "cls"] = "mean"
-    layers: Annotated[int, Field(ge=1)] | None = None  # the first so many; none: all
-    attention: Literal["eager", "sdpa"] = "eager"  # sdpa is faster, but has no second derivative everywhere
-    lora_rank: Annotated[int, Field(ge=1)] | None = None  # r of adapters beside linear layers; none: no adapters
-    lora_targets: str | tuple[str, ...] | None = None  # patterns of linear layers; none: queries and values, as in §4.2
-    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # α; none: r, so that α / r is 1
+    layers: Annotated[int, Field(ge=1)] | None = None  # number of first layers used; None: all
+    attention: Literal["eager", "sdpa"] = "eager"  # sdpa is faster, but some of its kernels have no second derivative
+    lora_rank: Annotated[int, Field(ge=1)] | None = None  # r of adapters on linear layers; None: no adapters
+    lora_targets: str | tuple[str, ...] | None = None  # patterns of linear layers; None: query and value (§4.2)
+    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # α; None: r, so α / r = 1
 
     @property
     def twice_differentiable(self) -> bool:
-        """The fused attention kernels have a first derivative only."""
+        """False for fused attention kernels: they have only a first derivative."""
         return self.attention == "eager"
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
-        """Reads tokenizer and configuration; `texts` are not looked at.
+        """Reads tokenizer and configuration. `texts` are not used.
 
         Raises:
-            ConfigError: `model.path` is missing, `model.layers` are more than there are, `model.lora_targets` fit no
-                linear layer, or options of adapters are given without `model.lora_rank`.
-            ModelError: what lies there is not a text encoder with its tokenizer.
+            ConfigError: `model.path` is missing, `model.layers` is more than the encoder has, `model.lora_targets`
+                matches no linear layer, or adapter options are given without `model.lora_rank`.
+            ModelError: the folder does not hold a text encoder with its tokenizer.
         """
         from transformers import AutoTokenizer
 
@@ -96,11 +96,10 @@ class HuggingFace(ModelOptions):
         }
 
     def pretrained(self, path: str | None) -> Params:
-        """Reads the weights, from safetensors alone.
+        """Reads the weights, only from safetensors.
 
         Raises:
-            ModelError: weights that are missing, unreadable or do not cover the encoder; features that
-                depend on padding.
+            ModelError: weights are missing, unreadable or do not cover the encoder, or features depend on padding.
         """
         from transformers import AutoModel
 
@@ -169,7 +168,7 @@ class HuggingFace(ModelOptions):
 
 
 class HuggingFaceBody(Body):
-    """An encoder and the pooling of its last layer; `lora` may hold adapters, which act inside of the encoder."""
+    """An encoder and the pooling of its last layer. `lora` may hold adapters, which act inside the encoder."""
 
     lora: nn.Module
 
@@ -185,7 +184,7 @@ class HuggingFaceBody(Body):
         """(B, L) → (B, L, D).
 
         Raises:
-            ConfigError: L is more than the positions there are.
+            ConfigError: L is more than the number of positions.
         """
         if self.splits:
             return self.upper(self.lower(input_ids, attention_mask, 0), attention_mask, 0)
@@ -195,12 +194,12 @@ class HuggingFaceBody(Body):
         return hidden
 
     def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L) → (B, L, D) after the first so many layers."""
+        """(B, L) → (B, L, D) after the first `layers` layers."""
         check_length(input_ids, self.max_length)
         return self._run(self.encoder.embeddings(input_ids), attention_mask, slice(0, layers))
 
     def upper(self, states: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
-        """(B, L, D) after so many layers → (B, L, D) after the last one."""
+        """(B, L, D) after `layers` layers → (B, L, D) after the last layer."""
         return self._run(states, attention_mask, slice(layers, None))
 
     def _run(self, hidden: Tensor, attention_mask: Tensor, which: slice) -> Tensor:
@@ -215,15 +214,15 @@ class HuggingFaceBody(Body):
 
 
 def _added(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, L) → (B, 1, 1, L), added to the scores: of (B, L) transformers asks .item(), which vmap forbids."""
+    """(B, L) → (B, 1, 1, L), added to the scores. For (B, L), transformers calls .item(), which vmap forbids."""
     return ((1 - attention_mask.to(dtype)) * torch.finfo(dtype).min)[:, None, None, :]
 
 
 def _positions(encoder: Any) -> int:
-    """How many tokens an encoder takes.
+    """The most tokens that an encoder takes.
 
-    RoBERTa's kind leaves out the positions up to its padding token's. ModernBERT's attention is local: beyond its reach
-    the mask that is given in `HuggingFaceBody.forward` would let tokens see each other.
+    RoBERTa and its relatives do not use the positions up to the padding token's. ModernBERT's attention is local: in
+    longer texts, the mask of `HuggingFaceBody.states` would let tokens attend outside the window.
     """
     if (window := getattr(encoder.config, "local_attention", None)) is not None:
         return int(window) // 2 + 1
@@ -234,9 +233,9 @@ def _positions(encoder: Any) -> int:
 
 
 def _check_padding(body: HuggingFaceBody, architecture: Architecture, where: str) -> None:
-    """Compares a padded text with what the encoder makes of it by itself: some read a mask in another way.
+    """Compares a text's features with and without padding: some encoders treat a mask in another way.
 
-    The text is long, for the sake of those whose attention is local.
+    The text is long, so that it also checks encoders with local attention.
     """
     length = min(architecture["max_length"] - 3, LONG)
     words = [i for i in range(architecture["vocab_size"]) if i != architecture["pad_id"]][:length]

@@ -1,10 +1,10 @@
 """Low-rank adapters: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022,
 https://arxiv.org/abs/2106.09685.
 
-Written out because `peft` (0.21), though it can be stacked and differentiated twice, renames each layer that it wraps
-(`query.weight` becomes `query.base_layer.weight`) and puts its own names beside it (`query.lora_A.default.weight`), so
-that pretrained values, checkpoints and frozen patterns would need a map of names. Its configuration holds sets, which
-JSON does not, and every worker would have to install it and `accelerate`.
+Why not `peft` (0.21): it can be stacked and differentiated twice, but it renames each layer that it wraps
+(`query.weight` becomes `query.base_layer.weight`) and adds names beside it (`query.lora_A.default.weight`).
+Pretrained values, checkpoints and frozen patterns would need a map of names. Its configuration holds sets, which JSON
+does not have. Every worker would have to install `peft` and `accelerate`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distmeta.errors import ConfigError
 
-PREFIX = "body.encoder."  # of an encoder's names among a model's parameters
+PREFIX = "body.encoder."  # of the encoder's parameters in a model
 QUERY_VALUE = (
     "*.query",
     "*.value",
@@ -26,11 +26,11 @@ QUERY_VALUE = (
     "*.v_lin",
     "*.q_proj",
     "*.v_proj",
-)  # BERT's names, DistilBERT's, others'
+)  # names in BERT, in DistilBERT and in other encoders
 
 
 class Adapter(nn.Module):
-    """Adds α / r · B A x to what a linear layer makes of x; A is (r, in), B (out, r) and zero at the start."""
+    """Adds α / r · B A x to a linear layer's output for x. A is (r, in). B is (out, r) and starts at zero."""
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -44,10 +44,10 @@ class Adapter(nn.Module):
 
 
 def choose(encoder: nn.Module, patterns: str | Sequence[str] | None) -> list[str]:
-    """The names inside the encoder of the linear layers that patterns fit; none: its query and value projections.
+    """Names of the encoder's linear layers that match the patterns. Without patterns: query and value projections.
 
     Raises:
-        ConfigError: a pattern fits no linear layer.
+        ConfigError: a pattern matches no linear layer.
     """
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
 
@@ -59,16 +59,16 @@ def choose(encoder: nn.Module, patterns: str | Sequence[str] | None) -> list[str
     chosen = {name for pattern in wanted for name in fits(pattern)}
     missing = [repr(pattern) for pattern in patterns or () if not fits(pattern)]
     if missing or not chosen:
-        found = f"{missing[0] if missing else 'none given, and query or value'} fits no linear layer of this encoder"
+        found = f"{missing[0] if missing else 'the default (query and value)'} fits no linear layer of this encoder"
         shown = ", ".join(PREFIX + name for name in linear[:6])
-        raise ConfigError("model.lora_targets", found, f"give patterns of some of its {len(linear)}, such as {shown}")
+        raise ConfigError("model.lora_targets", found, f"name some of its {len(linear)} linear layers, such as {shown}")
     return [name for name in linear if name in chosen]
 
 
 def attach(encoder: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> nn.Module:
-    """Hooks adapters to linear layers; returns the module that holds them under the layers' own names.
+    """Hooks adapters to linear layers. Returns a module that holds the adapters under the layers' names.
 
-    The encoder's parameters keep their names, and the adapters stay outside of it.
+    The encoder's parameters keep their names, and the adapters stay outside the encoder.
     """
     adapters = nn.Module()
     for name in targets:

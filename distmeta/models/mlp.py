@@ -1,4 +1,4 @@
-"""The mean of a text's embeddings, and hidden layers: Iyyer et al., "Deep Unordered Composition Rivals
+"""The mean of a text's embeddings, then hidden layers: Iyyer et al., "Deep Unordered Composition Rivals
 Syntactic Methods for Text Classification", ACL 2015, https://aclanthology.org/P15-1162.
 """
 
@@ -23,7 +23,7 @@ Size = Annotated[int, Field(ge=1)]
 class MLP(TextOptions):
     """Options."""
 
-    hidden_sizes: tuple[Size, ...] = (256,)  # none: the mean embedding itself
+    hidden_sizes: tuple[Size, ...] = (256,)  # empty: features are the mean embedding
 
     def body(self, architecture: Architecture) -> Body:
         """D = the last hidden size."""
@@ -31,7 +31,7 @@ class MLP(TextOptions):
 
 
 class MLPBody(Body):
-    """Mean embedding → dropout → (linear → ReLU → dropout) a hidden layer."""
+    """Mean embedding → dropout → linear, ReLU and dropout for each hidden layer."""
 
     def __init__(self, vocab_size: int, options: MLP) -> None:
         super().__init__()

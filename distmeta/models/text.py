@@ -1,4 +1,4 @@
-"""What models with random embeddings share: a tokenizer made from meta-training texts, and masked means."""
+"""Code shared by models with random embeddings: a tokenizer built from meta-training texts, and masked means."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class TextOptions(ModelOptions):
     """Options of models that start from random embeddings."""
 
     vocabulary: Literal["words", "wordpieces"] = "words"
-    vocab_size: Annotated[int, Field(ge=2)] = 10_000  # the most frequent; all else is [UNK]
-    min_count: Annotated[int, Field(ge=1)] = 2  # so that [UNK] is met, and its embedding learned, in meta-training
+    vocab_size: Annotated[int, Field(ge=2)] = 10_000  # the most frequent tokens; others are [UNK]
+    min_count: Annotated[int, Field(ge=1)] = 2  # above 1, [UNK] occurs in meta-training and is learned
     embedding_size: Annotated[int, Field(ge=1)] = 128
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
-        """Builds the tokenizer; the same texts give the same one anywhere.
+        """Builds the tokenizer. The same texts give the same tokenizer on any machine.
 
         Raises:
-            ConfigError: pretrained weights were asked for.
+            ConfigError: `path` is given.
         """
         if path is not None:
             remedy = "leave it out, or set model.name=hf"
@@ -61,14 +61,14 @@ def build_tokenizer(texts: Sequence[str], vocabulary: str, vocab_size: int, min_
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
             min_frequency=min_count,
-            # Left to itself, the trainer numbers pieces of one letter in the random order of a hash map.
+            # By default, the trainer numbers pieces of one letter in the random order of a hash map.
             special_tokens=[PAD, UNK, *letters, *(f"##{letter}" for letter in letters)],
             initial_alphabet=letters,
             limit_alphabet=len(letters),
             show_progress=False,
         )
     learned.train_from_iterator(texts, trainer)
-    # A new tokenizer, in which no text of the user's is read as a special token.
+    # A new tokenizer, so that no user text is read as a special token.
     return _tokenizer(type(learned.model)(learned.get_vocab(), unk_token=UNK))
 
 
@@ -88,16 +88,16 @@ def _letters(normalizer: normalizers.Normalizer, texts: Sequence[str], limit: in
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Means over each text's own tokens, (B, L, D) and (B, L) → (B, D); zeros for a text without any."""
+    """Means over each text's own tokens: (B, L, D) and (B, L) → (B, D). A text without tokens gives zeros."""
     weights = mask.to(values.dtype).unsqueeze(-1)
     return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def check_length(input_ids: Tensor, limit: int) -> None:
-    """Complains of (B, L) tokens longer than a body's positions.
+    """Refuses (B, L) tokens if L is more than the body's positions.
 
     Raises:
-        ConfigError: naming the key that cuts texts.
+        ConfigError: texts are too long; the error names the key that cuts them.
     """
     if (length := input_ids.shape[-1]) > limit:
         raise ConfigError("data.max_length", f"a text of {length} tokens", f"this model takes at most {limit}")

@@ -27,17 +27,17 @@ class TextAttention(TextOptions):
     """Options.
 
     Raises:
-        ConfigError: the heads do not share the embedding evenly.
+        ConfigError: the number of heads does not divide the embedding size.
     """
 
     layers: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 4
     hidden_size: Annotated[int, Field(ge=1)] = 256  # of the layers between attentions
-    max_length: Annotated[int, Field(ge=1)] = 512  # positions that are learned, as in BERT
+    max_length: Annotated[int, Field(ge=1)] = 512  # number of learned positions, as in BERT
 
     def __post_init__(self) -> None:
         if self.embedding_size % self.heads:
-            found = f"{self.heads} heads do not share {self.embedding_size} features evenly"
+            found = f"{self.heads} heads do not divide {self.embedding_size} features"
             raise ConfigError("model.heads", found, "give a divisor of model.embedding_size")
 
     def prepare(self, path: str | None, texts: Iterable[str]) -> tuple[Tokenizer, Architecture]:
@@ -51,7 +51,7 @@ class TextAttention(TextOptions):
 
 
 class Block(nn.Module):
-    """LayerNorm → attention, LayerNorm → hidden layer, each added to what came in."""
+    """LayerNorm → attention, then LayerNorm → hidden layer, each with a residual connection."""
 
     def __init__(self, options: TextAttention) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Block(nn.Module):
         return tokens
 
     def attend(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Every head's queries (B, H, L, D/H) meet its keys; the softmax leaves out padding."""
+        """Attention of each head, with queries, keys and values (B, H, L, D/H). The softmax leaves out padding."""
         heads = self.queries_keys_values(tokens).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         queries, keys, values = heads.chunk(3, dim=1)
         scores = queries @ keys.transpose(-1, -2) / queries.shape[-1] ** 0.5
@@ -100,7 +100,7 @@ class TextAttentionBody(Body):
         """(B, L) → (B, L, D).
 
         Raises:
-            ConfigError: L is more than the positions there are.
+            ConfigError: L is more than the number of positions.
         """
         check_length(input_ids, self.max_length)
         present = attention_mask.bool()

@@ -22,7 +22,7 @@ Width = Annotated[int, Field(ge=1)]
 @registry.register("text_cnn")
 @dataclass(frozen=True, kw_only=True)
 class TextCNN(TextOptions):
-    """Options; the defaults are Kim's, embeddings aside."""
+    """Options. The defaults are Kim's, except for embeddings."""
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (3, 4, 5)  # words that a filter sees
     filters: Annotated[int, Field(ge=1)] = 100  # of each width
@@ -33,7 +33,7 @@ class TextCNN(TextOptions):
 
 
 class TextCNNBody(Body):
-    """Embeddings → one filter bank a width → ReLU → maximum over windows that start at a word → dropout."""
+    """Embeddings → one filter bank per width → ReLU → maximum over windows that start at a word → dropout."""
 
     def __init__(self, vocab_size: int, options: TextCNN) -> None:
         super().__init__()
@@ -46,17 +46,17 @@ class TextCNNBody(Body):
         self.dropout = nn.Dropout(options.dropout)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, L, D): filters of every width, of the windows that start at a word."""
+        """(B, L) → (B, L, D): outputs of the filters of every width on the window that starts at each word."""
         present = attention_mask.bool().unsqueeze(-1)
         embedded = self.embedding(input_ids) * present
         found = []
         for width, bank in zip(self.widths, self.banks, strict=True):
-            # As a linear map of unfolded windows: stacked over tasks, twice as fast as a grouped convolution.
+            # A linear map of unfolded windows. Stacked over tasks, it is twice as fast as a grouped convolution.
             windows = F.pad(embedded, (0, 0, 0, width - 1)).unfold(1, width, 1).flatten(2)
             found.append(bank(windows).relu() * present)
         return torch.cat(found, dim=-1)
 
     def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L, D) → (B, D): nothing is below 0 after the ReLU, so that a masked window never wins."""
+        """(B, L, D) → (B, D). Masked windows are 0 and never exceed the others, because ReLU outputs are ≥ 0."""
         features: Tensor = self.dropout(states.amax(1))
         return features

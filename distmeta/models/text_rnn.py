@@ -1,5 +1,5 @@
 """A gated recurrent unit over words: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder",
-EMNLP 2014, https://aclanthology.org/D14-1179. The cell is written out: nn.GRU cannot be stacked over tasks.
+EMNLP 2014, https://aclanthology.org/D14-1179. The cell is written here because nn.GRU cannot be stacked over tasks.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class TextRNN(TextOptions):
     bidirectional: bool = True
 
     def body(self, architecture: Architecture) -> Body:
-        """D = hidden_size, twice that if bidirectional."""
+        """D = hidden_size, or twice that if bidirectional."""
         return TextRNNBody(architecture["vocab_size"], self)
 
 
 class GRU(nn.Module):
-    """One direction; gates lie in the order reset, update, candidate."""
+    """One direction. Gates are in the order reset, update, candidate."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -78,16 +78,18 @@ class TextRNNBody(Body):
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, L) → (B, L, D)."""
         forwards, *backwards = self._read(input_ids, attention_mask)
-        return torch.cat([torch.stack(its, 1) for its in (forwards, *(its[::-1] for its in backwards))], dim=-1)
+        directions = (forwards, *(states[::-1] for states in backwards))
+        return torch.cat([torch.stack(states, 1) for states in directions], dim=-1)
 
     def pool(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L, D) → (B, D): what each direction has read in the end."""
+        """(B, L, D) → (B, D): the last state of each direction."""
         size = self.forwards.hidden_size
         forwards, backwards = states[..., :size], states[..., size:]
         features: Tensor = self.dropout(torch.cat([forwards[:, -1], backwards[:, 0]], dim=-1))
         return features
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, L) → (B, D): as `pool` of `states`, without keeping the states of all words."""
-        features: Tensor = self.dropout(torch.cat([its[-1] for its in self._read(input_ids, attention_mask)], dim=-1))
+        """(B, L) → (B, D): `pool` of `states`, without a tensor of all states."""
+        last_states = [states[-1] for states in self._read(input_ids, attention_mask)]
+        features: Tensor = self.dropout(torch.cat(last_states, dim=-1))
         return features

@@ -1,1 +1,1 @@
-"""Task families, one a file: which episodes, what loss, what figures. rounds.py and visits.py are streams."""
+"""Task families, one per file: episodes, loss and metrics. rounds.py and visits.py are about tasks in rounds."""

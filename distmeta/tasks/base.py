@@ -1,4 +1,4 @@
-"""What task families share: the registry, what loading one gives, figures of single tasks, and manifests."""
+"""Code shared by task families: the registry, loaded data, figures of single tasks, and manifests."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ MANIFEST_FORMAT = 1
 
 
 class Split(NamedTuple):
-    """What may be seen in meta-training, meta-validation or meta-test."""
+    """The classes and examples of meta-training, meta-validation or meta-test."""
 
     classes: tuple[str, ...]
     examples: int
-    sample: str  # one of them, for people to see
-    drawn: tuple[str, ...] | None = None  # the classes that episodes are of, where not all
+    sample: str  # one example, as shown to users
+    drawn: tuple[str, ...] | None = None  # the classes that episodes use; None: all
 
 
 class Loaded(NamedTuple):
-    """A task family ready to draw from.
+    """A task family that is ready for drawing episodes.
 
-    `streams` are the episodes of each split: one stream for meta-training and meta-validation, any number of them for
-    meta-test.
+    `streams` holds each split's streams: one for meta-training, one for meta-validation, any number for meta-test.
     """
 
     family: TaskFamily
@@ -49,53 +48,53 @@ class Examples(Protocol):
     architecture: dict[str, Any]  # for a body that reads numbers
 
     def texts(self) -> Iterable[str]:
-        """Those of meta-training, of which a tokenizer may be made."""
+        """The texts of meta-training, from which a tokenizer may be built."""
 
     def load(self, tokenizer: Tokenizer | None, architecture: Mapping[str, Any]) -> Loaded:
-        """The family, its texts tokenised.
+        """Tokenises the texts and returns the family.
 
         Args:
-            tokenizer: None where numbers are read.
-            architecture: of the body; `max_length`, if it is there, is the most tokens that it takes.
+            tokenizer: None for families of numbers.
+            architecture: of the body. `max_length`, if present, is the most tokens that the body takes.
 
         Raises:
-            UserError: naming what does not fit.
+            UserError: the data or its settings cannot be used; the error names what is wrong.
         """
 
 
 class Kind(Protocol):
-    """What a registered class of options offers."""
+    """Interface of a registered options class."""
 
     def read(self, name: str, config: RunConfig) -> Examples:
-        """Reads the data and checks it against the configuration of this one family. Driver only.
+        """Reads the data and checks it against this family's configuration. Driver only.
 
         Args:
             name: of the family.
-            config: `RunConfig.single(name)` of the run's.
+            config: `RunConfig.single(name)` of the run's configuration.
 
         Raises:
-            UserError: naming what does not fit.
+            UserError: the data or its settings cannot be used; the error names what is wrong.
         """
 
     def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> Codec:
-        """What a learner of this family needs of it, without any data.
+        """The family's codec, which a learner uses without the family's data.
 
         Args:
             name: of the family.
             settings: what `TaskFamily.codec_settings` returned.
-            tokenizer: of the learner; None where numbers are read.
+            tokenizer: of the learner; None for families of numbers.
         """
 
 
 class Family:
-    """What all families do alike."""
+    """Code that is the same for all families."""
 
     def statistics(self, outputs: Tensor, batch: Batch) -> Statistics:
         """Sums of each task, (T, …) each."""
         raise NotImplementedError
 
     def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
-        """Figures of the episodes along the first axis together."""
+        """Figures over all episodes of the first axis."""
         raise NotImplementedError
 
     def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
@@ -112,7 +111,7 @@ def each(family: Scoring | Family, statistics: Mapping[str, Any]) -> list[dict[s
 
 
 def manifest(family: TaskFamily, stream: Stream, episodes: int) -> dict[str, Any]:
-    """Which examples the first episodes of a stream are made of, as plain JSON."""
+    """The examples in the first episodes of a stream, as plain JSON."""
     return {
         "format": MANIFEST_FORMAT,
         "kind": family.kind,
@@ -128,5 +127,5 @@ def manifest_sha256(content: Mapping[str, Any]) -> str:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Means over the elements of each task, (T, E) and (T, E) → (T,)."""
+    """Weighted mean over each task's elements, (T, E) and (T, E) → (T,)."""
     return (values * weights).sum(-1) / weights.sum(-1)

@@ -1,4 +1,4 @@
-"""Classes of texts without any data: how outputs are scored, and texts and labels as a person has them."""
+"""Text classification without data: scoring of outputs, and conversion of users' texts and labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distmeta.types import Batch, HeadSpec, Score, Statistics
 
 
 class ClassScoring(Family):
-    """How outputs are scored whose targets are classes of texts."""
+    """Scores outputs whose targets are classes of texts."""
 
     kind: ClassVar[str] = "classification"
     score: ClassVar[Score] = Score("accuracy", is_share=True, higher_is_better=True)
@@ -29,7 +29,7 @@ class ClassScoring(Family):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Weighted mean cross-entropy of each task: outputs (T, B, N) → (T,)."""
-        # Flattened, because the kernel for (T, N, B) is not deterministic on GPUs.
+        # Flattened because the kernel for (T, N, B) is not deterministic on GPUs.
         losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
         return weighted_mean(losses.view_as(batch.targets), batch.weights)
 
@@ -48,7 +48,7 @@ class ClassScoring(Family):
 
 @dataclass(frozen=True)
 class TextCodec(ClassScoring):
-    """Texts and labels as a person has them (see `distmeta.protocols.Codec`): ``{"text": …, "label": …}``."""
+    """Converts users' texts and labels (see `distmeta.protocols.Codec`): ``{"text": …, "label": …}``."""
 
     name: str
     tokenizer: Tokenizer
@@ -60,15 +60,15 @@ class TextCodec(ClassScoring):
         return tuple(sorted({self._string(example, "label", n) for n, example in enumerate(examples, 1)}))
 
     def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
-        """One task; examples without a label have target 0 and weight 0."""
+        """One task. Examples without a label have target 0 and weight 0."""
         texts = [self._string(example, "text", number) for number, example in enumerate(examples, 1)]
         number = {name: target for target, name in enumerate(names)}
-        targets = torch.tensor([[number[its["label"]] if "label" in its else 0 for its in examples]])
-        weights = torch.tensor([[float("label" in its) for its in examples]])
+        targets = torch.tensor([[number[example["label"]] if "label" in example else 0 for example in examples]])
+        weights = torch.tensor([[float("label" in example) for example in examples]])
         return Batch(tokens_of(texts, self.tokenizer, self.max_length), targets, weights, len(names))
 
     def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
-        """`label`, and `probabilities` by label, of each text."""
+        """Each text's `label`, and its `probabilities` by label."""
         shares = outputs[0].softmax(-1).tolist()
         by_name = [dict(zip(names, row, strict=True)) for row in shares]
         return [{"label": max(row, key=row.__getitem__), "probabilities": row} for row in by_name]
@@ -76,5 +76,5 @@ class TextCodec(ClassScoring):
     def _string(self, example: Example, key: str, number: int) -> str:
         if not isinstance(value := example.get(key), str) or not value.strip():
             found = f"{key} is {value!r}" if key in example else f"has no {key}"
-            raise DataError(f"example {number}", found, f"give a {key} that is a string, and not empty")
+            raise DataError(f"example {number}", found, f"give a {key} that is a string and not empty")
         return value

@@ -1,4 +1,4 @@
-"""N-way classification of texts: an episode draws classes, and examples of each to learn from and to test on.
+"""N-way classification of texts: an episode draws classes, and support and query examples of each class.
 
 The episodes of Vinyals et al. 2016, "Matching Networks for One Shot Learning" (https://arxiv.org/abs/1606.04080).
 """
@@ -27,13 +27,13 @@ from distmeta.types import Batch, Episode, Inputs, Stream
 @registry.register("classification")
 @dataclass(frozen=True, kw_only=True)
 class ClassificationData:
-    """Labelled texts; the section's own keys say where they are."""
+    """Labelled texts. The keys of the section `data` say where they are."""
 
     def read(self, name: str, config: RunConfig) -> LabelledTexts:
         """Reads and splits the texts.
 
         Raises:
-            UserError: naming the key, file or row that cannot be used.
+            UserError: a key, file or row cannot be used; the error names it.
         """
         if config.episodes.label_mixing and config.data.task is not None:
             found = "classes of different tasks (data.task) do not mix"
@@ -48,18 +48,18 @@ class ClassificationData:
             _check_drawn(config, drawn)
         else:
             splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
-            drawn = sorted(its for names in tasks["meta_train"] for its in names)
+            drawn = sorted(label for names in tasks["meta_train"] for label in names)
         return LabelledTexts(name, config, source, splits, tasks, drawn)
 
     def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:
-        """Of a learner that has no data."""
+        """The codec of a learner without data."""
         assert tokenizer is not None, "texts without a tokenizer"
         return TextCodec(name, tokenizer, settings["max_length"], settings["classes"])
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts that have been read and split (see `distmeta.tasks.base.Examples`)."""
+    """Texts after reading and splitting (see `distmeta.tasks.base.Examples`)."""
 
     name: str
     config: RunConfig
@@ -71,15 +71,15 @@ class LabelledTexts:
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def texts(self) -> Iterator[str]:
-        """Those of meta-training."""
-        seen = set(self.splits["meta_train"])
-        return (text for text, label in zip(self.source.texts, self.source.labels, strict=True) if label in seen)
+        """The texts of meta-training."""
+        labels = set(self.splits["meta_train"])
+        return (text for text, label in zip(self.source.texts, self.source.labels, strict=True) if label in labels)
 
     def load(self, tokenizer: Tokenizer | None, architecture: Mapping[str, Any]) -> Loaded:
         """Tokenises the texts.
 
         Raises:
-            UserError: naming the key or row that cannot be used.
+            UserError: a key or row cannot be used; the error names it.
         """
         assert tokenizer is not None, "texts without a tokenizer"
         config, data, source = self.config, self.config.data, self.source
@@ -92,14 +92,14 @@ class LabelledTexts:
             split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")
             for split, names in self.splits.items()
         }
-        some = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
-        described["meta_train"] = described["meta_train"]._replace(drawn=some)
-        family = Classification(corpus, Classes(corpus, self.tasks, some), self.name)
+        subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
+        described["meta_train"] = described["meta_train"]._replace(drawn=subset)
+        family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name)
         return Loaded(family, described, _streams(self.name, config))
 
 
 def _streams(name: str, config: RunConfig) -> dict[str, list[Stream]]:
-    """The episodes of each split; options of drawing stand in a shape only where they are in use."""
+    """The streams of each split. A shape holds drawing options only if they are used."""
     episodes, evaluation = config.episodes, config.evaluation
     options: dict[str, Any] = {} if episodes.label_shuffle else {"label_shuffle": False}
     options |= {"label_mixing": episodes.label_mixing} if episodes.label_mixing else {}
@@ -117,19 +117,19 @@ def _streams(name: str, config: RunConfig) -> dict[str, list[Stream]]:
 
 
 def _check_drawn(config: RunConfig, drawn: Sequence[str]) -> None:
-    """There are classes enough to draw from, of which mixed episodes need twice as many."""
+    """Checks that there are enough classes. Mixed episodes need twice as many."""
     ways, found = config.episodes.ways, len(drawn)
     if found < ways:
         remedy = "widen it, or lower episodes.ways"
-        raise ConfigError("episodes.only", f"fits {found} classes, and episodes have {ways} ways", remedy)
+        raise ConfigError("episodes.only", f"fits {found} classes, but episodes have {ways} ways", remedy)
     if config.episodes.label_mixing and found < 2 * ways:
         remedy = "leave it out, lower episodes.ways, or use more classes"
-        raise ConfigError("episodes.label_mixing", f"takes {2 * ways} classes, and meta_train has {found}", remedy)
+        raise ConfigError("episodes.label_mixing", f"needs {2 * ways} classes, but meta_train has {found}", remedy)
 
 
 @dataclass(frozen=True)
 class Classification(ClassScoring):
-    """The task family (see `distmeta.protocols.TaskFamily`): targets are positions among an episode's classes.
+    """The task family (see `distmeta.protocols.TaskFamily`): targets are positions in an episode's list of classes.
 
     Within a batch the examples stand class by class, in label order. How episodes are drawn is `drawing`'s decision.
     """
@@ -140,17 +140,17 @@ class Classification(ClassScoring):
 
     @property
     def fingerprint(self) -> str:
-        """Of the texts, their splits and their tokens."""
+        """Hash of the texts, splits and tokens."""
         return self.corpus.fingerprint
 
     @property
     def source(self) -> str:
-        """Of the labelled texts; no tokenizer enters into it."""
+        """Hash of the labelled texts, independent of the tokenizer."""
         return self.corpus.source_fingerprint
 
     @property
     def classes(self) -> int:
-        """The classes of all splits."""
+        """The number of classes in all splits."""
         return len(self.corpus.classes)
 
     def draw(self, stream: Stream, index: int) -> Draw:
@@ -172,9 +172,9 @@ class Classification(ClassScoring):
         return Batch(self._inputs(rows.reshape(tasks, -1), tokens), targets, torch.ones(targets.shape), ways)
 
     def _with_memory(self, draws: Sequence[Draw], support: Batch, tokens: bool) -> Batch:
-        """Puts the draws' memories in front of the support examples, with weight 0.
+        """Puts the draws' memories before the support examples, with weight 0.
 
-        The input `memory` (T, B) is an example's share in the warm start: its task's weight, 0 for the support's own.
+        The input `memory` (T, B) is an example's weight in the warm start: its task's weight, 0 for support examples.
         """
         rows, shares = (np.stack(part) for part in zip(*(draw.memory for draw in draws if draw.memory), strict=True))
         tasks, count, ways, size = rows.shape
@@ -190,7 +190,7 @@ class Classification(ClassScoring):
         )
 
     def to_json(self, draw: Draw) -> dict[str, Any]:
-        """Rows of the source: `support` and `query` hold one list of rows a class, in the order of `classes`."""
+        """Rows of the source. `support` and `query` hold one list of rows per class, in the order of `classes`."""
         return {
             "classes": list(draw.names),
             "support": self.corpus.source_rows[draw.support].tolist(),
@@ -202,7 +202,7 @@ class Classification(ClassScoring):
         return self.corpus.rows(split)
 
     def collate(self, rows: np.ndarray) -> Inputs:
-        """`input_ids` and `attention_mask` (*rows.shape, L), `rows` themselves and their classes, all int64."""
+        """`input_ids` and `attention_mask` (*rows.shape, L), `rows` and their classes `labels`, all int64."""
         return self._inputs(rows, tokens=True)
 
     def _inputs(self, rows: np.ndarray, tokens: bool) -> Inputs:
@@ -211,14 +211,14 @@ class Classification(ClassScoring):
         return {**self.corpus.tokens(rows), **known} if tokens else known
 
     def outputs(self, stream: Stream) -> int:
-        """One output a class."""
+        """One output per class."""
         ways: int = stream["ways"]
         return ways
 
     def describe(self, shape: Mapping[str, Any]) -> str:
-        """Such as 5-way 1-shot."""
+        """For example 5-way 1-shot."""
         return f"{shape['ways']}-way {shape['shots']}-shot"
 
     def codec_settings(self) -> dict[str, Any]:
-        """How long texts may be, and how many classes all splits have."""
+        """The most tokens of a text, and the number of classes in all splits."""
         return {"max_length": self.corpus.max_length, "classes": self.classes}

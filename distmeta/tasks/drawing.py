@@ -1,4 +1,4 @@
-"""Which classes and which rows an episode of a classification task is made of."""
+"""Draws the classes and rows of classification episodes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from distmeta.types import Stream
 
 
 class Draw(NamedTuple):
-    """One episode: class names in label order, and corpus rows, support (N, shots) and query (N, queries).
+    """One episode: class names in label order, and corpus rows of support (N, shots) and query (N, queries).
 
-    `memory` holds rows (K, N, examples) of K earlier tasks that come along with the support, and the weight of each.
+    `memory` holds rows (K, N, examples) of K earlier tasks for the warm start, and the tasks' weights (K,).
     """
 
     names: tuple[str, ...]
@@ -34,10 +34,10 @@ class Drawing(Protocol):
 
 @dataclass(frozen=True)
 class Classes:
-    """Ordinary drawing: any classes of the split, or all classes of one of its tasks.
+    """Ordinary drawing: any classes of the split, or all classes of one task of the split.
 
-    With `tasks`, the classes of each task of each split, an episode is of one task and has all of its classes, in that
-    order. With `drawn`, meta-training knows these of its classes alone.
+    `tasks` holds the classes of each task of each split. With `tasks`, an episode has all classes of one task, in that
+    order. With `drawn`, meta-training uses only these classes.
     """
 
     corpus: Corpus
@@ -45,20 +45,20 @@ class Classes:
     drawn: tuple[str, ...] | None = None
 
     def drawable(self, split: str) -> tuple[str, ...]:
-        """The classes that the episodes of a split are of."""
+        """The classes that a split's episodes use."""
         return self.drawn if self.drawn and split == "meta_train" else self.corpus.splits[split]
 
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index.
 
-        Classes come in random order, so that a label's position tells nothing; without `label_shuffle` the sorted
-        classes are cut into N equal parts, and label n always is a class of the n-th. With the probability
-        `label_mixing` each label stands for two classes, with half of the examples from each. Classes and rows are
-        drawn without replacement, so that support and query share no row. Tasks that persist keep their labels.
+        Classes are in random order, so a label's position has no meaning. Without `label_shuffle`, the sorted classes
+        are cut into N equal parts, and label n is always a class of part n. With probability `label_mixing`, each label
+        stands for two classes, with half of the examples from each. Classes and rows are drawn without replacement, so
+        support and query share no row. With `tasks`, classes keep their labels.
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
-        # PCG64 by name: numpy may change what default_rng stands for.
+        # PCG64 by name, because numpy may change the algorithm of default_rng.
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         mixing = stream.get("label_mixing", 0.0)
         mixed = bool(mixing) and generator.random() < mixing
@@ -73,10 +73,10 @@ class Classes:
     def _draw_rows(
         self, names: Sequence[str], stream: Stream, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (shots,) and (queries,) of a label, in equal parts from each of its classes."""
+        """Rows (shots,) and (queries,) of a label, in equal parts from each of the label's classes."""
         support, query = [], []
         for number, name in enumerate(names):
-            # Of odd numbers the first class gives more of the support and the last more of the query.
+            # If a number is odd, the first class gives one more support row and the last one more query row.
             shots = (stream["shots"] + len(names) - 1 - number) // len(names)
             queries = (stream["queries"] + number) // len(names)
             rows = generator.choice(self.corpus.rows_of(name), shots + queries, replace=False)
@@ -88,7 +88,7 @@ class Classes:
 def _draw_labels(
     classes: Sequence[str], stream: Stream, each: int, generator: np.random.Generator
 ) -> list[tuple[str, ...]]:
-    """N labels of `each` classes."""
+    """N labels with `each` classes per label."""
     ways = stream["ways"]
     if stream.get("label_shuffle", True):
         drawn = [classes[i] for i in generator.choice(len(classes), ways * each, replace=False)]

@@ -1,6 +1,6 @@
-"""Tasks that arrive one after another: the schedule of their rounds, and the graph of how alike they are.
+"""Tasks that arrive one after another: the schedule of their rounds, and the graph of their similarity.
 
-The setting is that of Chelsea Finn, Aravind Rajeswaran, Sham Kakade, Sergey Levine. Online Meta-Learning. ICML 2019.
+The setting of Chelsea Finn, Aravind Rajeswaran, Sham Kakade, Sergey Levine. Online Meta-Learning. ICML 2019.
 https://arxiv.org/abs/1902.08438
 
 Axes: R rounds, E training episodes of all rounds together, D features.
@@ -19,11 +19,11 @@ from distmeta.errors import ConfigError
 from distmeta.protocols import MetaLearner
 
 Task = tuple[str, ...]  # class names, in label order
-ORDER, POOL, ROWS, SOURCES, EPISODE = range(5)  # what random numbers are for
+ORDER, POOL, ROWS, SOURCES, EPISODE = range(5)  # purposes of random numbers, as part of their seed
 
 
 class Edge(NamedTuple):
-    """An edge of the graph: to a remembered round. The weights of those chosen together add up to 1."""
+    """An edge of the graph to a remembered round. The weights of edges that are chosen together add up to 1."""
 
     round: int
     weight: float
@@ -31,63 +31,66 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """Which task each round brings, which of its examples, and how alike the rounds are.
+    """The task and the examples of each round, and the similarity of rounds.
 
-    A round is a node of the graph, also where its task has been there before: that it comes back is for the graph to
-    notice. A class's examples are shared out to the rounds that bring it, so that it comes back with new ones.
+    Each round is its own node of the graph, even if the task occurred before: only similarity shows that it is back.
+    A class's examples are divided among the rounds with that class, so each round has new examples.
     """
 
     config: StreamConfig
     seed: int
     tasks: tuple[Task, ...]  # (R,)
-    similarity: np.ndarray  # (R, R) cosine of round t's first support to what is kept of round r
+    similarity: np.ndarray  # (R, R) cosine of round t's first support with the kept examples of round r
     sources: np.ndarray  # (E,) the round whose task each training episode is drawn from
 
     def round_at(self, index: int) -> int:
-        """The round that goes on at a training episode."""
+        """The current round at a training episode."""
         return index * len(self.tasks) // len(self.sources)
 
     def buffer(self, now: int) -> range:
-        """The rounds remembered while round `now` goes on: the latest before it."""
+        """The rounds remembered during round `now`: the latest before it."""
         return range(max(0, now - self.config.buffer), now)
 
     def edges(self, now: int, round: int, count: int) -> list[Edge]:
-        """From `round` to the `count` most similar of the remembered rounds but itself, nearest first.
+        """Edges from `round` to the `count` most similar other remembered rounds, nearest first.
 
-        None leads to a round that is less similar than `stream.min_similarity`.
+        Rounds with a similarity below `stream.min_similarity` are left out.
         """
         similarity = self.similarity[round]
         among = [r for r in self.buffer(now) if r != round and similarity[r] >= self.config.min_similarity]
         return nearest(similarity, among, self.config, count)
 
     def share(self, round: int, name: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of a class's rows those that a round brings: the ones held out for evaluation, and the ones to train on."""
+        """A class's rows in a round: those held out for evaluation, and those for training."""
         visit, visits = (sum(name in task for task in tasks) for tasks in (self.tasks[:round], self.tasks))
         own = generator(self.seed, ROWS).permutation(rows)[visit::visits]
         cut = round_half_up(len(own) * self.config.held_out)
         return own[:cut], own[cut:]
 
     def title(self, round: int) -> str:
-        """What people call a round's task: the name that its classes share, or all of them."""
+        """A round's task as shown to users: the owner that all class names share, or all class names."""
         owners = {name.rpartition("/")[0] for name in self.tasks[round]}
         return owners.pop() if len(owners) == 1 and "" not in owners else ", ".join(self.tasks[round])
 
 
 def generator(*entropy: int) -> np.random.Generator:
-    """Random numbers by name of their algorithm: numpy may change what default_rng stands for."""
+    """A generator with a fixed algorithm, because numpy may change the one of default_rng."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
 def round_half_up(value: float) -> int:
-    """Python's own rounds half to even."""
+    """Rounds half up. Python's `round` rounds half to even."""
     return int(value + 0.5)
 
 
 def nearest(similarity: np.ndarray, among: Sequence[int], config: StreamConfig, count: int | None) -> list[Edge]:
-    """The `count` (or all) rounds of `among` that are most similar, nearest first, with weights ∝ exp(s / temperature).
+    """Edges to the most similar rounds of `among`, nearest first, with weights ∝ exp(s / temperature).
 
     Args:
-        similarity: (R,), of which only the rounds `among` are looked at.
+        similarity: (R,). Only the entries of `among` are used.
+        among: rounds to choose from.
+        config: for the temperature.
+        count: number of edges, or None for all.
     """
     chosen = sorted(among, key=lambda r: (-similarity[r], r))[:count]
     if not chosen:
@@ -98,28 +101,28 @@ def nearest(similarity: np.ndarray, among: Sequence[int], config: StreamConfig, 
 
 
 def cosines(arriving: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """(R, D) and (R, D) → (R, R) cosines, row t for what arrives in round t."""
+    """(R, D) and (R, D) → (R, R) cosines. Row t is for the features that arrive in round t."""
     unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (arriving, kept)]
     similarity: np.ndarray = unit[0] @ unit[1].T
     return similarity
 
 
 def visit_order(config: StreamConfig, pool: int | None, seed: int) -> list[int]:
-    """The task of each round, (R,), numbered as they are first met; a longer stream only adds to it.
+    """The task of each round, (R,), numbered by first occurrence. A longer stream only appends rounds.
 
     Args:
-        config: with probability `recurrence` a round brings back one of the earlier tasks that have been away for `gap`
-            rounds, if there are any; else a new one. When there is no new one left, an earlier one comes back.
-        pool: how many tasks there are; None for any number.
+        config: with probability `recurrence`, a round has an earlier task that did not occur in the last `gap` rounds,
+            if there is one. Otherwise it has a new task. If no new task is left, it has an earlier one.
+        pool: number of tasks; None for no limit.
         seed: of the order.
     """
     chance, order = generator(seed, ORDER), list[int]()
     for round in range(config.tasks):
-        met = set(order)
-        away = sorted(met.difference(order[max(0, round - config.gap) :]))
-        exhausted = len(met) == pool
+        earlier = set(order)
+        away = sorted(earlier.difference(order[max(0, round - config.gap) :]))
+        exhausted = len(earlier) == pool
         back = bool(away) and (chance.random() < config.recurrence or exhausted)
-        order.append(away[chance.integers(len(away))] if back else len(met))
+        order.append(away[chance.integers(len(away))] if back else len(earlier))
     return order
 
 
@@ -128,12 +131,12 @@ def round_tasks(config: RunConfig, tasks: Sequence[Task] | None, classes: Sequen
 
     Args:
         config: of the run.
-        tasks: those of meta-training, met in a seeded order; None where tasks do not persist. Then each new one is a
-            set of `episodes.ways` classes, drawn once and for all.
-        classes: those of meta-training.
+        tasks: of meta-training, used in a seeded order. If None, each new task is a fixed random set of `episodes.ways`
+            classes.
+        classes: of meta-training.
 
     Raises:
-        ConfigError: more rounds than tasks to fill them.
+        ConfigError: there are too few tasks for the rounds.
     """
     stream, ways, seed = config.stream, config.episodes.ways, config.seed
     order = visit_order(stream, None if tasks is None else len(tasks), seed)
@@ -142,10 +145,10 @@ def round_tasks(config: RunConfig, tasks: Sequence[Task] | None, classes: Sequen
         pool: list[Task] = [tuple(sorted(classes[i] for i in drawn)) for drawn in draws]
         return tuple(pool[n] for n in order)
     if stream.tasks > len(tasks) and not stream.recurrence:
-        found = f"{stream.tasks}, and meta_train has {len(tasks)} tasks, of which none comes back"
+        found = f"{stream.tasks}, but meta_train has {len(tasks)} tasks, and no task comes back"
         raise ConfigError("stream.tasks", found, "lower it, or set stream.recurrence")
     if max(order) >= len(tasks):
-        found = f"{stream.gap}, and meta_train has {len(tasks)} tasks, all too recent to come back"
+        found = f"{stream.gap}, but meta_train has {len(tasks)} tasks, all too recent to come back"
         raise ConfigError("stream.gap", found, f"set it to {len(tasks) - 1} or less, or lower stream.tasks")
     shuffled = generator(seed, POOL).permutation(len(tasks))
     return tuple(tasks[shuffled[n]] for n in order)
@@ -154,8 +157,8 @@ def round_tasks(config: RunConfig, tasks: Sequence[Task] | None, classes: Sequen
 def episode_sources(config: StreamConfig, meta_batch_size: int, similarity: np.ndarray, seed: int) -> np.ndarray:
     """The round whose task each training episode is drawn from, (E,) with E = rounds · steps · meta-batch.
 
-    In step s of K of a round, the last episodes of the meta-batch are replayed from remembered rounds, by their
-    weights; each of the others is the next round's with probability `drift` · s / (K − 1), else the round's own.
+    In step s of a round's K steps, the last episodes of the meta-batch are replayed from remembered rounds, sampled by
+    weight. Each other episode is from the next round with probability `drift` · s / (K − 1), else from this round.
     """
     steps, sources = config.steps_per_task, []
     for now in range(config.tasks):
@@ -172,10 +175,10 @@ def episode_sources(config: StreamConfig, meta_batch_size: int, similarity: np.n
 
 
 def check_stream(config: RunConfig, learner: MetaLearner) -> None:
-    """Refuses settings of a stream that do not go together.
+    """Refuses stream settings that contradict each other.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a setting is refused; the error names its key.
     """
     stream, name, batch = config.stream, config.algorithm.name, config.outer.meta_batch_size
     if not stream.steps_per_task:
@@ -186,7 +189,7 @@ def check_stream(config: RunConfig, learner: MetaLearner) -> None:
     replayed, needed = round_half_up(stream.replay * batch), config.episodes.shots + config.episodes.queries
     total = stream.steps_per_task * stream.tasks
     for key, wrong, found, remedy in (
-        ("outer.steps", config.outer.steps != total, f"{config.outer.steps}", f"a stream of that size has {total}"),
+        ("outer.steps", config.outer.steps != total, f"{config.outer.steps}", f"set it to {total} for this stream"),
         (
             "cluster.max_staleness",
             config.cluster.max_staleness,
@@ -197,7 +200,7 @@ def check_stream(config: RunConfig, learner: MetaLearner) -> None:
         (
             "algorithm.teacher",
             learner.has_teacher,
-            "beside a stream",
+            "set together with a stream",
             "leave out one of them",
         ),
         (
@@ -209,13 +212,13 @@ def check_stream(config: RunConfig, learner: MetaLearner) -> None:
         (
             "stream.replay",
             stream.replay and replayed in (0, batch),
-            f"{stream.replay:g} of {batch} episodes comes to {replayed}",
+            f"{stream.replay:g} of {batch} episodes is {replayed}",
             "leave it out, change it, or set another outer.meta_batch_size",
         ),
         (
             "stream.examples",
             stream.replay and stream.examples < needed,
-            f"{stream.examples} of a class, and an episode takes {needed}",
+            f"{stream.examples} per class, but an episode needs {needed}",
             f"set it to {needed} or more",
         ),
         (

@@ -1,4 +1,4 @@
-"""Regression of sinusoids: a task is a curve y = A sin(x + φ), to be learned from a few of its points.
+"""Regression of sinusoids: a task is a curve y = A sin(x + φ), learned from a few points.
 
 The benchmark of Chelsea Finn, Pieter Abbeel, Sergey Levine. Model-Agnostic Meta-Learning for Fast Adaptation of Deep
 Networks. ICML 2017, §5.1. https://arxiv.org/abs/1703.03400
@@ -39,17 +39,17 @@ Range = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ordered)]
 @registry.register("sinusoid")
 @dataclass(frozen=True, kw_only=True)
 class SinusoidData:
-    """What curves and points are drawn from, uniformly; the defaults are the paper's."""
+    """Ranges of curves and points, drawn uniformly. The defaults are the paper's."""
 
     amplitude: Range = (0.1, 5.0)
     phase: Range = (0.0, math.pi)
     x: Range = (-5.0, 5.0)
 
     def read(self, name: str, config: RunConfig) -> Curves:
-        """Nothing is read: curves are made up as they are needed, apart from one another by their split.
+        """Reads nothing: curves are generated when needed, with other random numbers in each split.
 
         Raises:
-            ConfigError: a key of the section `data` that is for tasks which are read, or one that is about classes.
+            ConfigError: a key is set that needs data files or classes.
         """
         for key in DataConfig.model_fields.keys() - {"kind"}:
             if _is_set(config.data, key):
@@ -63,13 +63,13 @@ class SinusoidData:
         return Curves(Sinusoid(self, name), config)
 
     def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> PointCodec:
-        """Of a learner that has no data."""
+        """The codec of a learner without data."""
         return PointCodec(name)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves to be made up (see `distmeta.tasks.base.Examples`)."""
+    """Generated curves (see `distmeta.tasks.base.Examples`)."""
 
     family: Sinusoid
     config: RunConfig
@@ -99,13 +99,13 @@ class Curves:
 
 
 def _is_set(section: Section, key: str) -> bool:
-    """Whether a key is not at its default, which a run's own config.yaml gives too."""
+    """Whether a key differs from its default. A run's config.yaml holds defaults too."""
     default = type(section).model_fields[key].get_default(call_default_factory=True)
     return bool(getattr(section, key) != default)
 
 
 class Draw(NamedTuple):
-    """One curve, and where its points lie: support (shots,) and query (queries,), float64."""
+    """One curve, and the x of its points: support (shots,) and query (queries,), float64."""
 
     amplitude: float
     phase: float
@@ -114,17 +114,17 @@ class Draw(NamedTuple):
 
     @property
     def curve(self) -> str:
-        """As people write it."""
+        """The curve's formula."""
         return f"y = {self.amplitude:.3f} sin(x + {self.phase:.3f})"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The curve that the targets are values of."""
+        """The curve's formula, which the targets are values of."""
         return (self.curve,)
 
 
 class CurveScoring(Family):
-    """How outputs are scored whose targets are numbers."""
+    """Scores outputs whose targets are numbers."""
 
     kind: ClassVar[str] = "sinusoid"
     score: ClassVar[Score] = Score("mse", is_share=False, higher_is_better=False)
@@ -143,7 +143,7 @@ class CurveScoring(Family):
         return {"error": self.loss(outputs, batch) * total, "weight": total}
 
     def figures(self, statistics: Mapping[str, Any]) -> dict[str, float]:
-        """`loss` and `mse`: one and the same, under the names of all families."""
+        """`loss` and `mse`, the same number: all families have `loss`."""
         error = float(statistics["error"].sum()) / float(statistics["weight"].sum())
         return {"loss": error, "mse": error}
 
@@ -157,20 +157,20 @@ class Sinusoid(CurveScoring):
 
     @property
     def fingerprint(self) -> str:
-        """Of the ranges."""
+        """Hash of the ranges."""
         text = json.dumps({"kind": "sinusoid", **asdict(self.ranges)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def source(self) -> str:
-        """Of the ranges."""
+        """Hash of the ranges."""
         return self.fingerprint
 
     def draw(self, stream: Stream, index: int) -> Draw:
-        """The episode of that index: the same on any machine, whatever was drawn before."""
-        # The 1 stands where other tasks have their ways.
+        """The episode of that index. It is the same on any machine and independent of earlier draws."""
+        # The 1 is in the place of the ways of other tasks.
         entropy = [stream.seed, SPLITS.index(stream.split), index, 1, stream["shots"], stream["queries"]]
-        # PCG64 by name: numpy may change what default_rng stands for.
+        # PCG64 by name, because numpy may change the algorithm of default_rng.
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         amplitude, phase = generator.uniform(*self.ranges.amplitude), generator.uniform(*self.ranges.phase)
         points = generator.uniform(*self.ranges.x, size=stream["shots"] + stream["queries"])
@@ -189,16 +189,19 @@ class Sinusoid(CurveScoring):
         return Batch({"values": torch.from_numpy(points).float().unsqueeze(-1)}, targets, torch.ones(targets.shape), 1)
 
     def to_json(self, draw: Draw) -> dict[str, Any]:
-        """The curve, and x of its points."""
+        """The curve, and the x of its points."""
         points = {"support": draw.support.tolist(), "query": draw.query.tolist()}
         return {"amplitude": draw.amplitude, "phase": draw.phase, **points}
 
     def rows(self, split: str) -> np.ndarray:
-        """None, (0,): there is no corpus."""
+        """No rows, (0,): there is no corpus."""
         return np.zeros(0, np.int64)
 
     def collate(self, rows: np.ndarray) -> Inputs:
-        """Never has anything to do, since there are no rows."""
+        """Always fails, because there are no rows.
+
+        Raises:
+            IndexError: always."""
         raise IndexError("sinusoid tasks have no rows")
 
     def outputs(self, stream: Stream) -> int:
@@ -206,7 +209,7 @@ class Sinusoid(CurveScoring):
         return 1
 
     def describe(self, shape: Mapping[str, Any]) -> str:
-        """Such as 10-shot."""
+        """For example 10-shot."""
         return f"{shape['shots']}-shot"
 
     def codec_settings(self) -> dict[str, Any]:
@@ -216,7 +219,7 @@ class Sinusoid(CurveScoring):
 
 @dataclass(frozen=True)
 class PointCodec(CurveScoring):
-    """Points as a person has them (see `distmeta.protocols.Codec`): ``{"x": …, "y": …}``."""
+    """Converts users' points (see `distmeta.protocols.Codec`): ``{"x": …, "y": …}``."""
 
     name: str
 
@@ -225,7 +228,7 @@ class PointCodec(CurveScoring):
         return ("y",)
 
     def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
-        """One curve; points without y have weight 0."""
+        """One curve. Points without y have weight 0."""
         for number, example in enumerate(examples, 1):
             if "x" not in example:
                 raise DataError(f"example {number}", "has no x", "give x, a number")

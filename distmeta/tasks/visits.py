@@ -1,4 +1,4 @@
-"""Drawing of classification tasks that arrive in rounds (see `distmeta.tasks.rounds`)."""
+"""Draws classification tasks that arrive in rounds (see `distmeta.tasks.rounds`)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ NEIGHBOURS, ROUND = "neighbours", "round"  # entries of a stream's shape
 class Visits:
     """A way of drawing: the tasks of meta-training arrive in rounds. Other episodes are drawn by `others`.
 
-    An episode belongs to the rounds if its stream's shape has `neighbours`. With `round` it is an evaluation of that
-    round, on examples held out of training; without, it is one of training, in the schedule's order. What is kept of
-    so many earlier rounds comes along as the draw's memory.
+    Streams of the rounds have `neighbours` in their shape. With `round`, an episode evaluates that round on examples
+    held out of training. Without it, the episode is for training, in the schedule's order. The draw's memory holds the
+    kept examples of `neighbours` earlier rounds.
     """
 
     others: Classes
@@ -34,8 +34,8 @@ class Visits:
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index, drawn without replacement.
 
-        An episode of an evaluation takes its rows from what is held out of the round; one of training from the rest of
-        the round, or, if the round is over, from what is kept of it.
+        An evaluation episode takes the rows held out of the round. A training episode takes the other rows of the
+        round, or the kept rows if the round is over.
         """
         if stream.get(NEIGHBOURS) is None:
             return self.others.draw(stream, index)
@@ -54,9 +54,9 @@ class Visits:
         return Draw(schedule.tasks[round], rows[:, :shots], rows[:, shots:], memory)
 
     def _memory(self, now: int, round: int, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-        """Kept rows (K, N, examples) of the K nearest rounds, and their weights in the graph, (K,).
+        """Kept rows (K, N, examples) of the K nearest rounds, and the rounds' weights in the graph, (K,).
 
-        Where fewer rounds are remembered, rows of weight 0 fill up.
+        If fewer rounds are remembered, rows of weight 0 fill the rest.
         """
         edges = self.schedule.edges(now, round, neighbours)
         missing = neighbours - len(edges)
@@ -65,7 +65,7 @@ class Visits:
         return rows, np.array([*(edge.weight for edge in edges), *[0.0] * missing])
 
     def _rounds(self, stream: Stream, index: int) -> tuple[int, int]:
-        """The round that goes on, and the one that the episode is of."""
+        """The current round, and the round of the episode."""
         if (round := stream.get(ROUND)) is not None:
             return round, round
         return self.schedule.round_at(index), int(self.schedule.sources[index])
@@ -74,17 +74,17 @@ class Visits:
 def arrange(config: RunConfig, family: Any, stream: Stream, model: Model) -> tuple[TaskFamily, Stream]:
     """A family whose tasks of meta-training arrive in rounds, and the stream of their episodes. Driver only.
 
-    Nodes of the graph are mean features under the model's starting values; no label enters into them. A round arrives
-    with the texts of its first support, and is kept with all of its kept ones.
+    Nodes of the graph are mean features under the model's starting values, without labels. A round's node on arrival
+    is the mean of its first support texts. As a remembered round, it is the mean of all its kept texts.
 
     Args:
         config: of the run.
-        family: whose attribute `drawing` is replaced.
-        stream: of its meta-training episodes.
-        model: makes features of texts.
+        family: its attribute `drawing` is replaced in the copy.
+        stream: of the family's meta-training episodes.
+        model: computes features of texts.
 
     Raises:
-        UserError: the stream does not fit the data.
+        UserError: the stream cannot be used with the data.
     """
     drawing = getattr(family, "drawing", None)
     if not isinstance(drawing, Classes):
@@ -112,19 +112,19 @@ def arrange(config: RunConfig, family: Any, stream: Stream, model: Model) -> tup
 
 
 def of_round(stream: Stream, round: int, shots: int, evaluation: EvaluationConfig, neighbours: int) -> Stream:
-    """The evaluation of a round, of a stream that `arrange` returned."""
+    """The stream that evaluates a round. `stream` comes from `arrange`."""
     shape = {"ways": stream["ways"], "shots": shots, "queries": evaluation.queries}
     return Stream.of(stream.family, stream.split, evaluation.seed, **shape, **{NEIGHBOURS: neighbours, ROUND: round})
 
 
 def schedule_of(family: Any) -> Schedule:
-    """The rounds of a family that `arrange` returned."""
+    """The schedule of a family that `arrange` returned."""
     assert isinstance(family.drawing, Visits), "a family whose tasks do not arrive in rounds"
     return family.drawing.schedule
 
 
 def _check_rows(config: RunConfig, corpus: Corpus, schedule: Schedule) -> None:
-    """Every class of every round has examples enough, to train on and held out."""
+    """Checks that each class of each round has enough examples for training and for evaluation."""
     stream, episodes, evaluation = config.stream, config.episodes, config.evaluation
     kept = stream.examples if stream.neighbours or stream.replay else 0
     needed = max(evaluation.shots) + evaluation.queries, max(episodes.shots + episodes.queries, kept)
@@ -138,6 +138,6 @@ def _check_rows(config: RunConfig, corpus: Corpus, schedule: Schedule) -> None:
 
 
 def kept_rows(corpus: Corpus, schedule: Schedule, round: int) -> np.ndarray:
-    """What is remembered of a round: (N, `stream.examples`) rows."""
+    """The remembered rows of a round, (N, `stream.examples`)."""
     names, size = schedule.tasks[round], schedule.config.examples
     return np.stack([schedule.share(round, name, corpus.rows_of(name))[1][:size] for name in names])

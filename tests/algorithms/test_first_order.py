@@ -26,5 +26,5 @@ def test_first_order_is_an_option_of_every_gradient_method_and_fomaml_is_maml_wi
 @pytest.mark.parametrize("name", ["reptile", "multitask", "finetune"])
 def test_first_order_is_refused_where_nothing_is_learned_through_the_steps(name: str) -> None:
     learner = registry.get(name)(inner_first_order=True)
-    with pytest.raises(ConfigError, match=r"^inner.first_order: this algorithm's meta-gradient is not"):
+    with pytest.raises(ConfigError, match=r"^inner.first_order: this algorithm does not differentiate"):
         learner.check(small_model("mlp", None), 2)

@@ -238,16 +238,16 @@ def test_what_an_algorithm_owns_is_never_adapted(name: str, patterns: str | tupl
         ("maml", {"inner_steps": 1, "inner_multi_step_loss": 0.5}, "inner.multi_step_loss: there are no earlier steps"),
         ("maml", {"inner_steps": 0, "inner_multi_step_loss": 0.5}, "inner.multi_step_loss: there are no earlier steps"),
         ("anil", {"inner_steps": 0, "inner_learn_lr": True}, "inner.learn_lr: there are no steps"),
-        ("reptile", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm's meta-gradient is not"),
-        ("reptile", {"inner_multi_step_loss": 0.5}, "inner.multi_step_loss: this algorithm's meta-gradient is not"),
+        ("reptile", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm does not differentiate"),
+        ("reptile", {"inner_multi_step_loss": 0.5}, "inner.multi_step_loss: this algorithm does not differentiate"),
         (
             "reptile",
             {"inner_steps": 0},
-            "inner.steps: 0, and reptile learns from where the inner steps lead; set it to 1",
+            "inner.steps: 0, but reptile learns from the result of the inner steps; set it to 1",
         ),
-        ("proximal", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm's meta-gradient is not"),
-        ("finetune", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm's meta-gradient is not"),
-        ("multitask", {"inner_multi_step_loss": 0.5}, "inner.multi_step_loss: this algorithm's meta-gradient is not"),
+        ("proximal", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm does not differentiate"),
+        ("finetune", {"inner_learn_lr": True}, "inner.learn_lr: this algorithm does not differentiate"),
+        ("multitask", {"inner_multi_step_loss": 0.5}, "inner.multi_step_loss: this algorithm does not differentiate"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(name: str, options: dict[str, Any], message: str) -> None:
@@ -287,7 +287,7 @@ def test_second_derivatives_need_kernels_that_have_them(name: str, options: dict
     model.twice_differentiable = False
     learner = registry.get(name)(**options)
     if refused:
-        with pytest.raises(ConfigError, match=r"^model\.attention: second derivatives"):
+        with pytest.raises(ConfigError, match=r"^model\.attention: this algorithm needs second derivatives"):
             learner.check(model, 2)
     else:
         learner.check(model, 2)

@@ -202,7 +202,7 @@ def test_a_head_that_is_too_large_is_refused() -> None:
     model: Any = Given(9)
     MetaNet(max_generated=50).check(model, 5)
     found = r"algorithm\.max_generated: 49, but a head is 5 classes × \(9 features \+ 1\) = 50 numbers; set it to 50, "
-    with pytest.raises(ConfigError, match=found + "or let episodes and evaluation have at most 4 classes"):
+    with pytest.raises(ConfigError, match=found + "or use at most 4 classes in episodes and evaluation"):
         MetaNet(max_generated=49).check(model, 5)
     with pytest.raises(ConfigError, match="use protonet"):
         MetaNet(max_generated=19).check(model, 5)

@@ -109,5 +109,5 @@ def test_the_penalty_keeps_theta_near_where_it_was(tmp_path: Path) -> None:
 
 def test_one_penalty_is_enough(tmp_path: Path) -> None:
     config = stream_config(tmp_path, **ALONE, outer__regularizer="l2", outer__regularizer_weight=0.1)
-    with pytest.raises(ConfigError, match=r"outer\.regularizer: l2 beside that of proximal; leave it out and set"):
+    with pytest.raises(ConfigError, match=r"outer\.regularizer: l2, but proximal has its own; leave it out and set"):
         build_experiment(config)

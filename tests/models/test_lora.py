@@ -119,7 +119,7 @@ def test_targets_are_patterns_of_linear_layers(encoder: str) -> None:
 def test_targets_that_fit_nothing_are_refused(encoder: str) -> None:
     with pytest.raises(ConfigError, match=r"^model\.lora_targets: '\*\.querry' fits no .* such as body\.encoder\.enc"):
         HuggingFace(lora_rank=1, lora_targets=("*.query", "*.querry")).prepare(encoder, [])
-    with pytest.raises(ConfigError, match=r"^model\.lora_targets: none given, and .* its 1, such as body\.encoder\.0$"):
+    with pytest.raises(ConfigError, match=r"^model\.lora_targets: the default .* its 1 linear .* body\.encoder\.0$"):
         choose(nn.Sequential(nn.Linear(2, 2)), None)
 
 

@@ -124,7 +124,7 @@ def test_label_options_are_for_meta_training_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ways": 5}, "episodes.label_mixing: takes 10 classes, and meta_train has 8"),
+        ({"ways": 5}, "episodes.label_mixing: needs 10 classes, but meta_train has 8"),
         ({"shots": 1}, "episodes.label_mixing: 0.5 does not do; a class is a half of each of two; give episodes.shots"),
         ({"queries": 1}, "episodes.label_mixing: 0.5 does not do; a class is a half of each of two"),
     ],

@@ -72,7 +72,7 @@ def test_a_stream_is_of_those_too(tmp_path: Path, kind: dict[str, Any]) -> None:
     [
         (["class 99"], "episodes.only: 'class 99' fits none of the 8 that meta_train has; "),
         (["nothing*"], "episodes.only: 'nothing*' fits none of the 8 that meta_train has; widen it"),
-        (["{}", "{}"], "episodes.only: fits 2 classes, and episodes have 3 ways; widen it, or lower episodes.ways"),
+        (["{}", "{}"], "episodes.only: fits 2 classes, but episodes have 3 ways; widen it, or lower episodes.ways"),
         ([], "episodes.only: "),
     ],
 )

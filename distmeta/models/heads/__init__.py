@@ -1,1 +1,1 @@
-"""Heads. One file an element: what is scored of a body's states, registered under the element's name."""
+"""Heads. One file per element, which is the part of an example that is scored; registered under the element's name."""

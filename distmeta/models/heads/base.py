@@ -1,4 +1,4 @@
-"""What heads share: the registry, and a linear map of an element's features to its outputs."""
+"""Code shared by heads: the registry, and a linear map from an element's features to its outputs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ registry = Registry("head", "distmeta.models.heads")
 
 
 class LinearHead:
-    """Outputs are a linear function of an element's features; a subclass says what the elements are."""
+    """Outputs are a linear function of an element's features. A subclass defines the elements."""
 
     one_element_each: ClassVar[bool]  # whether an example is one element
 
     def dim(self, body: Body) -> int:
-        """D, the features of an element."""
+        """D, the number of features of an element."""
         raise NotImplementedError
 
     def elements(self, body: Body, inputs: Inputs) -> Tensor:
@@ -32,18 +32,19 @@ class LinearHead:
         raise NotImplementedError
 
     def module(self, dim: int, outputs: int) -> nn.Linear:
-        """The head's parameters and what it makes of elements: (…, D) → (…, N)."""
+        """The head's module: elements (…, D) → outputs (…, N)."""
         return nn.Linear(dim, outputs)
 
     def from_prototypes(self, centres: Tensor, scale: float) -> Params:
-        """Parameters by which class n scores −scale · ‖f − c_n‖², but for a term that all classes share.
+        """Parameters that score class n by −scale · ‖f − c_n‖², up to a term that all classes share.
 
-        That is linear in f with weight 2 · scale · c_n and bias −scale ‖c_n‖²: centres (T, N, D) → (T, N, D), (T, N).
+        The score is linear in f with weight 2 · scale · c_n and bias −scale ‖c_n‖²: centres (T, N, D) → (T, N, D),
+        (T, N).
         """
         return {"weight": 2 * scale * centres, "bias": -scale * centres.square().sum(-1)}
 
     def zeros(self, tasks: int, outputs: int, dim: int, like: Tensor) -> Params:
-        """Parameters of so many tasks, all zero."""
+        """Zero parameters for each of `tasks` tasks."""
         made = {"dtype": like.dtype, "device": like.device}
         weight, bias = torch.zeros(tasks, outputs, dim, **made), torch.zeros(tasks, outputs, **made)  # type: ignore[call-overload]
         return {"weight": weight, "bias": bias}

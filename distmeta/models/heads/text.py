@@ -18,7 +18,7 @@ class TextHead(LinearHead):
     one_element_each: ClassVar[bool] = True
 
     def dim(self, body: Body) -> int:
-        """As the body pools them."""
+        """D of the body's pooled states."""
         return body.dim
 
     def elements(self, body: Body, inputs: Inputs) -> Tensor:

@@ -13,12 +13,12 @@ from distmeta.types import Inputs
 
 @registry.register("token")
 class TokenHead(LinearHead):
-    """Elements are the body's states, (B, L, H); those of padding are there too, and have weight 0 in a batch."""
+    """Elements are the body's states, (B, L, H). States of padding are included and have weight 0 in a batch."""
 
     one_element_each: ClassVar[bool] = False
 
     def dim(self, body: Body) -> int:
-        """Of a state."""
+        """H, the width of a state."""
         return body.width
 
     def elements(self, body: Body, inputs: Inputs) -> Tensor:
@@ -26,5 +26,5 @@ class TokenHead(LinearHead):
         return body.states(*(inputs[name] for name in body.inputs))
 
     def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """The states as they are."""
+        """The states, unchanged."""
         return states
