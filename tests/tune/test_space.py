@@ -128,7 +128,7 @@ def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path, case: str,
 
 
 def test_a_grid_over_numbers_without_end_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tune.space.inner.lr: loguniform has no end .* give it as a list"):
+    with pytest.raises(ConfigError, match=r"tune.space.inner.lr: loguniform has infinitely many .* give it as a list"):
         Space(searched(tmp_path, METHODS, searcher="grid"))
 
 
@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "tune.space.outer.optimizer: invalid value 'adan'",
     ),
     "algorithm": ({"algorithm.name": {"choice": ["maml", "mamel"]}}, "'mamel' is unknown"),
-    "together": ({"algorithm.name": {"choice": ["maml", "protonet"]}}, "or say in tune.space with `when` which belong"),
+    "together": ({"algorithm.name": {"choice": ["maml", "protonet"]}}, "or limit a key with `when` in tune.space"),
     "yardstick": ({"evaluation.validation_episodes": {"choice": [2]}}, "all trials must have this in common"),
     "data": ({"data.min_examples": {"int": [1, 2]}}, "all trials must have this in common"),
     "all of data": ({"data": {"choice": [{"path": "other.csv"}]}}, "all trials must have this in common"),
