@@ -1,11 +1,11 @@
-"""Does the result of a run stay the same, whatever becomes of its processes?
+"""Checks that the result of a run stays the same when its processes fail.
 
     python jobs/chaos.py jobs/chaos.yaml runs/chaos --seeds 20
 
-Runs the job once undisturbed in one process, then once a seed on Ray while faults strike at moments and in an order
-that the seed draws: a worker is killed, stopped for good, or slowed for a while; the server is killed; the driver is
-killed or asked to stop, and its run resumed. Each time the meta-parameters must be those of the undisturbed run to the
-bit, and MLflow must hold every outer step once. It needs psutil (`pip install distmeta[test]`).
+Runs the job once without faults in one process. Then runs it once per seed on Ray, with faults whose times and order
+depend on the seed: a worker is killed, stopped for good, or slowed for a while; the server is killed; the driver is
+killed or asked to stop, and its run is resumed. Each time the meta-parameters must equal those of the run without
+faults to the bit, and MLflow must have every outer step once. Needs psutil (`pip install distmeta[test]`).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ FAULTS = {
 
 
 class BrokenError(Exception):
-    """A run that did not end as an undisturbed one does."""
+    """A run with faults did not end like the run without faults."""
 
 
 def main() -> None:
-    """Runs the job undisturbed and under each seed, and says how often the result held."""
+    """Runs the job without faults and with each seed's faults, and prints how often the result was the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a YAML file such as jobs/chaos.yaml")
     parser.add_argument("out", type=Path, help="the folder of the runs")
@@ -62,9 +62,9 @@ def main() -> None:
         try:
             result = disturbed(words, out / f"seed-{seed}", seed, arguments.gap, faults)
             if result["meta_params_sha256"] != expected:
-                raise BrokenError("other meta-parameters")
+                raise BrokenError("different meta-parameters")
             if logged_steps(out, result["mlflow_run_id"]) != list(range(1, result["outer_steps"] + 1)):
-                raise BrokenError("MLflow does not hold every outer step once")
+                raise BrokenError("MLflow does not have every outer step once")
             outcome, held = "held", held + 1
         except BrokenError as error:
             outcome = f"BROKEN ({error})"
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def undisturbed(words: list[str], out: Path) -> str:
-    """Hash of the run in one process; an earlier one is read."""
+    """Hash of the meta-parameters of the run in one process; an earlier run's result is read."""
     written = out / "undisturbed" / "evaluation.json"
     if not written.exists():
         subprocess.run(
@@ -87,7 +87,7 @@ def undisturbed(words: list[str], out: Path) -> str:
 
 
 def disturbed(words: list[str], run_dir: Path, seed: int, gap: float, faults: Counter[str]) -> dict[str, Any]:
-    """The result of a run that is disturbed until it ends, resumed as often as it takes; counts its faults."""
+    """The result of a run with faults, which is resumed until it ends; counts the faults."""
     chance = np.random.default_rng(seed)
     while True:
         what = ["--resume", str(run_dir)] if run_dir.exists() else [*words, f"run_dir={run_dir}"]
@@ -108,14 +108,14 @@ def disturbed(words: list[str], run_dir: Path, seed: int, gap: float, faults: Co
         output = driver.communicate()[0]
         over.set()
         monkey.join()
-        for process in find(mark, "ray::"):  # of a driver that was killed
+        for process in find(mark, "ray::"):  # left over from a killed driver
             signal_to(process, signal.SIGKILL)
         if driver.returncode == 0:
             if output.count("\n") != 1:
                 raise BrokenError(f"not one line on stdout: {output!r}")
             result: dict[str, Any] = json.loads(output)
             return result
-        # Asked twice, it may end at once.
+        # A driver that is asked to stop twice may end at once.
         if driver.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
             raise BrokenError(f"exit code {driver.returncode}, see {log.name}")
 
@@ -128,10 +128,10 @@ def disturb(
     faults: Counter[str],
     over: threading.Event,
 ) -> None:
-    """Strikes until the run is over."""
+    """Injects faults until the run is over."""
     names, shares = zip(*FAULTS.items(), strict=True)
     while not find(mark, "ray::WorkerActor") and not over.wait(0.2):
-        pass  # Ray itself is not what is tried here: it starts undisturbed
+        pass  # Ray itself is not tested here: it starts without faults
     while not over.wait(chance.exponential(gap)):
         name = str(chance.choice(names, p=shares))
         actor = "ray::WorkerActor" if name.startswith("worker") else "ray::ServerActor"
@@ -157,28 +157,28 @@ def disturb(
 
 
 def train() -> list[str]:
-    """The command, of the environment that this script runs in."""
+    """The command `distmeta train` of this script's Python environment."""
     return [sys.executable, "-m", "distmeta.cli", "train"]
 
 
 def logged_steps(out: Path, run_id: str) -> list[int]:
-    """The outer steps of a run that MLflow holds, as often as it holds them."""
+    """The outer steps that MLflow has of a run, sorted, with repetitions."""
     history = MlflowClient(f"sqlite:///{out}/mlflow.db").get_metric_history(run_id, "meta_train/loss")
     return sorted(metric.step for metric in history)
 
 
 def find(mark: str, name: str) -> list[int]:
-    """Processes of a run whose command line starts with a name, in order."""
-    found = psutil.process_iter(["cmdline", "environ"])  # what another user's have is None
+    """The ids of a run's processes whose command line starts with a name, sorted."""
+    processes = psutil.process_iter(["cmdline", "environ"])  # both are None for another user's processes
     return sorted(
-        one.pid
-        for one in found
-        if "".join(one.info["cmdline"] or []).startswith(name) and (one.info["environ"] or {}).get(MARK) == mark
+        process.pid
+        for process in processes
+        if "".join(process.info["cmdline"] or []).startswith(name) and (process.info["environ"] or {}).get(MARK) == mark
     )
 
 
 def signal_to(process: int, number: signal.Signals) -> None:
-    """Sends a signal, unless the process has ended meanwhile."""
+    """Sends a signal, unless the process has ended."""
     try:
         os.kill(process, number)
     except ProcessLookupError:

@@ -1,11 +1,11 @@
-"""Tables of many runs: every row on every data set and class split, each a run of `distmeta train` that is kept.
+"""Tables of many runs: one `distmeta train` for each row, data set and class split. The runs are kept.
 
     python jobs/leaderboard.py jobs/leaderboard.yaml intents runs/leaderboard
 
-A run that is finished is only read, and one that was stopped goes on. The table is printed as Markdown; each run's own
-figures and log stay in its directory. Seconds are those of whole commands, start and evaluation included. The interval
-of a mean over splits is that of the mean of independent means: it says how sure the figure is for these classes, not
-for others. In a table of streams of tasks, a stream for each seed, intervals are over the streams.
+A finished run is only read, and a stopped run is resumed. The table is printed as Markdown; each run's own figures and
+log stay in its directory. Seconds are those of whole commands, including start and evaluation. The interval of a mean
+over splits treats the splits' means as independent: it holds for these classes, not for others. A table of streams of
+tasks has a stream for each seed, and its intervals are over the streams.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-Run = dict[str, Any]  # what `distmeta train --json` prints, and its seconds
+Run = dict[str, Any]  # what `distmeta train --json` prints, and the seconds that it took
 Results = dict[tuple[str, str], list[Run]]  # by row and column
 
 
 def main() -> None:
-    """Runs what is missing of a table, and prints the table."""
+    """Runs a table's missing runs, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a YAML file of tables, such as jobs/leaderboard.yaml")
     parser.add_argument("table", help="which of its tables")
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def make(table: dict[str, Any], out: Path, settings: Sequence[str]) -> str:
-    """Runs what is missing, and returns the table as Markdown."""
+    """Runs the missing runs, and returns the table as Markdown."""
     columns, first = table.get("columns", {"": []}), next(iter(table["rows"]))
     key, values = ("seed", table["seeds"]) if "seeds" in table else ("data.split", table.get("splits", [None]))
 
@@ -52,9 +52,9 @@ def make(table: dict[str, Any], out: Path, settings: Sequence[str]) -> str:
             for name in (row, first)
         )
         folder, of_first = (path.absolute() for path in folders)
-        given = [*table.get("settings", []), *columns[column], *table["rows"][row], *settings]
-        given += [f"{key}={value}"] if value is not None else []
-        return finish(table["config"], [each.replace("{first}", str(of_first)) for each in given], folder)
+        overrides = [*table.get("settings", []), *columns[column], *table["rows"][row], *settings]
+        overrides += [f"{key}={value}"] if value is not None else []
+        return finish(table["config"], [setting.replace("{first}", str(of_first)) for setting in overrides], folder)
 
     results = {
         (row, column): [finished(row, column, value) for value in values] for row in table["rows"] for column in columns
@@ -65,9 +65,9 @@ def make(table: dict[str, Any], out: Path, settings: Sequence[str]) -> str:
 
 
 def finish(config: str, settings: Sequence[str], run_dir: Path) -> Run:
-    """The result of a run, which is started, resumed or only read."""
+    """The result of a run, which is started, resumed, or only read if it is finished."""
     written = run_dir / "evaluation.json"
-    took, logged = (run_dir.with_name(f"{run_dir.name}.{what}") for what in ("seconds", "log"))
+    seconds_path, log_path = (run_dir.with_name(f"{run_dir.name}.{ending}") for ending in ("seconds", "log"))
     if not written.exists():
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         begun = any((run_dir / "checkpoints").glob("step-*"))
@@ -75,31 +75,31 @@ def finish(config: str, settings: Sequence[str], run_dir: Path) -> Run:
         command = [str(Path(sys.executable).with_name("distmeta")), "train", *what]
         print(" ".join(command), file=sys.stderr, flush=True)
         started = time.monotonic()
-        with logged.open("a", encoding="utf-8") as log:
+        with log_path.open("a", encoding="utf-8") as log:
             code = subprocess.run(command, stderr=log, check=False).returncode
-        with took.open("a", encoding="utf-8") as file:  # a line an attempt
+        with seconds_path.open("a", encoding="utf-8") as file:  # one line per attempt
             file.write(f"{time.monotonic() - started:.1f}\n")
         if code:
-            sys.exit(f"it ended with exit code {code}; see {logged}")
+            sys.exit(f"the run ended with exit code {code}; see {log_path}")
     result: Run = json.loads(written.read_text(encoding="utf-8"))
-    return {**result, "seconds": sum(map(float, took.read_text(encoding="utf-8").split()))}
+    return {**result, "seconds": sum(map(float, seconds_path.read_text(encoding="utf-8").split()))}
 
 
 def meta_tests(results: Results, rows: Sequence[str], columns: Sequence[str]) -> list[list[str]]:
-    """The rows of a table of meta-tests, its title first: those of the table, then the baselines of the first."""
-    one = results[rows[0], columns[0]][0]["meta_test"]
-    baselines = [base["name"] for base in one[0]["baselines"]]
+    """The lines of a table of meta-tests: the header, the table's rows, then the baselines of the first row."""
+    tests = results[rows[0], columns[0]][0]["meta_test"]
+    baselines = [base["name"] for base in tests[0]["baselines"]]
     learners = {(row, 0): row for row in rows}
     learners |= {(rows[0], 1 + number): name for number, name in enumerate(baselines) if number}
-    # Of one family the shots alone tell rows apart.
-    several = len({its["family"] for its in one}) > 1
-    titles = [its["title"] if several else f"{its['shape']['shots']}-shot" for its in one]
+    # With one family the shots alone tell the tests apart.
+    is_mixed = len({test["family"] for test in tests}) > 1
+    titles = [test["title"] if is_mixed else f"{test['shape']['shots']}-shot" for test in tests]
     lines = [["", *(f"{column} {title}".strip() for column in columns for title in titles), "seconds"]]
     for (row, which), name in learners.items():
         cells = [
             show([run["meta_test"][i] for run in results[row, column]], which)
             for column in columns
-            for i in range(len(one))
+            for i in range(len(tests))
         ]
         seconds = sum(run["seconds"] for column in columns for run in results[row, column])
         lines.append([name, *cells, "" if which else f"{seconds:.0f}"])
@@ -107,7 +107,7 @@ def meta_tests(results: Results, rows: Sequence[str], columns: Sequence[str]) ->
 
 
 def show(rows: Sequence[dict[str, Any]], which: int) -> str:
-    """Mean over splits and its interval: of the learner (0) or of its baseline of that number."""
+    """Mean over splits and its interval: of the learner if `which` is 0, else of the baseline with that number."""
     chosen = [row["baselines"][which - 1] if which else row for row in rows]
     if any("diverged" in row for row in chosen):
         return "diverged"
@@ -118,10 +118,10 @@ def show(rows: Sequence[dict[str, Any]], which: int) -> str:
 
 
 def streams(results: Results, rows: Sequence[str], columns: Sequence[str]) -> list[list[str]]:
-    """The rows of a table of streams, its title first; the last is that of learning each task by itself.
+    """The lines of a table of streams: the header, the rows, then a row for learning each task by itself.
 
-    At the fewest shots: the mean regret of a round on arrival, against what the first row's learner makes of the same
-    episodes in hindsight; accuracy on arrival; accuracy on the earlier rounds when the stream has ended.
+    The columns, at the fewest shots: a round's mean regret on arrival, against the loss of the first row's learner on
+    the same episodes at the end of the stream; accuracy on arrival; accuracy on earlier rounds at the end.
     """
     lines = [["", *(f"{column} {what}".strip() for column in columns for what in ("regret", "accuracy", "kept"))]]
     for row, prefix in [*((row, "") for row in rows), (rows[0], "independent_")]:
@@ -129,8 +129,10 @@ def streams(results: Results, rows: Sequence[str], columns: Sequence[str]) -> li
         for column in columns:
             pairs = zip(results[row, column], results[rows[0], column], strict=True)
             figures = np.array([stream_figures(own, first, prefix) for own, first in pairs]).T
-            cells += [f"{mean(its):.{d}f} ± {half_width(its):.{d}f}" for its, d in zip(figures, (3, 1, 1), strict=True)]
-        if prefix:  # what each task learned by itself is not kept
+            cells += [
+                f"{mean(seeds):.{d}f} ± {half_width(seeds):.{d}f}" for seeds, d in zip(figures, (3, 1, 1), strict=True)
+            ]
+        if prefix:  # learners of single tasks are not kept until the end
             cells[2::3] = [""] * len(columns)
         lines.append([f"{rows[0]}, each task by itself" if prefix else row, *cells])
     return lines
@@ -146,12 +148,12 @@ def stream_figures(own: Run, first: Run, prefix: str) -> tuple[float, float, flo
 
 
 def mean(values: Sequence[float] | np.ndarray) -> float:
-    """Their mean."""
+    """The mean of values."""
     return float(np.mean(values))
 
 
 def half_width(values: np.ndarray) -> float:
-    """Of the 95 % interval of a mean of few: Student's t."""
+    """Half the width of the 95 % interval of the mean of a few values, by Student's t."""
     from scipy.stats import t
 
     return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)

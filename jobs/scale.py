@@ -1,11 +1,11 @@
-"""How well are many workers kept busy, and what would the network add?
+"""Measures how busy many workers are kept, and calculates what the network would add.
 
     python jobs/scale.py jobs/scale.yaml
     python jobs/scale.py jobs/scale.yaml workers=[8] parameters=100000 'unit={seconds: 0.5}'
 
-Efficiency is the time that went into results that counted / (workers · time that passed). It is measured on one machine
-with the real coordinator, parameter server and Ray workers, whose units sleep instead of computing; what the network
-costs is then a calculation, with its assumptions printed beside it.
+Efficiency is the workers' time for results that were used / (workers · elapsed time). It is measured on one machine
+with the real coordinator, parameter server and Ray workers, whose units sleep instead of computing. The cost of the
+network is calculated, and printed with the assumptions.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ class Durations:
     slow_factor: float = 1.0
 
     def of(self, unit: Unit, copy: int) -> float:
-        """Seconds of a unit; a backup copy draws again: it is the machine that is slow, not the unit."""
+        """Seconds of a unit. A backup copy draws again: the machine is slow, not the unit."""
         chance = np.random.default_rng([unit.first_index, copy])
         slow = self.slow_factor if chance.random() < self.slow_share else 1.0
         return float(self.seconds * np.exp(self.sigma * chance.standard_normal()) * slow)
 
 
 class Sleeper:
-    """A worker that sleeps, and returns a gradient that nobody looks at."""
+    """A worker that sleeps, and returns a gradient of zeros."""
 
     def __init__(self, name: str, parameters: int, durations: Durations) -> None:
         self.name, self.durations = name, durations
         self.gradient = np.zeros(parameters, np.float32)
 
     def run(self, work: Work, unit: Unit, vector: np.ndarray, features: Any = None) -> UnitResult:
-        """Takes its time."""
+        """Sleeps for the duration of a unit."""
         seconds = self.durations.of(unit, int(self.name))
         time.sleep(seconds)
         return UnitResult(unit, self.gradient, {"loss": np.zeros(unit.count)}, (), self.name, seconds)
@@ -65,7 +65,7 @@ class Sleeper:
 
 @dataclass(frozen=True)
 class Setup:
-    """What server and workers are built from (see `distmeta.backends.base.Setup`)."""
+    """The inputs to build server and workers (see `distmeta.backends.base.Setup`)."""
 
     parameters: int
     durations: Durations
@@ -73,11 +73,11 @@ class Setup:
     cluster: ClusterConfig
 
     def make_worker(self, name: str, device: str) -> Sleeper:
-        """A sleeper."""
+        """Makes a sleeper."""
         return Sleeper(name, self.parameters, self.durations)
 
     def make_coordinator(self, pool: Pool, make_parameters: MakeParameters = Shard) -> Coordinator:
-        """The real ones."""
+        """Makes the real coordinator with the real parameter server."""
         alpha = self.cluster.staleness_alpha if self.cluster.max_staleness else None
         start = np.zeros(self.parameters, np.float32)
         server = ParameterServer(self.outer, start, staleness_alpha=alpha, make_parameters=make_parameters)
@@ -104,7 +104,8 @@ def measure(plan: dict[str, Any], workers: int, options: dict[str, Any]) -> tupl
     """Efficiency, seconds a step and backups of one mode."""
     steps, batch = plan["steps"], plan["units_per_worker"] * workers
     cluster = ClusterConfig(workers=workers, cpus_per_worker=0.01, tasks_per_unit=1, **options)
-    # Some of the work of the first steps was done while it warmed up; as much is then done ahead of the last ones.
+    # With staleness, part of the measured steps' work is done during the warm-up. The extra steps at the end balance
+    # this: as much of their work is done during the measured steps.
     outer = OuterConfig(meta_batch_size=batch, steps=WARM_UP + steps + cluster.max_staleness, optimizer="adam")
     setup = Setup(plan["parameters"], Durations(**plan["unit"]), outer, cluster)
     with RayBackend(cluster) as backend:
@@ -119,12 +120,12 @@ def measure(plan: dict[str, Any], workers: int, options: dict[str, Any]) -> tupl
 
 
 def network(parameters: int, gigabits: float = 25.0, per_node: int = 8) -> str:
-    """What a synchronous step sends through the server's network card, as a Markdown table.
+    """The time of a synchronous step's traffic through the server's network card, as a Markdown table.
 
-    θ goes out once to each node; a gradient comes in of each unit, or one sum of each node with `cluster.reduce=node`
-    (where a node has the units of a whole branch of the tree of sums). All pass the card of the server's node, in turn,
-    at its full speed; latency, the additions and the nodes' own cards are left out. With `cluster.server_shards=K` on K
-    nodes all is a K-th.
+    θ is sent once to each node. A gradient is received from each unit, or with `cluster.reduce=node` one sum from each
+    node (where a node has the units of a whole branch of the tree of sums). All of this passes the card of the server's
+    node, one after another, at full speed. Latency, the additions and the nodes' own cards are ignored. With
+    `cluster.server_shards=K` on K nodes, each time is divided by K.
     """
     speed, size = gigabits * GIGABIT, 4 * parameters
     lines = [
@@ -136,8 +137,8 @@ def network(parameters: int, gigabits: float = 25.0, per_node: int = 8) -> str:
     ]
     for workers in (100, 1000):
         nodes = -(-workers // per_node)
-        each, own = workers * size / speed, nodes * size / speed
-        lines.append(f"| {workers} | {own:.1f} | {each:.1f} | {own:.1f} |")
+        unit_seconds, node_seconds = workers * size / speed, nodes * size / speed
+        lines.append(f"| {workers} | {node_seconds:.1f} | {unit_seconds:.1f} | {node_seconds:.1f} |")
     return "\n".join(lines)
 
 

@@ -77,8 +77,8 @@ def model_without_weights(folder: Path) -> Settings:
 SINUSOID: Settings = {"data": {"kind": "sinusoid"}, "model": {"name": "dense"}, "episodes": {"shots": 2, "queries": 2}}
 CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     "unknown key": (lambda f: {"inner__lrr": 1}, "inner.lrr: unknown key; did you mean inner.lr?"),
-    "wrong type": (lambda f: {"outer__steps": "many"}, "outer.steps: 'many'"),
-    "wrong range": (lambda f: {"inner__lr": -1}, "inner.lr: -1"),
+    "wrong type": (lambda f: {"outer__steps": "many"}, "outer.steps: invalid value 'many'"),
+    "wrong range": (lambda f: {"inner__lr": -1}, "inner.lr: invalid value -1"),
     "unknown algorithm": (lambda f: {"algorithm__name": "mamll"}, "'mamll' is unknown; did you mean maml?"),
     "unknown model": (lambda f: {"model": {"name": "text_cn"}}, "'text_cn' is unknown; did you mean text_cnn?"),
     "option of another algorithm": (lambda f: {"algorithm__scale": 2}, "algorithm.scale: not an option of MAML"),
@@ -117,7 +117,7 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         "inner.adapt: 'meta.*' fits no parameter",
     ),
     "a regularizer without a weight": (
-        lambda f: {"outer__regularizer": "proximal"}, "outer.regularizer_weight: 0.0 does not do",
+        lambda f: {"outer__regularizer": "proximal"}, "outer.regularizer_weight: invalid value 0.0",
     ),
     "no data": (lambda f: {"data__path": None}, "data.path: missing; give a file"),
     "option of another model": (lambda f: {"model__heads": 2}, "model.heads: not an option of TextCNN"),

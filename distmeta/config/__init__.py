@@ -1,7 +1,7 @@
-"""The configuration's keys, types, ranges and defaults. Free of torch and ray, so that it loads at once.
+"""Keys, types, ranges and defaults of the configuration. Imports neither torch nor ray, so that it loads fast.
 
-Sections `model` and `algorithm` also take the options of the chosen model or algorithm; those are checked against its
-fields when it is built, which is still before anything starts.
+Sections `model` and `algorithm` also take the options of the chosen model or algorithm. These are checked when the
+model or algorithm is built, before anything starts.
 """
 
 from typing import Annotated, Literal, Self
@@ -46,51 +46,51 @@ __all__ = [
 
 
 class ModelConfig(Section):
-    """Which learner; further keys are the options of that model."""
+    """The model; further keys are the options of that model."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
     name: str = "text_cnn"
     path: str | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
-    # Parameters that are never changed, as patterns such as body.*embeddings*.
+    # Patterns of the parameters that are never trained, such as body.*embeddings*.
     freeze: Patterns = Field(default_factory=list)
 
 
 class AlgorithmConfig(Section):
-    """Which meta-learner; further keys are the options of that algorithm."""
+    """The algorithm; further keys are the options of that algorithm."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = "maml"
 
 
 class InnerConfig(Section):
-    """Adaptation to one task; what is left out takes the algorithm's default."""
+    """Adaptation to one task; a missing key takes the algorithm's default."""
 
     lr: Positive | None = None
     steps: Annotated[int, Field(ge=0)] | None = None
     adapt: Patterns | None = None  # head, body, all, lora, top:K (layers), or patterns of parameter names
-    learn_lr: bool | None = None  # meta-learn a rate for each step and tensor, from inner.lr on (MAML++)
+    learn_lr: bool | None = None  # meta-learn a rate for each step and tensor, starting at inner.lr (MAML++)
     multi_step_loss: Share | None = None  # weight of the mean query loss after all steps but the last (MAML++)
     clip_norm: Positive | None = None  # of each task's gradient
     dropout: Share | None = None  # of the support features, in meta-training only
-    first_order: bool | None = None  # inner gradients count as constants in the meta-gradient
+    first_order: bool | None = None  # treat inner gradients as constants in the meta-gradient
 
 
 class OuterConfig(Section):
     """The meta-parameters' optimiser, run by the parameter server."""
 
     lr: Positive = 1e-3  # Finn et al. 2017, few-shot classification
-    steps: Annotated[int, Field(ge=0)] = 1000  # 0: evaluate what training would start from
+    steps: Annotated[int, Field(ge=0)] = 1000  # 0: evaluate the initial meta-parameters
     meta_batch_size: Count = 4  # Finn et al. 2017, 5-way 1-shot
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     weight_decay: NotNegative = 0.0
     momentum: Share = 0.0  # sgd only
     clip_norm: Positive | None = None
-    # ½‖θ‖², ‖θ‖₁, ½‖θ − θ₀‖² with θ₀ the start; not of learned inner rates
+    # l2: ½‖θ‖²; l1: ‖θ‖₁; proximal: ½‖θ − θ₀‖² with θ₀ the initial θ; learned inner rates are left out
     regularizer: Literal["none", "l2", "l1", "proximal"] = "none"
     regularizer_weight: Annotated[NotNegative, Field(validate_default=True)] = 0.0  # λ
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    max_bad_tasks: Annotated[int, Field(ge=0)] = 0  # tasks without a finite gradient before the run stops
+    max_bad_tasks: Annotated[int, Field(ge=0)] = 0  # with more tasks without a finite gradient the run stops
 
     @pydantic.field_validator("regularizer_weight")
     @classmethod
@@ -104,42 +104,42 @@ class OuterConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Meta-test on a fixed list of episodes, and meta-validation on the way."""
+    """Meta-test on a fixed list of episodes, and meta-validation during training."""
 
     episodes: Sample = 600
     shots: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=lambda: [1, 5])
     ways: Ways | None = None  # none: episodes.ways
     queries: Count = 5
-    seed: Seed = 0  # apart from `seed`, so that runs are compared on the same episodes
+    seed: Seed = 0  # separate from `seed`, so that runs are compared on the same episodes
     episodes_per_unit: Count = 20
     validation_every: Annotated[int, Field(ge=0)] = 0  # outer steps; 0: never
     validation_episodes: Sample = 40
     validation_shots: Count | None = None  # none: episodes.shots
-    curve_steps: Annotated[int, Field(ge=0)] = 10  # the adaptation curve goes this far
+    curve_steps: Annotated[int, Field(ge=0)] = 10  # inner steps of the adaptation curve
     curve_episodes: Sample = 100
 
 
 class CheckpointConfig(Section):
-    """When to write the state down."""
+    """When to write checkpoints, and how many to keep."""
 
     every: Annotated[int, Field(ge=0)] = 100  # outer steps; 0: only at the end
     keep: Count = 2
 
 
 class TrackingConfig(Section):
-    """MLflow."""
+    """Tracking in MLflow."""
 
     uri: str | None = None  # none: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here
     experiment: str = "distmeta"
 
 
-FamilyName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]  # a part of parameters' names
+FamilyName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]  # becomes part of parameter names
 
 
 class RunConfig(Section):
     """A whole run."""
 
-    # Several families of tasks, by name; `data` and `episodes` are the short form of a single one.
+    # Several families of tasks, by name; `data` and `episodes` are the short form for a single family.
     tasks: dict[FamilyName, FamilyConfig] = Field(default_factory=dict)
     data: DataConfig = DataConfig()
     episodes: EpisodesConfig = EpisodesConfig()
@@ -152,7 +152,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
-    tune: TuneConfig | None = None  # what `distmeta tune` searches; training leaves it aside
+    tune: TuneConfig | None = None  # what `distmeta tune` searches; training ignores it
     seed: Seed = 0
     run_dir: str | None = None  # none: runs/<name of the file>-<time>
 
@@ -165,13 +165,13 @@ class RunConfig(Section):
 
     @property
     def families(self) -> dict[str, FamilyConfig]:
-        """All families of tasks by name; a single one is called by its kind."""
+        """All families of tasks by name; in the short form the name is the kind of task."""
         if self.tasks:
             return self.tasks
         return {self.data.kind: FamilyConfig(kind=self.data.kind, data=self.data, episodes=self.episodes)}
 
     def single(self, name: str) -> "RunConfig":
-        """The configuration as if a family were the only one, in the short form."""
+        """The configuration of one family alone, in the short form."""
         family = self.families[name]
         data = family.data.model_copy(update={"kind": family.kind})
         return self.model_copy(update={"tasks": {}, "data": data, "episodes": family.episodes})
@@ -183,7 +183,7 @@ class RunConfig(Section):
 
     @property
     def quarter(self) -> int:
-        """Outer steps: a quarter of a run, in whole meta-validations; at least one of them."""
+        """Outer steps of a quarter of the run, rounded down to a multiple of `validation_every`, and at least that."""
         every = self.evaluation.validation_every
         return max(every, self.outer.steps // 4 // every * every)
 
@@ -194,6 +194,6 @@ class RunConfig(Section):
 
     @property
     def examples_per_class(self) -> int:
-        """How many examples the largest episode takes from a class."""
+        """Number of examples that the largest episode takes from a class."""
         shots = max(*self.evaluation.shots, self.validation_shots)
         return max(self.episodes.shots + self.episodes.queries, shots + self.evaluation.queries)

@@ -1,4 +1,4 @@
-"""What all sections of a configuration are made of."""
+"""Value types and base class of the configuration's sections."""
 
 from typing import Annotated
 
@@ -10,12 +10,12 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Ways = Annotated[int, Field(ge=2)]
-Sample = Annotated[int, Field(ge=2)]  # one episode has no interval
+Sample = Annotated[int, Field(ge=2)]  # one episode has no confidence interval
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Patterns = str | list[str]
 
 
 class Section(BaseModel):
-    """A section whose keys are all known."""
+    """A section that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

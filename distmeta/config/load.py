@@ -1,6 +1,6 @@
-"""Settings as a user writes them, YAML and ``key=value``, → `RunConfig` or the options of an algorithm or model.
+"""A user's settings, YAML and ``key=value``, → `RunConfig` or the options of an algorithm or model.
 
-Whatever is wrong is one line that names the key and says what would do.
+Every error is one line with the key and a remedy.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source} line {mark.line + 1}" if mark else source
-        raise ConfigError(where, f"not valid YAML ({getattr(error, 'problem', error)})", "mend it") from error
+        raise ConfigError(where, f"not valid YAML ({getattr(error, 'problem', error)})", "fix the YAML") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -91,7 +91,7 @@ def set_value(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def validate(content: dict[str, Any]) -> RunConfig:
-    """Validates a nested mapping; the first fault is named by its dotted key."""
+    """Validates a nested mapping; an error names the dotted key."""
     try:
         return RunConfig.model_validate(content)
     except pydantic.ValidationError as error:
@@ -99,9 +99,9 @@ def validate(content: dict[str, Any]) -> RunConfig:
 
 
 def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
-    """Turns pydantic's first complaint into one line that names the key and what would do."""
+    """Turns pydantic's most helpful error into one line with the key and a remedy."""
 
-    # A misspelt key explains more than the missing one it leaves behind.
+    # A misspelt key is more helpful than the missing key that it causes.
     def rank(fault: Any) -> tuple[bool, bool]:
         wrong_branch = fault["type"] in ("string_type", "int_type") and isinstance(fault["input"], dict)
         return fault["type"] != "extra_forbidden", wrong_branch
@@ -120,7 +120,7 @@ def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(key, "missing", "add it")
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(key, f"{first['input']!r} does not do", message[0].lower() + message[1:])
+    return ConfigError(key, f"invalid value {first['input']!r}", message[0].lower() + message[1:])
 
 
 def _keys(model: Any, path: list[str]) -> list[str]:
@@ -128,7 +128,7 @@ def _keys(model: Any, path: list[str]) -> list[str]:
     parts = iter(path)
     for name in parts:
         annotation = get_type_hints(model)[name]
-        if get_origin(annotation) is dict:  # of sections: the next part is one's own name
+        if get_origin(annotation) is dict:  # of sections: the next part is a section's name
             next(parts)
         options = get_args(annotation) or (annotation,)  # of a union
         model = next(option for option in options if isinstance(option, type) and issubclass(option, Section))
@@ -142,19 +142,19 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
         cls: a frozen dataclass; annotate ranges with `pydantic.Field`.
         options: values by field name.
         keys: the dotted configuration key of each option, for messages.
-        also: other names in the same section, which an unknown option may have been meant for.
+        also: other valid names in the same section, to suggest instead of an unknown option.
 
     Raises:
-        ConfigError: an option the class does not have, or a value of the wrong type or range.
+        ConfigError: an unknown option, or a value of the wrong type or range.
     """
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for name in options:
         if name not in fields:
             section = keys[name].partition(".")[0].replace("inner", "algorithm")
-            # As they are typed: inner_lr is inner.lr.
-            inner = [f"inner.{its[6:]}" for its in fields if its.startswith("inner_")]
-            others = [f"{section}.{its}" for its in (*fields, *also) if not its.startswith("inner_")]
-            raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(keys[name], [*others, *inner]))
+            # As a user types them: inner_lr is inner.lr.
+            inner = [f"inner.{field[6:]}" for field in fields if field.startswith("inner_")]
+            valid = [f"{section}.{field}" for field in (*fields, *also) if not field.startswith("inner_")]
+            raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(keys[name], [*valid, *inner]))
     try:
         return pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:

@@ -23,9 +23,9 @@ class Fractions(Section):
 
 
 class DataConfig(Section):
-    """Which tasks: for classification, labelled texts, and which of their classes may be seen when.
+    """The tasks: for classification, labelled texts and the splits of their classes.
 
-    Further keys are the options of the kind.
+    Further keys are the options of the kind of task.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -40,8 +40,8 @@ class DataConfig(Section):
     split: str = "1"  # which split of the file; with shares, which of the random ones
     min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
     max_length: Annotated[int, Field(ge=4)] = 64  # tokens; longer texts are cut
-    cache: str = "~/.cache/distmeta"  # of tokenised texts
-    keep_features: bool = False  # there too, of an encoder that is frozen; trials of a study share them
+    cache: str = "~/.cache/distmeta"  # folder of tokenised texts
+    keep_features: bool = False  # also cache a frozen encoder's features; a study's trials share them
 
     @pydantic.field_validator("split", mode="before")
     @classmethod
@@ -55,17 +55,17 @@ class EpisodesConfig(Section):
     ways: Ways = 5
     shots: Count = 5
     queries: Count = 5
-    # Yin et al., ICLR 2020, https://arxiv.org/abs/1912.03820: what a task's labels mean must not be known beforehand.
+    # Yin et al., ICLR 2020, https://arxiv.org/abs/1912.03820: the meaning of labels must not be known before the task.
     label_shuffle: bool = True  # false: a class has the same label in all episodes, which invites memorising
     label_mixing: Probability = 0.0  # share of the episodes in which each class is a mix of two
-    # Patterns, such as "card *", of the classes that meta-training draws from; with data.task of the tasks.
+    # Patterns of the classes (with data.task: of the tasks) that meta-training draws from, such as "card *".
     only: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
 
     @pydantic.field_validator("label_mixing")
     @classmethod
     def _halves(cls, value: float, info: pydantic.ValidationInfo) -> float:
         if value and min(info.data.get(name, 2) for name in ("shots", "queries")) < 2:
-            raise ValueError("a class is a half of each of two; give episodes.shots and episodes.queries of 2 or more")
+            raise ValueError("a mixed class has texts of two; give episodes.shots and episodes.queries of 2 or more")
         return value
 
 
@@ -73,7 +73,7 @@ class FamilyConfig(Section):
     """One family of tasks among several."""
 
     kind: str = "classification"
-    weight: Positive = 1.0  # of its units among all of meta-training
+    weight: Positive = 1.0  # relative share of the units of meta-training
     data: DataConfig = DataConfig()
     episodes: EpisodesConfig = EpisodesConfig()
 
@@ -81,20 +81,20 @@ class FamilyConfig(Section):
 class StreamConfig(Section):
     """Tasks of meta-training that arrive one after another, a round each, instead of all at once.
 
-    Recurring: a task may come back, after a gap, with new examples. Drifting: while a round goes on, a growing share of
-    its episodes is drawn from the next round's task, so that one domain turns into the next little by little.
+    Recurrence: a task may come back, after a gap, with new examples. Drift: during a round, a growing share of the
+    episodes is drawn from the next round's task.
     """
 
     steps_per_task: Annotated[int, Field(ge=0)] = 0  # outer steps of a round; 0: no stream
     tasks: Annotated[int, Field(ge=2)] = 10  # rounds; outer.steps must be steps_per_task times this
     recurrence: Probability = 0.0  # probability that a round brings an earlier task back; else it brings a new one
-    gap: Annotated[int, Field(ge=1)] = 2  # rounds for which a task stays away at least
+    gap: Annotated[int, Field(ge=1)] = 2  # fewest rounds for which a task stays away
     drift: Probability = 0.0  # share of the episodes from the next task at the end of a round; grows from 0
-    buffer: Count = 8  # earlier rounds that are remembered, the latest
-    examples: Count = 20  # of each class of a remembered round that are kept
-    replay: Share = 0.0  # share of each meta-batch that is drawn from what is kept
-    neighbours: Annotated[int, Field(ge=0)] = 0  # remembered rounds, the most similar, that `online` starts from
-    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.0  # cosine from which on a remembered round is a neighbour
+    buffer: Count = 8  # number of latest rounds that are remembered
+    examples: Count = 20  # kept examples of each class of a remembered round
+    replay: Share = 0.0  # share of each meta-batch that is drawn from the kept examples
+    neighbours: Annotated[int, Field(ge=0)] = 0  # number of most similar remembered rounds that `online` starts from
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] = 0.0  # lowest cosine of a neighbour
     temperature: Positive = 0.1  # of similarities: a remembered round's weight is ∝ exp(cosine / temperature)
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5  # share of a round's examples that only evaluation sees
-    episodes: Sample = 40  # of each round's evaluation, for each of evaluation.shots
+    episodes: Sample = 40  # evaluation episodes of each round, for each of evaluation.shots

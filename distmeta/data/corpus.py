@@ -1,4 +1,4 @@
-"""Texts as token ids: made once, kept as an Arrow file that is mapped into memory, read without copying."""
+"""Texts as token ids: tokenised once, kept in a memory-mapped Arrow file, read without copying."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Corpus:
     """The tokenised texts of all used classes, R rows in the source's order.
 
     `table` has `input_ids` (list of int32), `label` (int32, into `classes`) and `source_row` (int64),
-    each in one chunk. Pickled with protocol 5, its buffers travel out of band.
+    each in one chunk. With pickle protocol 5 the table's buffers are sent out of band.
     """
 
     table: pa.Table
     classes: tuple[str, ...]  # sorted
     splits: Mapping[str, tuple[str, ...]]  # sorted class names of each split
     pad_id: int
-    fingerprint: str  # of everything here
-    source_fingerprint: str  # of the labelled texts alone, whatever the tokenizer
-    max_length: int  # tokens, from where on texts were cut
+    fingerprint: str  # of the texts, the splits, the tokenizer and max_length
+    source_fingerprint: str  # of the labelled texts only
+    max_length: int  # tokens; longer texts were cut
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The fields alone: what is derived from them would travel as copies.
+        # Only the fields: the cached properties would be sent as copies.
         return Corpus, tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
     def rows_of(self, class_name: str) -> np.ndarray:
@@ -53,14 +53,14 @@ class Corpus:
         return self._by_class[start:end]
 
     def rows(self, split: str) -> np.ndarray:
-        """Rows of a split's classes, (n,) int64, by (length, row)."""
+        """Rows of a split's classes, (n,) int64, sorted by (length, row)."""
         parts = [self.rows_of(name) for name in self.splits[split]]
         rows = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
         by_length: np.ndarray = rows[np.argsort(self.lengths[rows], kind="stable")]
         return by_length
 
     def tokens(self, rows: np.ndarray) -> Inputs:
-        """Token ids of rows of any shape, padded with `pad_id` to the longest of them, L.
+        """Token ids of an array of rows of any shape, padded with `pad_id` to the length L of the longest.
 
         Returns:
             `input_ids` and `attention_mask`, both (*rows.shape, L) int64.
@@ -74,17 +74,17 @@ class Corpus:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """How many tokens each row has, (R,) int64."""
+        """Number of tokens of each row, (R,) int64."""
         return np.diff(self._offsets)
 
     @cached_property
     def source_rows(self) -> np.ndarray:
-        """Which row of the source each row is, (R,) int64."""
+        """Each row's number in the source, (R,) int64."""
         return _numpy(self.table, "source_row")
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """The number of each row's class in `classes`, (R,) int32."""
+        """Index of each row's class in `classes`, (R,) int32."""
         return _numpy(self.table, "label")
 
     @cached_property
@@ -118,17 +118,17 @@ def build_corpus(
     max_length: int,
     cache_dir: str | Path,
 ) -> Corpus:
-    """Tokenises the rows of all used classes, or maps the file of an earlier time into memory.
+    """Tokenises the rows of all used classes, or maps an earlier call's file into memory.
 
     Args:
         source: the labelled texts.
         splits: class names of each split, disjoint.
         tokenizer: its own padding and truncation are not used.
         max_length: tokens, special ones included; longer texts are cut.
-        cache_dir: where the file is kept, named by the fingerprint of all that goes into it.
+        cache_dir: the folder of the file, which is named by the corpus's fingerprint.
 
     Raises:
-        DataError: a text without a single token, or a cache folder that cannot be written.
+        DataError: a text has no token, or the cache folder cannot be written.
     """
     tokenizer, pad_id = _prepared(tokenizer, max_length)
     about: dict[str, Any] = {
@@ -143,22 +143,22 @@ def build_corpus(
     fingerprint = hashlib.sha256(_json(about)).hexdigest()
     path = Path(cache_dir).expanduser() / f"{fingerprint}.arrow"
     if (table := _open(path, about)) is None:
-        made = _tokenise(source, classes, tokenizer)
-        _write(path, made.replace_schema_metadata({_KEY: _json({**about, "content": _content(made)})}))
+        new = _tokenise(source, classes, tokenizer)
+        _write(path, new.replace_schema_metadata({_KEY: _json({**about, "content": _content(new)})}))
         if (table := _open(path, about)) is None:
             raise DataError(str(path), "reads back differently from what was written", "check the disk")
-    kept = {split: tuple(names) for split, names in about["splits"].items()}
-    return Corpus(table, tuple(classes), kept, pad_id, fingerprint, source.fingerprint, max_length)
+    names_of = {split: tuple(names) for split, names in about["splits"].items()}
+    return Corpus(table, tuple(classes), names_of, pad_id, fingerprint, source.fingerprint, max_length)
 
 
 def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Inputs:
-    """Tokens of texts as those of one task, as `Corpus.tokens` gives them.
+    """Tokens of the texts of one task, in the form of `Corpus.tokens`.
 
     Returns:
         `input_ids` and `attention_mask`, both (1, texts, L) int64.
 
     Raises:
-        DataError: a text without a single token; it is named by its number, from 1.
+        DataError: a text has no token; the message gives the number of the text, from 1.
     """
     tokenizer, pad_id = _prepared(tokenizer, max_length)
     tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
@@ -166,18 +166,18 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> In
         if not ids:
             raise DataError(f"example {number}", f"no token in {text!r}", "leave it out")
     longest = max(map(len, tokens), default=0)
-    padded = torch.tensor([[its + [pad_id] * (longest - len(its)) for its in tokens]])
-    mask = torch.tensor([[[1] * len(its) + [0] * (longest - len(its)) for its in tokens]])
+    padded = torch.tensor([[row + [pad_id] * (longest - len(row)) for row in tokens]])
+    mask = torch.tensor([[[1] * len(row) + [0] * (longest - len(row)) for row in tokens]])
     return {"input_ids": padded, "attention_mask": mask}
 
 
 def _prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
-    """A copy that truncates and does not pad, and the id that padding takes."""
+    """A copy that truncates and does not pad, and the padding id."""
     copy = Tokenizer.from_str(tokenizer.to_str())
     copy.no_padding()
     copy.enable_truncation(max_length)
     known = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>", "<|pad|>"))
-    # Any id will do where the tokenizer has none for padding: the mask hides it.
+    # If the tokenizer has no padding id, any id works: the mask hides it.
     pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else next((i for i in known if i is not None), 0)
     return copy, pad_id
 
@@ -200,7 +200,7 @@ def _tokenise(source: Source, classes: Sequence[str], tokenizer: Tokenizer) -> p
 
 
 def _open(path: Path, about: Mapping[str, Any]) -> pa.Table | None:
-    """The file's table, memory-mapped; None where there is none, or one that is not what was written."""
+    """The file's table, memory-mapped; None if the file is missing, damaged or made from other inputs."""
     if not path.exists():
         return None
     try:
@@ -208,13 +208,13 @@ def _open(path: Path, about: Mapping[str, Any]) -> pa.Table | None:
         written = json.loads(table.schema.metadata[_KEY])
         intact = written == {**about, "content": _content(table)}
     except (pa.ArrowException, OSError, LookupError, TypeError, ValueError):
-        # Derived data: a damaged file is made again from the texts, which loses nothing.
+        # A damaged file loses nothing: it is made again from the texts.
         return None
     return table if intact else None
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    """Writes aside and renames, so that any number of processes may do it at once."""
+    """Writes a temporary file and renames it, so that several processes may write at once."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,7 @@ def _write(path: Path, table: pa.Table) -> None:
 
 
 def _content(table: pa.Table) -> str:
-    """SHA-256 of the values, so that a flipped bit is noticed."""
+    """SHA-256 of the values; it detects a flipped bit."""
     ids = table["input_ids"].chunk(0)
     arrays = [
         ids.offsets.to_numpy(),

@@ -1,4 +1,4 @@
-"""Raw columns of parquet, CSV and JSON-lines files; whatever is wrong with a file is named with its row."""
+"""Raw columns of parquet, CSV and JSON-lines files. Errors name the file and the row."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, NamedTuple
 
 from distmeta.errors import DataError
 
-Columns = Mapping[str, str]  # column names by the configuration key that chose them, such as data.text
+Columns = Mapping[str, str]  # column names by configuration key, such as data.text
 
 
 class Rows(NamedTuple):
-    """Values as they stand in the file, by configuration key, and where each row came from."""
+    """Unchecked values of a file by configuration key, and the origin of each row."""
 
     values: dict[str, list[Any]]
     names: list[str]
 
 
 def find_files(path: Path) -> list[Path]:
-    """The file, or the data files of one kind in the folder, sorted by name.
+    """The file itself, or the data files of a folder, sorted by name.
 
     Raises:
-        DataError: nothing is there, or what is there is of no kind that can be read or of several.
+        DataError: the path does not exist, has no file of a known kind, or has files of several kinds.
     """
     if not path.exists():
         raise DataError(str(path), "no such file or folder", "check data.path")
@@ -42,7 +42,7 @@ def find_files(path: Path) -> list[Path]:
 
 
 def read_file(path: Path, columns: Columns) -> Rows:
-    """The columns asked for of one file, unchecked: bytes, strings, numbers or None.
+    """The given columns of one file, unchecked: bytes, strings, numbers or None.
 
     Raises:
         DataError: the file cannot be read or parsed, has no rows, or lacks a column.
@@ -57,7 +57,7 @@ def read_file(path: Path, columns: Columns) -> Rows:
 
 
 def table_rows(table: Any, columns: Columns, where: str) -> Rows:
-    """Columns of an Arrow table; strings come as bytes, because Arrow takes their UTF-8 on trust."""
+    """Columns of an Arrow table; strings are returned as bytes, because Arrow does not check their UTF-8."""
     import pyarrow as pa
 
     values = {}
@@ -72,7 +72,7 @@ def table_rows(table: Any, columns: Columns, where: str) -> Rows:
 
 
 def find_columns(present: Sequence[str], columns: Columns, where: str) -> dict[str, int]:
-    """Where the columns stand, by configuration key."""
+    """The index of each column, by configuration key."""
     for key, column in columns.items():
         if (count := list(present).count(column)) == 1:
             continue
@@ -101,7 +101,7 @@ def _read_parquet(path: Path, columns: Columns) -> Rows:
 def _read_csv(path: Path, columns: Columns) -> Rows:
     values: dict[str, list[Any]] = {key: [] for key in columns}
     names: list[str] = []
-    # Bytes that are not UTF-8 pass as lone surrogates, so that the check of the values can name their line.
+    # Bytes that are not UTF-8 become lone surrogates here; the check of the values then names their line.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         records = _records(csv.reader(file, strict=True), path)
         _, header = next(records, ("", []))
@@ -119,7 +119,7 @@ def _read_csv(path: Path, columns: Columns) -> Rows:
 
 
 def _records(reader: Any, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Records that are not blank, each with the line it starts on."""
+    """Records that are not blank, each after the file and line where it starts."""
     while True:
         name = f"{path} line {reader.line_num + 1}"
         try:

@@ -22,8 +22,8 @@ HUB_TIMEOUT_SECONDS = 10.0
 class Source:
     """Labelled texts in a fixed order.
 
-    `groups` says which group each row's class belongs to, or is None; `names` says where each row came from. `tasks`
-    says which task each row belongs to, or is None; a label then is ``task/label``, so that no two tasks share one.
+    `groups` has the group of each row's class, or is None. `names` has each row's origin, such as a file and line.
+    `tasks` has each row's task, or is None. With tasks a label is ``task/label``, so that no two tasks share a label.
     """
 
     texts: list[str]
@@ -34,7 +34,7 @@ class Source:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of texts, labels, groups and tasks in order; where they came from does not count."""
+        """SHA-256 of texts, labels, groups and tasks in order, without `names`."""
         digest = hashlib.sha256()
         for column in (self.texts, self.labels, self.groups, *([self.tasks] if self.tasks else [])):
             digest.update(json.dumps(column).encode() + b"\n")
@@ -45,7 +45,7 @@ def read_source(data: DataConfig) -> Source:
     """Reads what `data.path` names: a file, a folder of files of one kind, ``hub:owner/name`` or ``attack``.
 
     Raises:
-        DataError: something is missing, unreadable, malformed, empty or not UTF-8; names the file and row.
+        DataError: something is missing, unreadable, malformed, empty or not UTF-8; the message names the file and row.
     """
     if data.path is None:
         raise DataError("data.path", "missing", "give a file, a folder, hub:owner/name or attack")
@@ -64,7 +64,7 @@ def read_source(data: DataConfig) -> Source:
 
 
 def _source(parts: list[Rows]) -> Source:
-    """Checks every value and puts the parts one after another."""
+    """Checks every value and concatenates the parts."""
     checked: dict[str, list[str]] = {key: [] for key in parts[0].values}
     for part in parts:
         for key, values in part.values.items():
@@ -77,7 +77,7 @@ def _source(parts: list[Rows]) -> Source:
 
 
 def _string(value: Any, key: str, where: str) -> str:
-    """A text, or a label, group or task that may also be a whole number, as a string."""
+    """A value as a string; a label, group or task may also be a whole number."""
     what = key.removeprefix("data.")
     if isinstance(value, int) and not isinstance(value, bool) and what != "text":
         return str(value)
@@ -113,10 +113,10 @@ def _read_hub(data: DataConfig, columns: dict[str, str]) -> list[Rows]:
     name = path.removeprefix("hub:")
     if name.count("/") != 1 or not all(name.split("/")):
         raise DataError("data.path", f"{path!r} is not of the form hub:owner/name", "give owner and name")
-    # What the network layer raises differs between versions of the hub's client, hence Exception.
+    # Versions of the hub's client raise different exceptions for network errors, hence Exception.
     try:
         if not Path(name).is_dir() and not HF_HUB_OFFLINE:
-            # One quick question: without a network load_dataset would try again for half a minute.
+            # A quick check: without a network load_dataset would retry for half a minute.
             HfApi().dataset_info(name, timeout=HUB_TIMEOUT_SECONDS)
         parts = datasets.load_dataset(name, data.subset)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which classes may be seen when: meta-training, meta-validation and meta-test never share one."""
+"""Splits of the classes: meta-training, meta-validation and meta-test have no class in common."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _FILE_KEYS = {"train": "meta_train", "validation": "meta_validation", "test": "m
 
 
 def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], examples_per_class: int) -> Splits:
-    """Sorted class names of `meta_train`, `meta_validation` and `meta_test`, disjoint; others are not used.
+    """Sorted class names of the disjoint `meta_train`, `meta_validation` and `meta_test`; other classes are not used.
 
     Args:
         source: the labelled texts.
-        data: `splits` is a JSON file of class names, of which `split` chooses one, or shares of the
-            classes, drawn anew for each `split`. Classes of fewer than `min_examples` examples are left out.
+        data: `splits` is a JSON file of splits, from which `split` selects one, or shares of the
+            classes, drawn anew for each `split`. Classes with fewer than `min_examples` examples are left out.
         ways: how many classes an episode of each split needs.
         examples_per_class: how many examples of a class an episode needs.
 
     Raises:
-        DataError: a split file that cannot be used, or splits too small for their episodes.
+        DataError: the split file cannot be used, or a split is too small for its episodes.
     """
     counts = Counter(source.labels)
     splits = _split(counts, class_groups(source), data)
@@ -47,16 +47,16 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
 def split_tasks(
     source: Source, data: DataConfig, only: Sequence[str] = ("*",), *, ways: Mapping[str, int], examples_per_class: int
 ) -> tuple[Splits, dict[str, Tasks]]:
-    """As `split_classes`, for a source with tasks: whole tasks go into a split, and each has as many classes as ways.
+    """Like `split_classes`, for a source with tasks: each task is in one split and has as many classes as ways.
 
-    A split file lists tasks, and `min_examples` leaves out tasks with a smaller class.
+    A split file lists tasks, and `min_examples` leaves out tasks that have a smaller class.
 
     Returns:
-        The sorted class names of each split, and the classes of each of its tasks, in order; of meta-training the tasks
-        that `only` fits.
+        The sorted class names of each split, and the classes of each of its tasks, in order. The tasks of
+        meta-training are those that match `only`.
 
     Raises:
-        DataError: as `split_classes` does, and where a task has more or fewer classes than an episode has ways.
+        DataError: as `split_classes`, or a task has more or fewer classes than an episode has ways.
     """
     counts = Counter(source.labels)
     task_of = class_groups(replace(source, groups=source.tasks))
@@ -81,21 +81,23 @@ def split_tasks(
 
 
 def chosen_for_training(names: Sequence[str], only: Sequence[str]) -> list[str]:
-    """The classes or tasks of meta-training that one of the patterns fits.
+    """The classes or tasks of meta-training that match one of the patterns.
 
     Raises:
-        ConfigError: a pattern that fits none.
+        ConfigError: a pattern matches none.
     """
-    fits = {its: {name for name in names if name == its or fnmatch.fnmatchcase(name, its)} for its in only}
-    for pattern, its in fits.items():
-        if not its:
+    matches = {
+        pattern: {name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)} for pattern in only
+    }
+    for pattern, matched in matches.items():
+        if not matched:
             found = f"{pattern!r} fits none of the {len(names)} that meta_train has"
             raise ConfigError("episodes.only", found, suggest(pattern, names) if "*" not in pattern else "widen it")
-    return [name for name in names if any(name in its for its in fits.values())]
+    return [name for name in names if any(name in matched for matched in matches.values())]
 
 
 def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfig) -> Splits:
-    """What has examples enough, by split."""
+    """The names with enough examples, by split."""
     kept = sorted(name for name, count in counts.items() if count >= data.min_examples)
     if isinstance(data.splits, Fractions):
         return _draw(kept, groups, data.splits, data.split)
@@ -104,10 +106,10 @@ def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfi
 
 
 def class_groups(source: Source) -> dict[str, str]:
-    """The group of each class; a class is its own group where the source has none.
+    """The group of each class; if the source has no groups, each class is its own group.
 
     Raises:
-        DataError: a class whose rows belong to two groups.
+        DataError: the rows of a class belong to two groups.
     """
     if source.groups is None:
         return {label: label for label in source.labels}
@@ -122,7 +124,7 @@ def class_groups(source: Source) -> dict[str, str]:
 
 
 def _draw(classes: Sequence[str], groups: Mapping[str, str], shares: Fractions, split: str) -> Splits:
-    """Whole groups in the order of a hash of their names: meta-test's share of the classes first."""
+    """Distributes whole groups in the order of a hash of their names; meta-test gets its share of the classes first."""
     members: dict[str, list[str]] = {}
     for name in classes:
         members.setdefault(groups[name], []).append(name)
@@ -132,7 +134,7 @@ def _draw(classes: Sequence[str], groups: Mapping[str, str], shares: Fractions, 
     ends = list(accumulate(len(classes) * share for share in shares_in_order))
     start = 0
     for group in order:
-        # A group belongs where its middle falls, which keeps each split within half a group at either end.
+        # A group goes to the split in which its middle falls: each end of a split is off by at most half a group.
         middle = start + len(members[group]) / 2
         start += len(members[group])
         if middle <= ends[-1]:
@@ -141,7 +143,7 @@ def _draw(classes: Sequence[str], groups: Mapping[str, str], shares: Fractions, 
 
 
 def _listed(path: Path, split: str, groups: Mapping[str, str]) -> Splits:
-    """The class lists of a file; all of them are classes of the data, and no class or group is in two."""
+    """The class lists of a file, checked: every name is a class of the data, no class or group is in two lists."""
     lists = _load(path, split)
     owners: dict[str, str] = {}
     group_owners: dict[str, str] = {}
@@ -160,7 +162,7 @@ def _listed(path: Path, split: str, groups: Mapping[str, str]) -> Splits:
 
 
 def _load(path: Path, split: str) -> dict[str, list[str]]:
-    """Lists by train, validation and test: of the chosen split, or of a file that is one split alone."""
+    """The lists train, validation and test of the chosen split, or of a file with a single split."""
     shape = 'give {"1": {"train": [...], "validation": [...], "test": [...]}}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +183,7 @@ def _load(path: Path, split: str) -> dict[str, list[str]]:
 
 
 def _strings(names: Any, where: str) -> list[str]:
-    """A list of class names; whole numbers stand for themselves, as in the data."""
+    """A list of class names as strings; whole numbers are converted, as in the data."""
     if not isinstance(names, list):
         raise DataError(where, f"a {type(names).__name__}", "give a list of class names")
     for name in names:

@@ -1,10 +1,10 @@
-"""Runs in MLflow. Nothing here imports MLflow, which takes seconds, before it is used.
+"""Runs in MLflow. MLflow is imported only when it is used, since the import takes seconds.
 
 uri.py       the address of a store, and whether it answers
-store.py     opening it, and looking runs up
-outbox.py    what waits while it is away
-private.py   what is needed of it that its documentation does not promise
-tracker.py   one run that is being logged
+store.py     opens a store, and looks up runs
+outbox.py    entries that wait while MLflow is away
+private.py   the undocumented parts of MLflow that are used
+tracker.py   logs one run
 """
 
 from distmeta.tracking.store import find_run_dir, ui_command, wait

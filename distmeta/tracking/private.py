@@ -1,10 +1,10 @@
-"""The parts of MLflow that its documentation does not promise, all that distmeta uses. Tested with MLflow 3.17.2.
+"""All undocumented parts of MLflow that distmeta uses. Tested with MLflow 3.17.2.
 
-`pyproject.toml` admits no later minor version; `tests/tracking/test_private.py` names a part that a new one lacks.
+`pyproject.toml` allows no later minor version. `tests/tracking/test_private.py` names the parts that a new one lacks.
 
-last_steps   public classes hold a metric's last value without its step; the history of each would be a request a metric
-KIND         an experiment without this tag opens in the UI on pages about language-model traces
-LOGGERS      report each migration of a database
+last_steps   public classes have a metric's last value without the step; its history would cost a request per metric
+KIND         without this tag the UI opens an experiment on pages about language-model traces
+LOGGERS      these loggers report each migration of a database
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Opening an MLflow store and looking runs up. Everything goes through `MlflowClient`, with no global state."""
+"""Opens an MLflow store and looks up runs. Uses only `MlflowClient`, with no global state."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RETRY_SECONDS = 15.0  # while MLflow is away, between two tries
 
 
 def _quiet() -> None:
-    """Keeps MLflow off the network and the terminal; to be called before it is imported."""
+    """Turns off MLflow's telemetry and output; must be called before MLflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # A server that is away is tried again later: training does not stand still for it.
+    # A server that is away is tried again later: training does not wait for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow  # noqa: F401 - sets the levels of its loggers
@@ -36,7 +36,7 @@ def _quiet() -> None:
 
 @contextlib.contextmanager
 def user_errors(uri: str) -> Iterator[None]:
-    """What MLflow refuses when a store is opened or a run looked up is the user's to mend."""
+    """Turns MLflow's refusal to open a store or look up a run into a user's error."""
     _quiet()
     from mlflow.exceptions import MlflowException
 
@@ -48,7 +48,7 @@ def user_errors(uri: str) -> Iterator[None]:
 
 
 def outages() -> tuple[type[Exception], ...]:
-    """What is raised when MLflow or its artifact store does not answer, among other things."""
+    """The exceptions raised when MLflow or its artifact store does not answer; other faults raise them too."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 
@@ -56,26 +56,26 @@ def outages() -> tuple[type[Exception], ...]:
 
 
 def connect(uri: str) -> Any:
-    """An MlflowClient; one process at a time initialises a fresh SQLite database."""
+    """An MlflowClient. Only one process at a time initialises a fresh SQLite database."""
     from mlflow import MlflowClient
 
     if not uri.startswith("sqlite:"):
         return MlflowClient(uri)
     artifacts = _artifact_folder(uri)
     artifacts.mkdir(exist_ok=True)
-    # Processes that migrate the same fresh database at once die: MLflow itself takes no lock.
+    # Processes that migrate the same fresh database at once crash: MLflow itself takes no lock.
     with (artifacts / f".{database(uri).name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return MlflowClient(uri)
 
 
 def _artifact_folder(uri: str) -> Path:
-    """Beside the database; MLflow's own default would be the working directory of whoever creates it."""
+    """The folder beside the database; MLflow's default would be the working directory of the first process."""
     return database(uri).parent / "mlartifacts"
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether MLflow is away, rather than refuses what it was sent; of one of `outages`."""
+    """Whether an error, one of `outages`, means that MLflow is away and not that it refused a request."""
     return getattr(error, "error_code", "INTERNAL_ERROR") in OUTAGES
 
 
@@ -83,7 +83,7 @@ def wait(uri: str, note: Callable[[str], None]) -> None:
     """Waits until MLflow answers, however long it is away.
 
     Raises:
-        TrackingError: it answers that it will not.
+        TrackingError: MLflow answers with a refusal.
     """
     told = False
     while True:
@@ -101,7 +101,7 @@ def wait(uri: str, note: Callable[[str], None]) -> None:
 
 
 def experiment_id(client: Any, uri: str, name: str) -> str:
-    """The id of an experiment, created if need be."""
+    """The id of an experiment, which is created if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
@@ -134,7 +134,7 @@ def find_run_dir(uri: str, run_id: str) -> Path:
 
 
 def _must_exist(uri: str) -> None:
-    """Looking something up creates no database."""
+    """Refuses an SQLite store that does not exist: looking up a run must not create a database."""
     if uri.startswith("sqlite:") and not database(uri).exists():
         raise TrackingError("tracking.uri", f"{database(uri)} does not exist", "name the store of the run")
 
@@ -143,7 +143,7 @@ def ui_command(uri: str, port: int) -> list[str]:
     """The command that shows an SQLite store at http://127.0.0.1:PORT.
 
     Raises:
-        TrackingError: the store is a server, which shows itself, or does not exist.
+        TrackingError: the store is a server, which has a UI of its own, or does not exist.
     """
     if uri.startswith(("http://", "https://")):
         raise TrackingError("tracking.uri", "is an MLflow server already", f"open {mask(uri)} in a browser")

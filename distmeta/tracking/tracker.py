@@ -1,4 +1,4 @@
-"""A run that is being logged: what is sent goes in batches, and waits while MLflow is away."""
+"""Logs a run. Entries are sent in batches, and wait while MLflow is away."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from distmeta.tracking.store import (
 from distmeta.tracking.uri import mask
 
 REASON_TAG, KEY_TAG = "distmeta.reason", "distmeta.key"
-RESUMED_TAG = "distmeta.resumed."  # + parameter: its value since a resume, as MLflow lets none be changed
+RESUMED_TAG = "distmeta.resumed."  # + parameter: the value since a resume; MLflow's parameters cannot change
 PARAMS_PER_BATCH, METRICS_PER_BATCH, PARAM_LENGTH = 100, 1000, 6000  # MLflow's limits
 FLUSH_METRICS, FLUSH_SECONDS = 500, 2.0
-FINISH_SECONDS = 60.0  # at the end of a run, for an MLflow that is away to come back
+FINISH_SECONDS = 60.0  # how long the end of a run waits for an MLflow that is away
 UNSENT = "unsent.jsonl"
 
 Note = Callable[[str], None]
@@ -47,7 +47,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 class Tracker:
-    """One MLflow run, made by `start`. What is logged is sent in batches; it waits while MLflow is away."""
+    """One MLflow run, made by `start`. Entries are sent in batches, and wait while MLflow is away."""
 
     def __init__(self, client: Any, run_id: str, last_steps: dict[str, int], outbox: Outbox, note: Note) -> None:
         self.run_id = run_id
@@ -78,13 +78,13 @@ class Tracker:
             experiment: created if it does not exist.
             run_name: what the MLflow UI shows.
             config: nested; logged as parameters with dotted keys.
-            run_dir: where the run's checkpoints are; kept as a tag for `find_run_dir`. What cannot be sent waits there.
-            run_id: the run to continue. Its parameters stay, values that changed become tags
-                ``distmeta.resumed.KEY``, and steps it already holds are not logged again.
-            key: names the run where its id is not known: if an earlier process created one of this key, and was killed
-                before it could keep the id, that one is continued.
+            run_dir: the run directory, stored as a tag for `find_run_dir`. Entries that cannot be sent wait there.
+            run_id: the run to continue. Its parameters stay, changed values become tags
+                ``distmeta.resumed.KEY``, and steps that it already has are not logged again.
+            key: identifies a run whose id is unknown, because the process that created the run was killed before it
+                could store the id. If a run with this key exists, it is continued.
             tags: further tags, such as ``mlflow.parentRunId``.
-            note: is told when MLflow goes away.
+            note: is called with a message when MLflow goes away or comes back.
 
         Raises:
             TrackingError: MLflow refuses the store, the experiment or the run.
@@ -95,8 +95,8 @@ class Tracker:
             client = connect(uri)
             if run_id is None:
                 group = experiment_id(client, uri, experiment)
-                made = client.search_runs([group], f"tags.`{KEY_TAG}` = '{key}'") if key else []
-                run_id = made[0].info.run_id if made else None
+                runs = client.search_runs([group], f"tags.`{KEY_TAG}` = '{key}'") if key else []
+                run_id = runs[0].info.run_id if runs else None
             if run_id is None:
                 run = client.create_run(group, tags=labels, run_name=run_name)
                 last_steps: dict[str, int] = {}
@@ -111,16 +111,16 @@ class Tracker:
                 params = {key: value for key, value in params.items() if key not in logged}
                 last_steps = private.last_steps(run)
             outbox = Outbox(Path(run_dir) / UNSENT)
-            # A run that goes on has not ended, whatever its last process could not say.
+            # The run continues: an end that the last process could not send is out of date.
             outbox.drop("end")
             tracker = cls(client, run.info.run_id, last_steps, outbox, note)
             tracker._log_params(params)
         return tracker
 
     def log(self, step: int, metrics: Mapping[str, float], *, again: bool = False) -> None:
-        """Adds metrics of a step, leaving out those that the run holds already, unless they are logged `again`.
+        """Adds metrics of a step. Metrics that the run already has are left out, unless they are logged `again`.
 
-        A key counts as held up to the last step that was logged of it, also before a run was continued.
+        The run has a metric up to the metric's last logged step, also from before the run was continued.
         """
         now = int(time.time() * 1000)
         for key, value in metrics.items():
@@ -140,13 +140,13 @@ class Tracker:
         self._outbox.entries.append({"tag": ["mlflow.note.content", markdown]})
 
     def last_step(self, key: str) -> int:
-        """The last step that was logged of a metric, -1 before the first."""
+        """The last logged step of a metric; -1 before the first."""
         return self._last_steps.get(key, -1)
 
     def finish(self, status: Ended = "FINISHED", is_trial: bool = False) -> None:
-        """Sends what is left and ends the run; gives an MLflow that is away a little time to come back.
+        """Sends the remaining entries and ends the run; if it finished, waits a while for an MLflow that is away.
 
-        What a trial could not send its study does.
+        A trial does not wait: its study sends the rest.
         """
         self._outbox.entries.append({"end": status})
         until = time.monotonic() + (FINISH_SECONDS if status == "FINISHED" and not is_trial else 0)
@@ -156,10 +156,12 @@ class Tracker:
             self.flush(now=True)
         if self._outbox.entries:
             path = self._outbox.path
-            self._note(f"MLflow did not come back: what it lacks is in {path}; `distmeta sync {path.parent}` sends it")
+            self._note(
+                f"MLflow did not come back: {path} has the unsent entries; `distmeta sync {path.parent}` sends them"
+            )
 
     def flush(self, *, now: bool = False) -> None:
-        """Sends what waits. While MLflow is away it is kept on disk, and tried again now and then, or `now`."""
+        """Sends the waiting entries. While MLflow is away, keeps them on disk and retries now and then, or `now`."""
         self._flushed = time.monotonic()
         if not self._outbox.entries:
             return
@@ -175,12 +177,12 @@ class Tracker:
                 self._away_until = time.monotonic() + RETRY_SECONDS
             else:
                 if self._away_until:
-                    self._note("MLflow is back, and has what waited")
+                    self._note("MLflow is back and has all entries that waited")
                 self._away_until = 0.0
         self._outbox.keep()
 
     def _send(self) -> int:
-        """Sends the first entries that go together; how many they were."""
+        """Sends the first entries that fit into one request; returns their number."""
         from mlflow.entities import Metric
 
         ((kind, values),) = self._outbox.entries[0].items()
@@ -207,10 +209,10 @@ class Tracker:
 
 
 def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
-    """Sends what a run that has ended could not send; how many entries there were.
+    """Sends the entries that an ended run could not send; returns their number.
 
     Raises:
-        TrackingError: MLflow does not take them.
+        TrackingError: MLflow refuses them or does not answer.
     """
     outbox = Outbox(run_dir / UNSENT)
     count = len(outbox.entries)
@@ -225,10 +227,10 @@ def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
 
 
 def end(uri: str, run_id: str, run_dir: Path, status: Ended, reason: str = "") -> bool:
-    """Ends a run as its own process could not, or did not know that it would: one that paused goes on no more.
+    """Ends a run that its own process did not end: the process was lost, or the run paused and is not continued.
 
     Returns:
-        Whether MLflow knows; where it is away, that the run has ended waits in `run_dir` for `sync`.
+        Whether MLflow has recorded the end. If MLflow is away, the end waits in `run_dir` for `sync`.
 
     Raises:
         TrackingError: MLflow refuses it.

@@ -1,6 +1,6 @@
-"""Where runs are tracked: the address of an MLflow store, and whether it can be used.
+"""The address of an MLflow store, and a check that the store can be used.
 
-Free of MLflow, whose import takes seconds and whose client retries for minutes.
+Does not use MLflow: its import takes seconds, and its client retries for minutes.
 """
 
 import base64
@@ -22,7 +22,7 @@ USABLE = "give sqlite:///FOLDER/mlflow.db or the http address of an MLflow serve
 def resolve_uri(configured: str | None) -> str:
     """The store: as configured, else ``$MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
 
-    The path of an SQLite file is made absolute, so that it is the same store from any other directory.
+    The path of an SQLite file is made absolute, so that it names the same store from every directory.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     path = uri.removeprefix("sqlite:///")
@@ -32,7 +32,7 @@ def resolve_uri(configured: str | None) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The variables of this process that say where the store is, and who may use it."""
+    """This process's environment variables with the store's address and credentials."""
     return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_")}
 
 
@@ -45,7 +45,7 @@ def database(uri: str) -> Path:
     """The file of an SQLite URI.
 
     Raises:
-        TrackingError: it names none.
+        TrackingError: the URI names no file.
     """
     path = uri.removeprefix("sqlite:///").partition("?")[0]
     if path in (uri, "", ":memory:"):
@@ -54,11 +54,11 @@ def database(uri: str) -> Path:
 
 
 def check_store(uri: str) -> None:
-    """Finds out within seconds whether a resolved URI can be used.
+    """Checks within seconds that a resolved URI can be used.
 
     Raises:
-        TrackingError: a server that does not answer, a file that cannot be written, a kind of store that is
-            not supported. The message holds no credentials.
+        TrackingError: the server does not answer, the file cannot be written, or the kind of store is
+            not supported. The message has no credentials.
     """
     scheme = uri.partition(":")[0]
     if scheme in ("http", "https"):
@@ -87,7 +87,7 @@ def _check_sqlite(path: Path) -> None:
 
 def _check_server(uri: str) -> None:
     def fault(found: str) -> TrackingError:
-        remedy = "start it (mlflow server), or mend the address or $MLFLOW_TRACKING_USERNAME and _PASSWORD"
+        remedy = "start it (mlflow server), or fix the address or $MLFLOW_TRACKING_USERNAME and _PASSWORD"
         return TrackingError("tracking.uri", f"{mask(uri)} {found}", remedy)
 
     try:

@@ -1,4 +1,4 @@
-"""Whether a study could start."""
+"""Checks that a study can start."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from distmeta.types import Score
 
 
 def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
-    """The space of a study, and the score that its trials are compared by; starts nothing.
+    """Checks a study; returns its space and the score that compares its trials. Starts nothing.
 
     Raises:
-        UserError: naming what would keep the study, or one of its trials, from starting.
+        UserError: the study or one of its trials could not start.
     """
     space = Space(config)
     space.check()
@@ -38,5 +38,5 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
 
 
 def on_ray(cluster: ClusterConfig) -> ClusterConfig:
-    """The cluster of the trials' own processes; a private Ray has a CPU for each, even if the machine has fewer."""
+    """The cluster for the trials' own processes. A private Ray has a CPU for each, even if the machine has fewer."""
     return cluster.model_copy(update={"backend": "ray"} | ({"workers": 1} if cluster.backend == "inprocess" else {}))

@@ -32,25 +32,26 @@ QUIET = {
 
 
 class Plan(NamedTuple):
-    """The share of a trial: one bundle of resources for its own process and server, then one for each worker."""
+    """A trial's share of the cluster: a bundle of resources for its own process and server, then one per worker."""
 
     bundles: list[dict[str, float]]
     at_once: int
-    total: dict[str, float]  # what the cluster has or could have
+    total: dict[str, float]  # what the cluster has or could start
 
     @classmethod
     def of(cls, config: RunConfig) -> Plan:
         """The plan on the cluster that this process is connected to.
 
-        A trial's own process is on this machine, where its directory is; its workers are wherever there is room.
+        A trial's own process runs on this machine, where the trial's directory is. The workers run wherever there is
+        room.
 
         Raises:
-            ClusterError: a trial that could never start.
+            ClusterError: a trial could never start.
         """
         assert config.tune is not None
         cluster, total = config.cluster, possible_resources()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if total != ray.cluster_resources():  # it would start machines, of which only the sum is known
+        if total != ray.cluster_resources():  # the cluster can start machines: only their sum is known
             nodes = [total]
         here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
         amounts = {
@@ -64,15 +65,15 @@ class Plan(NamedTuple):
         if cluster.backend == "inprocess":
             worker, count = worker | here, 1
             bundles = [worker]
-        # A worker lies on one machine: what is left over on several does not add up to room for another.
+        # A worker needs one machine: what is free on several machines does not add up.
         places = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in worker.items()) for node in nodes)
         if places < count:
-            found = f"a trial has {count} workers, on the machines of the cluster there is room for {places}"
+            found = f"a trial has {count} workers, and the machines of the cluster have room for {places}"
             for name, amount in worker.items():
                 if count * amount > total.get(name, 0):
                     found = f"a trial needs {count * amount:g} {name}, the cluster has {total.get(name, 0):g}"
                     break
-            raise ClusterError("cluster.workers", found, "give a trial fewer workers, or each of them less")
+            raise ClusterError("cluster.workers", found, "give a trial fewer workers, or each worker less")
         room = places // count
         return cls(bundles, min(room, config.tune.concurrent or room, config.tune.trials), total)
 
@@ -88,13 +89,13 @@ def run_trials(
     """Runs trials until they pause or are over (see `Trial.until`).
 
     Args:
-        records: of the trials.
-        config: the study's.
-        parent: its MLflow run.
-        plan: of a trial.
-        queue: given the names that are running, the names to run one after another; each must be in the records by
-            then. None if the next depends on a trial that is running: it is asked for again.
-        follow: is called with a trial after each of its meta-validations and when its process has ended.
+        records: the records of the trials.
+        config: the study's configuration.
+        parent: the id of the study's MLflow run.
+        plan: a trial's share of the cluster.
+        queue: takes the names of the running trials, and yields the names to run; each must be in the records by then.
+            Yields None if the next name depends on a running trial; the next name is then requested again.
+        follow: is called with a trial after each meta-validation and when the trial's process has ended.
     """
     assert config.tune is not None
     os.environ.update(QUIET)
@@ -106,7 +107,7 @@ def run_trials(
         parent=parent,
         environment=tracking.environment(),  # processes on a cluster have an environment of their own
     )
-    # Ray Tune keeps files of its own, which are not read again.
+    # Ray Tune writes files of its own, which are not read again.
     with tempfile.TemporaryDirectory(prefix="distmeta-tune-") as storage:
         tune.Tuner(
             tune.with_resources(trainable, tune.PlacementGroupFactory(plan.bundles)),
@@ -114,7 +115,7 @@ def run_trials(
                 search_alg=TrialQueue(queue(running), running),
                 num_samples=-1,
                 max_concurrent_trials=plan.at_once,
-                reuse_actors=True,  # imports take a process seconds
+                reuse_actors=True,  # a new process takes seconds for imports
             ),
             run_config=tune.RunConfig(
                 name="study",
@@ -141,7 +142,7 @@ class TrialQueue(_Unsaved, Searcher):  # type: ignore[misc]
         self.names, self.running = names, running
 
     def suggest(self, trial_id: str) -> Any:
-        """The next name; None for none yet."""
+        """The next trial's name; None if there is none yet."""
         name = next(self.names, Searcher.FINISHED)
         if name is None or name == Searcher.FINISHED:
             return name
@@ -149,30 +150,30 @@ class TrialQueue(_Unsaved, Searcher):  # type: ignore[misc]
         return {"name": name}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """`ResultCallback` handles it: it is told the reason of a failure too."""
+        """Does nothing: `ResultCallback` does this, since it also gets the reason of a failure."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Ray Tune wants a file."""
+        """Creates the file that Ray Tune expects."""
         Path(checkpoint_path).touch()
 
 
 class ResultCallback(_Unsaved, tune.Callback):  # type: ignore[misc]
-    """Passes on the results of trials. `trial` is Ray Tune's own."""
+    """Passes on the results of trials. `trial` is a trial of Ray Tune."""
 
     def __init__(self, records: Records, running: set[str], follow: Follow) -> None:
         self.records, self.running, self.follow = records, running, follow
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """A meta-validation is in the trial's record."""
+        """Called when a meta-validation is in the trial's record."""
         self.follow(self.records.read(trial.config["name"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process has ended."""
+        """Called when a trial's process has ended."""
         self.running.discard(trial.config["name"])
         self.follow(self.records.read(trial.config["name"]))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial's process was lost too often, perhaps before it had begun."""
+        """Called when a trial's process was lost too often, perhaps before the trial began."""
         record = self.records.read(trial.config["name"])
         if not record.is_over:
             reason = error_text(trial).split("\n")[-1].strip()

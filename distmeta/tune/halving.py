@@ -1,10 +1,10 @@
-"""Successive halving without waiting (ASHA): which of the paused trials goes on.
+"""Asynchronous successive halving (ASHA): which of the paused trials is promoted.
 
 Li et al. A System for Massively Parallel Hyperparameter Tuning. MLSys 2020. https://arxiv.org/abs/1810.05934,
-algorithm 2. A trial pauses at each rung, that is, after a number of outer steps. It is promoted, and goes on from its
-checkpoint, once it is among the best of all trials that have reached the rung, one of `tune.reduction_factor`. If none
-is, the next trial begins. (The schedulers of Ray Tune and the pruners of Optuna stop trials at a rung for good: they
-must let the first ones run on, since there is nothing to compare them with.)
+algorithm 2. A trial pauses at each rung, that is, after a number of outer steps. It is promoted once it is among the
+best of all trials that have reached the rung, one in `tune.reduction_factor`. It then continues from its checkpoint. If
+no trial can be promoted, the next trial begins. (The schedulers of Ray Tune and the pruners of Optuna stop trials at a
+rung for good. They must let the first trials run on, since there is nothing to compare them with.)
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from distmeta.types import Score
 def rungs(config: RunConfig) -> list[int]:
     """Outer steps after which trials pause."""
     assert config.tune is not None
-    step, found = config.tune.grace_steps or config.quarter, list[int]()
+    step, steps = config.tune.grace_steps or config.quarter, list[int]()
     while step < config.outer.steps:
-        found.append(step)
+        steps.append(step)
         step *= config.tune.reduction_factor
-    return found
+    return steps
 
 
 def following(rungs: Sequence[int], step: int) -> int | None:
-    """The rung after that of `step`; None for the end of the run."""
+    """The first rung after `step`; None if only the end of the run follows."""
     return next((rung for rung in rungs if rung > step), None)
 
 
 def promoted(trials: Sequence[Trial], rungs: Sequence[int], factor: int, score: Score) -> Trial | None:
-    """The trial that goes on, from the highest rung possible; None if none is good enough yet."""
+    """The trial to promote, from the highest rung possible; None if no trial is good enough yet."""
     for rung in reversed(rungs):
-        there = [(score.sign * value, trial) for trial in trials if (value := trial.score_at(rung)) is not None]
-        there.sort(key=lambda pair: -pair[0])
-        if ready := [trial for _, trial in there[: len(there) // factor] if trial.pauses_at(rung)]:
+        scores = [(score.sign * value, trial) for trial in trials if (value := trial.score_at(rung)) is not None]
+        scores.sort(key=lambda pair: -pair[0])
+        if ready := [trial for _, trial in scores[: len(scores) // factor] if trial.pauses_at(rung)]:
             return ready[0]
     return None
 
 
 def foremost(trials: Sequence[Trial], rungs: Sequence[int], score: Score) -> Trial | None:
-    """The best trial of the highest rung, where trials are too few for `promoted`; None once a trial has finished."""
+    """The best trial of the highest rung, if trials are too few for `promoted`; None once a trial has finished."""
     return None if any(trial.status == "finished" for trial in trials) else promoted(trials, rungs, 1, score)

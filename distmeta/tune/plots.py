@@ -16,11 +16,11 @@ from distmeta.tune.search import ask, direction
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-ENOUGH = 4  # trials for importances to mean anything
+ENOUGH = 4  # fewest trials for meaningful importances
 
 
 def draw(folder: Path, space: Space, score: Score, trials: Sequence[Trial]) -> list[Path]:
-    """Draws the trials that have a score; the paths of the PNGs, and of the importances as JSON."""
+    """Draws the trials that have a score; returns the paths of the PNGs, and of the importances as JSON."""
     measured = [trial for trial in trials if trial.curve]
     if not measured:
         return []
@@ -37,11 +37,11 @@ def draw(folder: Path, space: Space, score: Score, trials: Sequence[Trial]) -> l
 
 
 def importances(space: Space, score: Score, trials: Sequence[Trial]) -> dict[str, float]:
-    """How much of the difference between good and other trials each key explains; shares of 1, largest first.
+    """The share of the difference between good and other trials that each key explains: their sum is 1, largest first.
 
     PED-ANOVA of Watanabe et al. PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in Arbitrary Subspaces.
     IJCAI 2023. https://arxiv.org/abs/2304.10255, over the scores after the last outer step that at least half of the
-    trials came to. Empty where they are too few, and without keys that only some of them have.
+    trials reached. Empty if there are too few trials. Keys that only some trials have are left out.
     """
     measured = [trial for trial in trials if trial.curve and trial.status != "failed"]
     for step in sorted({point.step for trial in measured for point in trial.curve}, reverse=True):

@@ -1,8 +1,8 @@
 """Population-based training: trials whose settings change while they run, in rounds.
 
 Jaderberg et al. Population Based Training of Neural Networks. 2017. https://arxiv.org/abs/1711.09846. After each round
-the trials of the lowest quarter go on from where one of the highest quarter is, with its settings perturbed. All trials
-wait for each other, so that it does not matter how many of them run at once.
+each trial of the lowest quarter continues from the state of a trial of the highest quarter, with that trial's settings
+perturbed. All trials wait for each other, so that it does not matter how many of them run at once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from distmeta.tune.records import Move, Trial
 from distmeta.tune.space import Space, Values, shown
 from distmeta.types import Params, Score
 
-SAMPLES = 20  # of the space, whose θ is compared
+SAMPLES = 20  # of the space, whose layouts of θ are compared
 QUARTER = 0.25
 RESAMPLED = 0.25  # probability that a value is drawn anew
-FACTORS = (0.8, 1.2)  # by which other numbers are multiplied
+FACTORS = (0.8, 1.2)  # one of them multiplies a number that is not drawn anew
 # Keys and sections that decide the layout of θ or its optimiser, or the data.
 SHAPES = {
     *("outer.steps", "outer.optimizer", "inner.adapt", "inner.learn_lr", "algorithm.name", "episodes.ways"),
@@ -35,16 +35,16 @@ SHAPES = {
 
 
 def rounds(config: RunConfig) -> list[int]:
-    """The outer steps after which the trials are compared; the last is the end.
+    """The outer steps after which the trials are compared; the last is the end of the run.
 
     Raises:
-        ConfigError: keys that cannot change in a run, or rounds that are not whole meta-validations.
+        ConfigError: a key cannot change during a run, or a round does not end with a meta-validation.
     """
     assert config.tune is not None
     for key in config.tune.space:
         if key in SHAPES or key.split(".")[0] in ("model", "data", "stream"):
             remedy = "search it with another tune.scheduler"
-            raise ConfigError(f"tune.space.{key}", "cannot change in the middle of a run, as pbt would", remedy)
+            raise ConfigError(f"tune.space.{key}", "cannot change in the middle of a run, which pbt would do", remedy)
     if config.tune.trials < 1 / QUARTER:
         raise ConfigError("tune.trials", f"{config.tune.trials}, of which pbt moves a quarter", "give 4 or more")
     steps, every = config.outer.steps, config.evaluation.validation_every
@@ -56,10 +56,10 @@ def rounds(config: RunConfig) -> list[int]:
 
 
 def require_one_layout(space: Space, experiment: Experiment) -> None:
-    """Refuses values that change the layout of θ, such as the number of inner steps where each has learned rates.
+    """Refuses a space that changes the layout of θ, such as numbers of inner steps if each step has learned rates.
 
     Raises:
-        ConfigError: with such values.
+        ConfigError: the space has such values; the message gives them.
     """
     for values in itertools.islice(space.samples(), SAMPLES):
         learner = make_learner(space.config(values))
@@ -67,16 +67,15 @@ def require_one_layout(space: Space, experiment: Experiment) -> None:
         for model in experiment.models.values():
             theta |= starting_values(learner, model, 0)
         if Layout.of(theta) != experiment.setup.layout:
-            found = f"pbt moves trials in the middle of a run, and with {shown(values)} the meta-parameters are others"
-            remedy = "take out the key that they depend on, or use another tune.scheduler"
+            found = f"pbt moves trials in the middle of a run, and the meta-parameters differ with {shown(values)}"
+            remedy = "take out the key that changes them, or use another tune.scheduler"
             raise ConfigError("tune.space", found, remedy)
 
 
 def move(trials: Sequence[Trial], step: int, score: Score, space: Space) -> list[Trial]:
-    """The trials that go on from another trial after the round that ended with `step`, with the move added to them.
+    """The trials that continue from another trial after the round that ended with `step`, each with its move added.
 
-    Always the same for the same trials, also if some of the moves were recorded already, or a trial failed after the
-    round.
+    Always the same for the same trials, even if some moves are already recorded, or a trial failed after the round.
     """
     chance = np.random.default_rng([space.seed, step])
     scores = [(score.sign * value, trial) for trial in trials if (value := trial.score_at(step)) is not None]
@@ -86,7 +85,7 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space) -> list
     for trial in ranked[:count]:
         origin = ranked[len(ranked) - 1 - int(chance.integers(count))]
         values = perturbed(origin.values, space, chance)
-        if trial.status != "failed" and not any(made.step == step for made in trial.moves):
+        if trial.status != "failed" and not any(recorded.step == step for recorded in trial.moves):
             trial.moves.append(Move(step, origin.name, trial.values))
             trial.values = values
             moved.append(trial)
@@ -94,7 +93,7 @@ def move(trials: Sequence[Trial], step: int, score: Score, space: Space) -> list
 
 
 def perturbed(values: Values, space: Space, chance: np.random.Generator) -> Values:
-    """Values near others: numbers times a factor, within their range, and some drawn anew."""
+    """Perturbed values: numbers are multiplied by a factor, within their range, and some values are drawn anew."""
 
     def near(key: str, dimension: Dimension) -> list[Any]:
         if key not in values or chance.random() < RESAMPLED:

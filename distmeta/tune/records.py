@@ -1,11 +1,11 @@
-"""A study's directory. A killed study goes on from these files alone; Ray Tune's own files are not read.
+"""A study's directory. A killed study resumes from these files alone; Ray Tune's own files are not read.
 
 STUDY/config.yaml               the settings that trials share, and `tune`
       run.json                  MLflow's address and the study's run id
       trials/trial-0007/        a run's directory (see distmeta.runs.directory), once the trial has begun
-      trials/trial-0007.log     its progress
-      trials/trial-0007.json    its values, the curve of its meta-validations, and how it ended
-      final/                    likewise, of the configuration as it was and of the winner with other seeds
+      trials/trial-0007.log     the trial's progress
+      trials/trial-0007.json    the trial's values, its meta-validations, and how it ended
+      final/                    the same for the configuration as it was, and for the winner with other seeds
       best.yaml                 the winner's settings, ready to train
       result.json               the figures, as --json prints them
 """
@@ -37,19 +37,19 @@ class Point(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A trial of a population goes on from another trial's state, with other values."""
+    """A trial of a population continues from another trial's state, with other values."""
 
     step: int  # outer steps
     origin: str  # the other trial
-    before: dict[str, Any]  # its own values until then
+    before: dict[str, Any]  # the trial's values before the move
 
 
 @dataclass
 class Trial:
-    """A trial as its file has it.
+    """A trial, as its file describes it.
 
-    `waiting` trials have not begun or pause; `stopped` ones were not promoted; `failed` ones have a reason. In
-    population-based training `values` are the present ones.
+    `waiting` trials have not begun or are paused; `stopped` ones were not promoted; `failed` ones have a reason. In
+    population-based training `values` are the current ones.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Trial:
     reason: str = ""
     curve: list[Point] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
-    until: int | None = None  # the outer step at which it pauses; none: its last
+    until: int | None = None  # the outer step at which it pauses; none: the end of the run
 
     @property
     def last(self) -> Point | None:
@@ -67,7 +67,7 @@ class Trial:
 
     @property
     def is_moving(self) -> bool:
-        """Whether it goes on from another trial's state: it has not been validated since its last move."""
+        """Whether it continues from another trial's state: it has no meta-validation since its last move."""
         return bool(self.moves and self.last) and self.moves[-1].step == self.curve[-1].step
 
     @property
@@ -77,11 +77,11 @@ class Trial:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is over or pauses."""
+        """Whether it is over or paused."""
         return self.is_over or (self.status == "waiting" and self.last is not None and self.last.step == self.until)
 
     def pauses_at(self, step: int) -> bool:
-        """Whether it pauses at `step`."""
+        """Whether it is paused at `step`."""
         return self.until == step and self.is_idle and not self.is_over
 
     def score_at(self, step: int) -> float | None:
@@ -94,7 +94,7 @@ _TRIAL = pydantic.TypeAdapter(Trial)
 
 
 class Records:
-    """Trials, each in a file of `folder` that is replaced as a whole."""
+    """Trials, each in a file of `folder` that is always replaced as a whole."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -131,23 +131,23 @@ class Records:
 
 
 def best(trials: Iterable[Trial], score: Score) -> Trial | None:
-    """The trial with the best last score, of those that finished."""
+    """The finished trial with the best last score; None if none has finished."""
     finished = [trial for trial in trials if trial.status == "finished"]
     return max(finished, key=lambda trial: score.sign * trial.curve[-1].score, default=None)
 
 
 def best_so_far(trials: Sequence[Trial], score: Score) -> list[float | None]:
-    """For each trial the best last score of it and those before it that finished; None before the first."""
+    """For each trial, the best last score of the trials up to it that finished; None before the first of these."""
     leaders = [best(trials[: number + 1], score) for number in range(len(trials))]
     return [leader.curve[-1].score if leader else None for leader in leaders]
 
 
 def front(trials: Sequence[Trial], score: Score) -> list[str]:
-    """The names of the trials that no other beats in score and in seconds, the quickest first."""
+    """The names of the finished trials that no other beats in both score and seconds, the fastest first."""
     lasts = {trial.name: trial.curve[-1] for trial in trials if trial.status == "finished"}
-    worth = {name: score.sign * last.score for name, last in lasts.items()}
-    ahead: list[str] = []
-    for name in sorted(lasts, key=lambda name: (lasts[name].seconds, -worth[name])):
-        if not ahead or worth[name] > worth[ahead[-1]]:
-            ahead.append(name)
-    return ahead
+    scores = {name: score.sign * last.score for name, last in lasts.items()}
+    best_names: list[str] = []
+    for name in sorted(lasts, key=lambda name: (lasts[name].seconds, -scores[name])):
+        if not best_names or scores[name] > scores[best_names[-1]]:
+            best_names.append(name)
+    return best_names

@@ -1,4 +1,4 @@
-"""What people see of a study: its trials while they run, tables, and plots in MLflow."""
+"""The output of a study: its trials while they run, tables, and plots in MLflow."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ ROWS = 12  # of the live table
 
 
 def describe(config: RunConfig, plan: Plan, trials: int) -> str:
-    """A study in a line."""
+    """A line that describes a study."""
     assert config.tune is not None
     actors = len(plan.bundles) - 1
     needs = {name: amount * (actors or 1) for name, amount in plan.bundles[-1].items() if not name.startswith("node:")}
-    takes = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
-    has = ", ".join(f"{amount:g} {name}" for name, amount in plan.total.items() if name in needs)
-    of = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
+    share = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+    total = ", ".join(f"{amount:g} {name}" for name, amount in plan.total.items() if name in needs)
+    purpose = f" for {actors} worker{'s' * (actors > 1)} and a server" if actors else ""
     scheduler = {
         "none": "",
-        "asha": f", of which one in {config.tune.reduction_factor} goes on at each rung",
-        "pbt": ", of which the weak go on from where the strong are",
+        "asha": f", of which one in {config.tune.reduction_factor} is promoted at each rung",
+        "pbt": ", of which the weak continue from the states of the strong",
     }[config.tune.scheduler]
     return (
         f"study: {trials} trials of up to {config.outer.steps} outer steps, "
-        f"proposed by {config.tune.searcher}{scheduler}; each takes {takes}{of}, {plan.at_once} at once on {has}"
+        f"proposed by {config.tune.searcher}{scheduler}; each takes {share}{purpose}, {plan.at_once} at once on {total}"
     )
 
 
@@ -52,7 +52,7 @@ def settings(values: Values) -> str:
 
 @contextmanager
 def live(reporter: Reporter, score: Score, total: int) -> Iterator[Callable[[Trial], None]]:
-    """Shows trials: on a terminal in a table that changes, elsewhere in a line for each that pauses or is over.
+    """Shows trials: on a terminal in a live table, elsewhere in a line for each trial that pauses or is over.
 
     Yields:
         A function to call with each trial that has changed.
@@ -111,7 +111,7 @@ def result(
 
 
 def publish(folder: Path, tracker: Tracker, space: Space, score: Score, trials: Sequence[Trial]) -> None:
-    """The table and the plots of a search, in the study's directory and with its MLflow run."""
+    """Writes the table and the plots of a search to the study's directory and its MLflow run."""
     with (folder / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "status", "steps", "seconds", score.name, "ci95", *space.dimensions, "reason"])
@@ -131,7 +131,7 @@ def publish(folder: Path, tracker: Tracker, space: Space, score: Score, trials: 
 def publish_result(
     folder: Path, tracker: Tracker, score: Score, trials: Sequence[Trial], figures: dict[str, Any]
 ) -> None:
-    """The result of a study, with its MLflow run."""
+    """Logs the result of a study to its MLflow run."""
     tracker.log_artifact(folder / "result.json")
     lines = [f"Best: {figures['winner']['name']}, ready to train: best.yaml.", ""]
     lines += [f"- {line}" for line in _worth(score, figures)]
@@ -139,7 +139,7 @@ def publish_result(
 
 
 def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dict[str, Any]) -> None:
-    """Shows the trials from the best one down, and what the best is worth."""
+    """Shows the trials, the best first, and how good the best one is."""
     title = f"Trials by meta-validation {score.name}"
     reporter.table(title, _columns(score), _rows(ranked(trials, score), score))
     for line in _worth(score, figures):
@@ -148,11 +148,11 @@ def show(reporter: Reporter, score: Score, trials: Sequence[Trial], figures: dic
 
 
 def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
-    """What the best trial is worth: on meta-test, beside the settings of the file, and with other seeds."""
+    """How good the best trial is: on meta-test, compared with the settings of the file, and with other seeds."""
     winner, default = figures["winner"], figures["default"]
     lines = ["no trial was better than the settings of the file"] if winner["is_default"] else []
     if default["reason"]:
-        lines.append(f"the settings of the file did not come to their end: {default['reason']}")
+        lines.append(f"the run with the settings of the file failed: {default['reason']}")
     lines += [_ahead(score, row, winner["is_default"]) for row in figures["meta_test"]]
     seeds = [score.show(seed["score"]) for seed in figures["winner_seeds"] if seed["score"] is not None]
     if seeds:
@@ -165,21 +165,21 @@ def _worth(score: Score, figures: dict[str, Any]) -> list[str]:
 
 
 def _ahead(score: Score, row: dict[str, Any], is_default: bool) -> str:
-    winner, *others = row["runs"]
+    winner, *defaults = row["runs"]
     own = score.format(winner[score.name], winner["ci95"]) + score.unit
     line = f"meta-test {row['title']} {score.name} of the best: {own}"
-    for default in [] if is_default else others:  # none if the settings of the file failed
+    for default in [] if is_default else defaults:  # none if the settings of the file failed
         difference, half = default["difference"], default["difference_ci95"]
         verdict = "better" if score.sign * difference > 0 else "worse"
         if abs(difference) <= half:
             verdict = "no clear difference"
         ahead = score.format(difference, half, "+") + score.unit
-        line += f", less that of the settings of the file: {ahead} ({verdict})"
+        line += f", difference from the settings of the file: {ahead} ({verdict})"
     return line
 
 
 def ranked(trials: Sequence[Trial], score: Score) -> list[Trial]:
-    """From the best one down; those without any score at the end."""
+    """The trials, the best first; those without a score at the end."""
     return sorted(trials, key=lambda trial: -score.sign * trial.last.score if trial.last else math.inf)
 
 

@@ -17,27 +17,27 @@ from distmeta.tune.records import Trial
 from distmeta.tune.space import Space, Values
 from distmeta.types import Score
 
-MOST = 100_000  # combinations of a grid that are considered
+MOST = 100_000  # combinations of a grid that are considered at most
 STARTUP = 8  # random trials before TPE learns from them
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def propose(space: Space, score: Score, trials: Sequence[Trial]) -> Values:
-    """The settings of the trial after these: always the same for the same trials.
+    """The settings of the next trial: always the same for the same earlier trials.
 
-    The first trial has the settings of the file, if they lie in the space: so the winner is at least as good, as far as
-    meta-validation can tell. `tpe` is the tree-structured Parzen estimator of Bergstra et al. Algorithms for
-    Hyper-Parameter Optimization. NIPS 2011. https://papers.nips.cc/paper/4443, in Optuna's form, which assumes a low
-    score of trials that are still running.
+    The first trial has the settings of the file, if they lie in the space. So the winner is at least as good on
+    meta-validation. `tpe` is the tree-structured Parzen estimator of Bergstra et al. Algorithms for Hyper-Parameter
+    Optimization. NIPS 2011. https://papers.nips.cc/paper/4443, in Optuna's form, which assumes a bad score for running
+    trials.
 
     Args:
-        space: of the study.
-        score: which scores are better.
+        space: the study's space.
+        score: says which scores are better.
         trials: all earlier ones.
     """
     turns = list(itertools.islice(space.combinations(), MOST))
     if space.tune.searcher == "grid":
-        # Shuffled: neighbours are alike, and an early trial is compared with those before it. If there are more
+        # Shuffled, because neighbours are alike, and an early trial is compared with those before it. If there are more
         # combinations than trials, the trials are spread over the grid.
         return turns[int(np.random.default_rng(space.seed).permutation(len(turns))[len(trials)])]
     seed = int(np.random.SeedSequence([space.seed, len(trials)]).generate_state(1)[0])
@@ -49,7 +49,7 @@ def propose(space: Space, score: Score, trials: Sequence[Trial]) -> Values:
     study = optuna.create_study(directions=directions, sampler=sampler)
     for trial in trials:
         _tell(study, ask(study, space, trial.values)[0], trial, with_seconds)
-    start = space.start()  # after which the values of grids go round
+    start = space.start()  # after it the combinations of grids take turns
     first = next((number for number, turn in enumerate(turns) if start and turn.items() <= start.items()), 0)
     fixed = start if start and not trials else turns[(first + len(trials)) % len(turns)]
     return ask(study, space, fixed)[1]
@@ -82,10 +82,10 @@ def _suggest(trial: optuna.trial.Trial, key: str, dimension: Dimension) -> Any:
 
 
 def _tell(study: optuna.Study, own: optuna.trial.Trial, trial: Trial, with_seconds: bool) -> None:
-    """Tells Optuna the result of a trial; `own` is Optuna's own.
+    """Tells Optuna the result of a trial; `own` is Optuna's trial.
 
-    A trial that pauses or was stopped counts as pruned, with its scores so far. Optuna cannot use these beside seconds,
-    nor a failure: such trials are not learned from.
+    A paused or stopped trial counts as pruned, with its scores so far. With two objectives Optuna cannot use pruned
+    trials, and it never uses failed ones.
     """
     if trial.status == "finished":
         last = trial.curve[-1]

@@ -1,7 +1,7 @@
-"""The space of a study: which settings a trial may have, and whether they are valid.
+"""The space of a study: the settings that a trial may have, and their validation.
 
-A key that is left out because of its `when` is taken out of the configuration too, so that the algorithm's or model's
-own default holds.
+A key that is left out because of its `when` is also removed from the configuration, so that the default of the
+algorithm or model applies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from distmeta.errors import ConfigError, UserError, suggest
 
 Values = dict[str, Any]  # by dotted key
 DRAWS = 300  # samples of the space that are tried before a study starts
-# What trials are measured by, and where: it cannot differ between them. Of the data only where texts are cut.
+# Sections that decide how and where trials are measured, so that trials cannot differ in them, except in FREE.
 FIXED = {"evaluation", "tracking", "checkpoint", "tune", "run_dir", "cluster", "data"}
 FREE = {"data.max_length"}
 OUTER = {"outer", "seed"}  # sections that do not decide whether settings fit data and model
@@ -30,7 +30,7 @@ class Space:
     """The settings of a study's trials.
 
     Args:
-        config: what trials share, and `tune.space`.
+        config: the settings that trials share, and `tune.space`.
 
     Raises:
         ConfigError: keys that contradict each other.
@@ -41,60 +41,60 @@ class Space:
             raise ConfigError("tune", "missing", "list the keys to search in tune.space, as in jobs/tune_attack.yaml")
         self.tune, self.seed = config.tune, config.seed
         self.base = config.model_dump(mode="json") | {"tune": None}
-        # Measured on the same episodes, whatever shape a trial is trained on.
+        # All trials are measured on the same episodes, whatever the shape of their training episodes.
         self.base["evaluation"] |= {"ways": config.evaluation_ways, "validation_shots": config.validation_shots}
         self.base["data"]["keep_features"] = True
         self.given = _flat(self.base)
         self.dimensions = _in_order(config.tune.space, self.given)
-        self.trials = config.tune.trials  # of the study
+        self.trials = config.tune.trials  # number of trials
         if config.tune.searcher == "grid":
             for key, dimension in self.dimensions.items():
                 if dimension.values is None:
-                    found = f"{dimension.kind} has no end of values, and tune.searcher is grid"
+                    found = f"{dimension.kind} has infinitely many values, and tune.searcher is grid"
                     raise ConfigError(f"tune.space.{key}", found, "give it as a list, as choice or grid")
             self.trials = sum(1 for _ in itertools.islice(self.combinations(), self.trials))
 
     def default(self) -> Values:
-        """The values that the configuration has itself."""
+        """The configuration's own values."""
         return {key: self.given[key] for key in self.dimensions if key in self.given}
 
     def start(self) -> Values | None:
-        """The configuration's own values as a trial of the space; None if there is no such trial.
+        """The configuration's own values as a trial of the space; None if the space has no such trial.
 
-        There is none if the configuration has a key that does not count, since a trial would leave it out.
+        It has none if the configuration sets a key that is not active, since a trial would leave the key out.
         """
         given = self.default()
-        own = self.assign(lambda key, dimension: dimension.matching(given[key]) if key in given else [])
-        values = next(own, None)
+        trials = self.assign(lambda key, dimension: dimension.matching(given[key]) if key in given else [])
+        values = next(trials, None)
         return values if values is not None and self.config(values) == self.config(given) else None
 
     def assign(self, offer: Callable[[str, Dimension], Iterable[Any] | None]) -> Iterator[Values]:
-        """Every combination of the values that are offered, key by key.
+        """Every combination of the offered values, key by key.
 
         Args:
-            offer: the values of a key; None leaves it open. It is called only for keys that count.
+            offer: returns the values of a key, or None to leave the key out. It is called only for active keys.
         """
 
         def extend(values: Values, keys: list[str]) -> Iterator[Values]:
             if not keys:
                 yield values
                 return
-            key, *others = keys
+            key, *later_keys = keys
             offered = offer(key, self.dimensions[key]) if self.is_active(key, values) else None
             if offered is None:
-                yield from extend(values, others)
+                yield from extend(values, later_keys)
             for value in offered or ():
-                yield from extend({**values, key: value}, others)
+                yield from extend({**values, key: value}, later_keys)
 
         return extend({}, list(self.dimensions))
 
     def combinations(self) -> Iterator[Values]:
-        """Every combination of all values with the searcher grid, else of those of keys that are a `grid`."""
+        """Every combination: of all values with the searcher grid, else only of the keys of kind `grid`."""
         is_grid = self.tune.searcher == "grid"
         return self.assign(lambda key, dimension: dimension.values if is_grid else dimension.grid)
 
     def samples(self) -> Iterator[Values]:
-        """Values from all over the space: the ends of a range as often as a number between."""
+        """Random values from the whole space: each end of a range as often as a number between."""
         chance = np.random.default_rng(0)
 
         def pick(key: str, dimension: Dimension) -> list[Any]:
@@ -104,7 +104,7 @@ class Space:
         return (next(self.assign(pick)) for _ in range(DRAWS))
 
     def is_active(self, key: str, values: Mapping[str, Any]) -> bool:
-        """Whether a key counts, given the values of those before it; not if a key that it depends on does not."""
+        """Whether a key is used, given the values of earlier keys; not if a key that it depends on is not used."""
         for other, wanted in self.dimensions[key].when.items():
             known = values if other in self.dimensions else self.given
             if other not in known or known[other] not in _listed(wanted):
@@ -112,7 +112,7 @@ class Space:
         return True
 
     def config(self, values: Mapping[str, Any]) -> RunConfig:
-        """A trial's configuration; values may be of other keys too.
+        """A trial's configuration; `values` may have keys outside the space too.
 
         Raises:
             ConfigError: the values contradict each other.
@@ -126,14 +126,14 @@ class Space:
         return validate(content)
 
     def check(self, with_data: bool = False) -> None:
-        """Tries many combinations.
+        """Checks many combinations of values.
 
         Args:
-            with_data: whether to load data and model: for every value of a list and both ends of a range, in as few
-                combinations as possible.
+            with_data: also load data and model, for every value of a list and both ends of a range, in few
+                combinations.
 
         Raises:
-            ConfigError: naming the key of the space, or the settings that contradict each other.
+            ConfigError: names the key of the space, or the settings that contradict each other.
         """
         from distmeta.runs.experiment import build_experiment
         from distmeta.runs.settings import make_kinds, make_learner, make_model_options
@@ -153,7 +153,7 @@ class Space:
             except UserError as error:
                 if error.where in self.dimensions:
                     raise ConfigError(f"tune.space.{error.where}", error.found, error.remedy) from error
-                remedy = f"{error.remedy}, or say in tune.space with `when` which belong together ({shown(values)})"
+                remedy = f"{error.remedy}, or limit a key with `when` in tune.space ({shown(values)})"
                 raise ConfigError(error.where, error.found, remedy) from error
 
 
@@ -163,7 +163,7 @@ def shown(values: Values) -> str:
 
 
 def _in_order(space: Mapping[str, Dimension], given: Mapping[str, Any]) -> dict[str, Dimension]:
-    """Each key after those that its `when` names."""
+    """The dimensions, each after the keys in its `when`."""
     for key, dimension in space.items():
         where = f"tune.space.{key}"
         if key.split(".")[0] in FIXED and key not in FREE:

@@ -1,4 +1,4 @@
-"""A study: the search, then its winner on meta-test, beside the configuration that it started from."""
+"""A study: the search, then meta-test of the winner and of the configuration that the study started from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from distmeta.tune.search import propose
 from distmeta.tune.space import Space
 from distmeta.types import Score
 
-ENDS: dict[str, Ended] = {"finished": "FINISHED", "failed": "FAILED"}  # of trials in MLflow; others: KILLED
+ENDS: dict[str, Ended] = {"finished": "FINISHED", "failed": "FAILED"}  # status of trials in MLflow; others: KILLED
 
 
 def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]:
@@ -36,17 +36,17 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
 
     Raises:
         UserError: before anything is written.
-        TrainingError: no trial came to an end.
+        TrainingError: no trial finished.
     """
     directory.require_new(folder, "tune")
     if config.tune and config.tune.scheduler == "pbt":
-        # Checkpoints are those between rounds; one is needed until the next round is over.
+        # Checkpoints are written only between rounds; each is needed until the next round is over.
         config = config.model_copy(update={"checkpoint": CheckpointConfig(every=0, keep=2)})
     return _run(directory.absolute(config), folder, reporter, None)
 
 
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
-    """Resumes a study: trials that are over are not run again, others go on from their checkpoints."""
+    """Resumes a study: trials that are over are not run again, others continue from their checkpoints."""
     config, about = directory.read(folder, [])
     with directory.locked(folder, reporter.note):
         return _run(config, folder, reporter, about)
@@ -63,7 +63,7 @@ def _run(config: RunConfig, folder: Path, reporter: Reporter, run: dict[str, Any
                 study = Study(config, space, score, folder, plan, tracker, reporter)
                 return study.conclude(study.search())
     except KeyboardInterrupt:
-        # The processes of the trials are gone with Ray: MLflow must not show them as running.
+        # The trials' processes ended with Ray: MLflow must not show them as running.
         for name in ("trials", "final"):
             end_runs(config, Records(folder / name), reporter)
         raise
@@ -111,20 +111,20 @@ class Study:
     def _next(self, trials: list[Trial], running: Set[str]) -> Trial | None:
         """The next trial to run: with asha trials pause, and may be promoted."""
         if begun := [trial for trial in trials if not trial.is_idle and trial.name not in running]:
-            return begun[0]  # before the study was resumed
+            return begun[0]  # it began before the study was resumed
         rungs = halving.rungs(self.config) if self.space.tune.scheduler == "asha" else []
         trial = halving.promoted(trials, rungs, self.space.tune.reduction_factor, self.score)
         if trial is None and len(trials) < self.space.trials:
             trial = self._new(trials)
         if trial is None and not running:
             trial = halving.foremost(trials, rungs, self.score)
-        if trial is None or trial.name in running:  # it pauses, but its process has not quite ended
+        if trial is None or trial.name in running:  # it is paused, but its process has not quite ended
             return None
         trial.until = halving.following(rungs, trial.until or 0)
         return trial
 
     def _population(self, records: Records, running: Set[str]) -> Iterator[str | None]:
-        """Names of all trials, round by round; between two rounds the weak ones move to where strong ones are."""
+        """Names of all trials, round by round; between two rounds weak trials take over the states of strong ones."""
         while len(trials := records.all()) < self.space.trials:
             records.write(self._new(trials))
         for until in population.rounds(self.config):
@@ -148,7 +148,7 @@ class Study:
         winner = best(trials, self.score)
         if winner is None:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)
-            raise TrainingError(f"no trial came to its end. {reasons}")
+            raise TrainingError(f"no trial finished. {reasons}")
         path = self.folder / "best.yaml"
         best_config = directory.absolute(self.space.config(winner.values))
         directory.write_config(path, best_config, leave_out=("tune", "run_dir"))
@@ -181,7 +181,7 @@ class Study:
         return result
 
     def _default(self, trials: list[Trial]) -> tuple[Records, str]:
-        """The records and the name of the trial with the settings of the file: one of the search if it has finished."""
+        """Records and name of the trial with the settings of the file: one of the search if such a trial finished."""
         wanted = self.space.config(self.space.default())
         for trial in trials:
             if trial.status == "finished" and not trial.moves and self.space.config(trial.values) == wanted:
@@ -189,23 +189,23 @@ class Study:
         return Records(self.folder / "final"), "default"
 
     def _test(self, run_dir: Path) -> None:
-        """Meta-test, unless it has been done."""
-        if not (run_dir / "evaluation.json").exists():  # which comes after all the scores
+        """Runs meta-test, unless it was done before."""
+        if not (run_dir / "evaluation.json").exists():  # written after all the scores
             train.evaluate(run_dir, [], self.reporter)
 
     def _send_rest(self) -> None:
-        """Sends what trials could not while MLflow was away."""
+        """Sends the entries that trials could not send while MLflow was away."""
         uri = tracking.resolve_uri(self.config.tracking.uri)
         for run_dir in directory.within(self.folder)[1:]:
             try:
                 tracking.sync(uri, directory.read(run_dir, [])[1]["mlflow_run_id"], run_dir, self.reporter.note)
             except TrackingError as error:
-                self.reporter.note(f"{error}; `distmeta sync {self.folder}` sends what it lacks")
+                self.reporter.note(f"{error}; `distmeta sync {self.folder}` sends the rest")
                 return
 
 
 def end_runs(config: RunConfig, records: Records, reporter: Reporter) -> None:
-    """Ends the MLflow runs of trials that are not running any more, whatever became of their processes."""
+    """Ends the MLflow runs of trials that no longer run, even if their processes were lost."""
     uri = tracking.resolve_uri(config.tracking.uri)
     for trial in records.all():
         run_dir = records.run_dir(trial.name)

@@ -46,15 +46,15 @@ def run_trial(
 ) -> None:
     """Runs a trial, or the rest of it, until it pauses or is over.
 
-    A configuration that fails ends its trial, with the reason in its record. Anything else propagates, and Ray Tune
-    tries again.
+    If the configuration fails, the trial ends with the reason in its record. Other errors propagate, and Ray Tune tries
+    again.
 
     Args:
-        settings: `name` of the trial, as Ray Tune passes it.
-        folder: of its record.
-        config: the study's.
-        parent: the study's MLflow run.
-        environment: variables to set.
+        settings: the trial's `name`, as Ray Tune passes it.
+        folder: the folder of the records.
+        config: the study's configuration.
+        parent: the id of the study's MLflow run.
+        environment: environment variables to set.
     """
     os.environ.update(environment)
     records = Records(folder)
@@ -63,8 +63,8 @@ def run_trial(
         return
     trial.status = "running"
     records.write(trial)
-    own, start, figures = Space(config).config(trial.values), None, {}
-    until = min(trial.until or own.outer.steps, own.outer.steps)
+    trial_config, start, figures = Space(config).config(trial.values), None, {}
+    until = min(trial.until or trial_config.outer.steps, trial_config.outer.steps)
     if trial.is_moving:
         start, _ = checkpoint.load(records.run_dir(trial.moves[-1].origin), trial.moves[-1].step)
     if config.tune and config.tune.scheduler == "pbt":
@@ -72,12 +72,13 @@ def run_trial(
     with (folder / f"{trial.name}.log").open("a", encoding="utf-8") as log:
         reporter = TrialReporter(records, trial, Console(file=log, width=120))
         try:
-            tracking.wait(tracking.resolve_uri(own.tracking.uri), reporter.note)  # it was there when the study began
-            train.train_trial(own, records.run_dir(trial.name), reporter, parent, until, start, figures)
+            # MLflow answered when the study began.
+            tracking.wait(tracking.resolve_uri(trial_config.tracking.uri), reporter.note)
+            train.train_trial(trial_config, records.run_dir(trial.name), reporter, parent, until, start, figures)
         except TrackingError:  # not the fault of the settings
             raise
         except (UserError, TrainingError) as error:
             trial.status, trial.reason = "failed", str(error)
         else:
-            trial.status = "finished" if until == own.outer.steps else "waiting"
+            trial.status = "finished" if until == trial_config.outer.steps else "waiting"
     records.write(trial)

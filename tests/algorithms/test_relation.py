@@ -143,5 +143,5 @@ def test_the_gradient_is_the_derivative_of_the_objective(name: str, loss: Any) -
 def test_what_does_not_do_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"algorithm\.name.*classes"):
         Relation().check(without_classes(2), 1)
-    with pytest.raises(ConfigError, match=r"algorithm\.hidden_size: 7 does not do"):
+    with pytest.raises(ConfigError, match=r"algorithm\.hidden_size: invalid value 7"):
         build_options(Relation, {"hidden_size": 7}, {"hidden_size": "algorithm.hidden_size"})

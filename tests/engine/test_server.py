@@ -269,9 +269,9 @@ def test_a_resumed_run_is_held_to_where_it_truly_started() -> None:
 @pytest.mark.parametrize(
     ("outer", "message"),
     [
-        ({"regularizer": "l2"}, "regularizer_weight: 0.0 does not do; outer.regularizer l2 needs a weight above 0"),
-        ({"regularizer": "l1", "regularizer_weight": 0}, "regularizer_weight: 0 does not do; outer.regularizer l1"),
-        ({"regularizer_weight": 0.1}, "regularizer_weight: 0.1 does not do; there is no regularizer to weigh"),
+        ({"regularizer": "l2"}, "regularizer_weight: invalid value 0.0; outer.regularizer l2 needs a weight above 0"),
+        ({"regularizer": "l1", "regularizer_weight": 0}, "regularizer_weight: invalid value 0; outer.regularizer l1"),
+        ({"regularizer_weight": 0.1}, "regularizer_weight: invalid value 0.1; there is no regularizer to weigh"),
     ],
 )
 def test_a_regularizer_and_its_weight_come_together(outer: dict[str, Any], message: str) -> None:

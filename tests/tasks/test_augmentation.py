@@ -125,8 +125,8 @@ def test_label_options_are_for_meta_training_alone(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"ways": 5}, "episodes.label_mixing: needs 10 classes, but meta_train has 8"),
-        ({"shots": 1}, "episodes.label_mixing: 0.5 does not do; a class is a half of each of two; give episodes.shots"),
-        ({"queries": 1}, "episodes.label_mixing: 0.5 does not do; a class is a half of each of two"),
+        ({"shots": 1}, "episodes.label_mixing: invalid value 0.5; a mixed class has texts of two; give episodes.shots"),
+        ({"queries": 1}, "episodes.label_mixing: invalid value 0.5; a mixed class has texts of two"),
     ],
 )
 def test_mixing_needs_classes_and_examples(tmp_path: Path, changes: dict[str, int], message: str) -> None:

@@ -150,7 +150,7 @@ def test_the_fingerprint_is_of_the_ranges() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data__amplitude": [2, 1]}, "data.amplitude: [2, 1] does not do; give a lower bound and a higher one"),
+        ({"data__amplitude": [2, 1]}, "data.amplitude: invalid value [2, 1]; give a lower bound and a higher one"),
         ({"data__phase": [0]}, "data.phase"),
         ({"data__amplitud": [1, 2]}, "data.amplitud: not an option of SinusoidData; did you mean data.amplitude?"),
         ({"data__path": "a.csv"}, "data.path: sinusoid tasks are made up, not read; leave it out"),

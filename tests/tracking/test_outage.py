@@ -85,7 +85,7 @@ def test_while_mlflow_is_away_metrics_wait_on_disk_and_are_delivered_later(
     tracker.log(5, {"loss": 5.0})
     assert history(tracker, "loss") == [(step, float(step)) for step in range(1, 6)]
     assert not (tmp_path / "unsent.jsonl").exists()
-    assert said[1:] == ["MLflow is back, and has what waited"]
+    assert said[1:] == ["MLflow is back and has all entries that waited"]
 
 
 def test_what_could_not_be_sent_in_the_end_is_sent_by_sync(uri: str, tmp_path: Path, outage: Outage) -> None:
@@ -96,7 +96,7 @@ def test_what_could_not_be_sent_in_the_end_is_sent_by_sync(uri: str, tmp_path: P
     (tmp_path / "a.txt").write_text("a")
     tracker.log_artifact(tmp_path / "a.txt")
     tracker.finish()
-    assert f"`distmeta sync {tmp_path}` sends it" in said[-1]
+    assert f"`distmeta sync {tmp_path}` sends them" in said[-1]
     with pytest.raises(TrackingError, match="still away; try again when it answers"):
         sync(uri, tracker.run_id, tmp_path)
     outage.on = False

@@ -52,7 +52,7 @@ def test_a_worker_has_its_share_on_one_machine(
         monkeypatch.setattr(name, lambda: {"CPU": 12.0})
     workers = {"cluster__backend": "ray", "cluster__cpus_per_worker": 2.5, "cluster__gpus_per_worker": 0}
     assert execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=1)).at_once == 3
-    with pytest.raises(ClusterError, match="a trial has 4 workers, on the machines of the cluster there is room for 3"):
+    with pytest.raises(ClusterError, match="a trial has 4 workers, and the machines of the cluster have room for 3"):
         execute.Plan.of(config_of(tmp_path, **workers, cluster__workers=4))
 
 

@@ -166,6 +166,6 @@ def test_settings_of_the_file_that_failed_do_not_keep_the_best_from_being_told()
     out = io.StringIO()
     report.show(Reporter(Console(file=out, width=300)), ACCURACY, trials, figures)
     text = out.getvalue()
-    assert "the settings of the file did not come to their end: it diverged" in text
+    assert "the run with the settings of the file failed: it diverged" in text
     assert "meta-test 5-way 1-shot accuracy of the best: 50.0 ± 1.0 %\n" in text
     assert "with other seeds 25.0 %\n" in text

@@ -105,7 +105,7 @@ def test_mlflow_shows_a_study_with_its_trials_below_it(finished: tuple[Path, dic
         f"3-way 1-shot accuracy of the best: {100 * best['accuracy']:.1f} ± {100 * best['ci95']:.1f} %" in description
     )
     if not result["winner"]["is_default"]:
-        assert f"less that of the settings of the file: {100 * default['difference']:+.1f}" in description
+        assert f"difference from the settings of the file: {100 * default['difference']:+.1f}" in description
 
 
 def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_a_configuration_that_fails_ends_its_trial_and_not_the_study(tmp_path: P
 def test_a_study_without_any_trial_that_ends_says_why(tmp_path: Path, ray_session: None) -> None:
     config = config_of(tmp_path, tune__space={"inner.lr": {"choice": [1e30]}}, tune__searcher="grid")
     with pytest.raises(
-        TrainingError, match=r"no trial came to its end. trial-0000: outer step 1: task .* its inner loop diverged"
+        TrainingError, match=r"no trial finished. trial-0000: outer step 1: task .* its inner loop diverged"
     ):
         study.start(config, tmp_path / "study", Reporter())
     assert "its inner loop diverged" in (tmp_path / "study" / "trials.csv").read_text()
