@@ -1,61 +1,23 @@
-"""What the tests of algorithms share: a quadratic learner, small models of text, an episode, the query loss."""
+"""What the tests of algorithms share: small models of text, an episode, the query loss."""
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from fakes import classification
 from model_helpers import TEXTS, build, make_options, random_batch
-from torch import Tensor
 
 from distmeta.algorithms.base import registry
 from distmeta.models.base import FunctionalModel
-from distmeta.tasks.classification import Classification
-from distmeta.tasks.drawing import Classes
-from distmeta.types import Batch, Episode, Inputs, Metrics, Params
+from distmeta.types import Batch, Episode, Params
 
-CORPUS: Any = SimpleNamespace(classes=("a", "b", "c"))  # all that the loss, the metrics and the algorithms need
-
-
-TASK = Classification(CORPUS, Classes(CORPUS))
-
-
+TASK = classification("a", "b", "c")
 SMALL: dict[str, dict[str, Any]] = {
     "text_cnn": {"embedding_size": 4, "filters": 3, "widths": (2,)},
     "text_rnn": {"embedding_size": 4, "hidden_size": 3},
     "text_attention": {"embedding_size": 4, "hidden_size": 4, "heads": 2},
     "mlp": {"embedding_size": 4, "hidden_sizes": (5,)},
 }
-
-
-class Quadratic:
-    """L = ½ mean((b + h − t)²) with scalars b (`body.b`) and h (`head.h`) and targets t (T, B)."""
-
-    task: Any
-    twice_differentiable = True
-
-    def __init__(self) -> None:
-        self.task = self
-
-    def init(self) -> Params:
-        return {"body.b": torch.tensor(B, dtype=torch.float64), "head.h": torch.tensor(H, dtype=torch.float64)}
-
-    def encode(self, shared: Params, adapted: list[str], inputs: Inputs) -> Inputs:
-        return inputs
-
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        values = {**shared, **stacked}
-        total = values["body.b"] + values["head.h"]
-        return total.reshape(-1, 1).expand(inputs["rows"].shape)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return 0.5 * (outputs - batch.targets).square().mean(1)
-
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        return {"loss": self.loss(outputs, batch).detach()}
-
-
-B, H, LR, STEPS = 0.3, 0.4, 0.1, 3
 
 
 def small_model(name: str, path: str | None) -> FunctionalModel:

@@ -6,41 +6,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from fakes import Given, classification
 from model_helpers import TEXTS, build, make_options, random_batch
 from torch import Tensor
 
 from distmeta.models.base import FunctionalModel
-from distmeta.tasks.classification import Classification
-from distmeta.tasks.drawing import Classes
-from distmeta.types import Batch, Episode, Inputs, Params
+from distmeta.types import Batch, Episode, Params
 
-CORPUS: Any = SimpleNamespace(classes=("a", "b", "c"))  # all that the loss and the metrics need
-TASK = Classification(CORPUS, Classes(CORPUS))
+TASK = classification("a", "b", "c")
 SIZES: dict[str, dict[str, Any]] = {
     "text_cnn": {"embedding_size": 4, "filters": 3, "widths": (2,)},
     "mlp": {"embedding_size": 4, "hidden_sizes": (5,)},
 }
-
-
-class Given:
-    """A model whose features are its inputs, float64, and which has nothing to learn."""
-
-    twice_differentiable = True
-
-    def __init__(self, dim: int, ways: int = 2) -> None:
-        self.task, self.dim, self.ways = TASK, dim, ways
-
-    def init(self) -> Params:
-        return {"head.classification.bias": torch.zeros(self.ways, dtype=torch.float64)}
-
-    def encode(self, shared: Params, adapted: Any, inputs: Inputs) -> Inputs:
-        return inputs
-
-    def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-        return inputs["features"]
-
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        return inputs["features"].sum(-1, keepdim=True) + shared["head.classification.bias"]
 
 
 def without_classes(dim: int) -> Any:

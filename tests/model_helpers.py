@@ -5,29 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from distmeta.config.load import build_options
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, registry
 from distmeta.models.base import build as build_network
-from distmeta.types import Batch, Episode, HeadSpec, Params, Stream
+from distmeta.types import Batch, Episode, Params, Stream
 
 WORDS = [f"word{number}" for number in range(20)]
 TEXTS = [" ".join(WORDS[start : start + 4]) for start in range(16)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-
-
-class CrossEntropy:
-    """A task family of which models need only the loss."""
-
-    name, head = "toy", HeadSpec("text")
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean over each task's examples, (T,)."""
-        losses = F.cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
-        return losses.view(batch.targets.shape).mean(1)
 
 
 def make_options(name: str, **options: Any) -> ModelFactory:

@@ -6,29 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from learner_helpers import LR, STEPS, TASK, B, H, Quadratic, episode_of, make, query_loss, small_model
+from fakes import Given, Quadratic, quadratic_episode
+from learner_helpers import TASK, episode_of, make, query_loss, small_model
 from model_helpers import random_batch, save_encoder
-from torch import Tensor
 
 from distmeta.algorithms.base import concatenate, registry
 from distmeta.algorithms.protonet import ProtoNet, prototypes
 from distmeta.models.base import registry as models
 from distmeta.protocols import MetaLearner
-from distmeta.types import Batch, Episode, Inputs, Params
+from distmeta.types import Batch, Episode
 
 # Not the derivative of the query loss after adaptation: they have their own definitions, and their own tests.
 NOT_A_DERIVATIVE = {"fomaml", "reptile", "multitask", "proximal", "relation", "metanet"}
 
 
-def quadratic_episode(support: list[float], query: list[float]) -> Episode:
-    def batch(targets: list[float]) -> Batch:
-        values = torch.tensor(targets, dtype=torch.float64).unsqueeze(1)
-        return Batch({"rows": torch.zeros(values.shape)}, values, torch.ones(values.shape), 1)
-
-    return Episode("toy", batch(support), batch(query), (("t",),) * len(support))
-
-
-SUPPORT, QUERY = [1.0, -2.0], [0.5, 1.5]
+SUPPORT, QUERY = [[1.0], [-2.0]], [[0.5], [1.5]]
+B, H, LR, STEPS = 0.3, 0.4, 0.1, 3
 
 
 def closed_form(name: str) -> tuple[float, float]:
@@ -38,7 +31,7 @@ def closed_form(name: str) -> tuple[float, float]:
     adapting h alone leaves (1 − α)ᵏ d.
     """
     b_total, h_total = 0.0, 0.0
-    for s, q in zip(SUPPORT, QUERY, strict=True):
+    for (s,), (q,) in zip(SUPPORT, QUERY, strict=True):
         shrink = (1 - LR) ** STEPS if name == "anil" else (1 - 2 * LR) ** STEPS
         residual = s + shrink * (B + H - s) - q
         if name in {"maml", "anil"}:  # d(b′ + h′)/db = d(b′ + h′)/dh = shrink
@@ -54,7 +47,7 @@ def closed_form(name: str) -> tuple[float, float]:
 @pytest.mark.parametrize("name", ["maml", "fomaml", "anil", "reptile"])
 def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(name: str) -> None:
     learner: MetaLearner = registry.get(name)(inner_lr=LR, inner_steps=STEPS)
-    model: Any = Quadratic()
+    model: Any = Quadratic({"body.b": B, "head.h": H})
     theta = model.init()
     gradient, metrics = learner.meta_gradient(model, theta, quadratic_episode(SUPPORT, QUERY))
     assert (float(gradient["body.b"]), float(gradient["head.h"])) == pytest.approx(closed_form(name), abs=1e-12)
@@ -64,7 +57,7 @@ def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(name: str) -> None:
 def test_reptile_with_sgd_is_its_one_line_formula() -> None:
     """θ ← θ + ε (mean θ′ − θ), Nichol et al. 2018, algorithm 1 (batch version)."""
     learner = registry.get("reptile")(inner_lr=LR, inner_steps=STEPS)
-    model: Any = Quadratic()
+    model: Any = Quadratic({"body.b": B, "head.h": H})
     theta = model.init()
     episode = quadratic_episode(SUPPORT, QUERY)
     with torch.no_grad():
@@ -147,11 +140,7 @@ def test_prototypes_of_a_hand_worked_episode() -> None:
     centres = prototypes(features, support)
     assert centres.tolist() == [[[1.0, 0.0], [4.0, 2.0]]]
 
-    class Given:
-        def features(self, shared: Params, stacked: Params, inputs: Inputs) -> Tensor:
-            return inputs["features"]
-
-    learner, model = ProtoNet(scale=0.5), Given()
+    learner, model = ProtoNet(scale=0.5), Given(2)
     adapted = learner.adapt(model, {}, support._replace(inputs={"features": features}))  # type: ignore[arg-type]
     # From (1, 2): squared distances 0 + 4 to class 0 and 9 + 0 to class 1, times −0.5.
     scores = learner.predict(model, adapted, {"features": torch.tensor([[[1.0, 2.0]]])})  # type: ignore[arg-type]

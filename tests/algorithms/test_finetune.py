@@ -1,23 +1,18 @@
 """Fine-tuning and multi-task learning, against results worked out by hand."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import classification
 from model_helpers import build, random_batch
 
 from distmeta.algorithms.finetune import FineTune
 from distmeta.algorithms.multitask import MultiTask
 from distmeta.models.base import FunctionalModel
 from distmeta.models.mlp import MLP
-from distmeta.tasks.classification import Classification
-from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode
 
-CORPUS: Any = SimpleNamespace(classes=("a", "b", "c", "d"))
-TASK = Classification(CORPUS, Classes(CORPUS))
+TASK = classification("a", "b", "c", "d")
 
 
 def small_model() -> FunctionalModel:

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from fakes import Quadratic, classification, quadratic_episode
 from model_helpers import TEXTS, build, make_options, random_batch
 from torch import Tensor
 
@@ -15,46 +15,10 @@ from distmeta.config.load import validate
 from distmeta.errors import ConfigError
 from distmeta.models.base import FunctionalModel
 from distmeta.runs.settings import make_learner
-from distmeta.tasks.classification import Classification
-from distmeta.tasks.drawing import Classes
-from distmeta.types import Batch, Episode, Inputs, Metrics, Params
+from distmeta.types import Batch, Episode, Metrics, Params
 
-CORPUS: Any = SimpleNamespace(classes=("a", "b"))
-TASK = Classification(CORPUS, Classes(CORPUS))
+TASK = classification("a", "b")
 ALGORITHMS = [name for name in registry.names() if issubclass(registry.get(name), GradientBased)]
-
-
-class Line:
-    """L = ½ (b − t)² with one scalar b (`body.b`) and targets t (T, 1)."""
-
-    task: Any
-    twice_differentiable = True
-
-    def __init__(self) -> None:
-        self.task = self
-
-    def init(self) -> Params:
-        return {"body.b": torch.tensor(X, dtype=torch.float64)}
-
-    def encode(self, shared: Params, adapted: list[str], inputs: Inputs) -> Inputs:
-        return inputs
-
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        return stacked["body.b"].unsqueeze(1)
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return 0.5 * (outputs - batch.targets).square().sum(1)
-
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        return {"loss": self.loss(outputs, batch).detach()}
-
-
-def line_episode() -> Episode:
-    def batch(targets: list[float]) -> Batch:
-        values = torch.tensor(targets, dtype=torch.float64).unsqueeze(1)
-        return Batch({"rows": torch.zeros(values.shape)}, values, torch.ones(values.shape), 1)
-
-    return Episode("toy", batch([S]), batch([Q]), (("t",),))
 
 
 X, S, Q = 2.0, 1.0, 0.5  # from x towards the support's s, judged at the query's q
@@ -63,11 +27,11 @@ R1, R2 = 0.1, 0.4
 
 def line_gradient(name: str, **options: Any) -> tuple[Params, Metrics]:
     """The meta-gradient of a learner whose two steps have the rates R1 and R2."""
-    learner, model = registry.get(name)(inner_steps=2, inner_learn_lr=True, **options), Line()
+    learner, model = registry.get(name)(inner_steps=2, inner_learn_lr=True, **options), Quadratic({"body.b": X})
     theta = learner.init(model, torch.Generator())
     assert theta.keys() == {"body.b", "meta.rate.body.b"}
     theta["meta.rate.body.b"] = torch.tensor([R1, R2], dtype=torch.float64)
-    gradient, metrics = learner.meta_gradient(model, theta, line_episode())
+    gradient, metrics = learner.meta_gradient(model, theta, quadratic_episode([[S]], [[Q]]))
     return gradient, metrics
 
 
@@ -97,18 +61,21 @@ def test_the_loss_over_several_steps_on_paper() -> None:
 
 def test_earlier_steps_count_by_their_mean() -> None:
     """Three steps of 0.5 leave 1.5, 1.25, 1.125: 0.6 · L₃ + 0.4 · (L₁ + L₂) / 2, with dx_k/dx = ½ᵏ."""
-    learner, model = registry.get("maml")(inner_lr=0.5, inner_steps=3, inner_multi_step_loss=0.4), Line()
-    gradient, _ = learner.meta_gradient(model, model.init(), line_episode())
+    learner, model = (
+        registry.get("maml")(inner_lr=0.5, inner_steps=3, inner_multi_step_loss=0.4),
+        Quadratic({"body.b": X}),
+    )
+    gradient, _ = learner.meta_gradient(model, model.init(), quadratic_episode([[S]], [[Q]]))
     expected = 0.6 * 0.625 / 8 + 0.2 * (1.0 / 2 + 0.75 / 4)
     assert float(gradient["body.b"]) == pytest.approx(expected)
 
 
 def test_beyond_the_learned_steps_the_last_rate_goes_on() -> None:
     """1 + 0.9 · 0.6 · 0.6 · (2 − 1) after three steps with rates for two; fewer steps take the first rates."""
-    learner, model = registry.get("maml")(inner_steps=2, inner_learn_lr=True), Line()
+    learner, model = registry.get("maml")(inner_steps=2, inner_learn_lr=True), Quadratic({"body.b": X})
     theta = {**model.init(), "meta.rate.body.b": torch.tensor([R1, R2], dtype=torch.float64)}
     for steps, expected in ((0, 2.0), (1, 1.9), (2, 1.54), (3, 1.324)):
-        adapted = replace(learner, inner_steps=steps).adapt(model, theta, line_episode().support)
+        adapted = replace(learner, inner_steps=steps).adapt(model, theta, quadratic_episode([[S]], [[Q]]).support)
         assert adapted.stacked["body.b"].item() == pytest.approx(expected)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import Given
 from metric_helpers import (
     TASK,
-    Given,
     given,
     outputs_of,
     random_given,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import Given
 from metric_helpers import (
     TASK,
-    Given,
     given,
     outputs_of,
     random_given,

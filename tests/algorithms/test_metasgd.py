@@ -4,51 +4,19 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import Quadratic, quadratic_episode
 from model_helpers import build, episodes, make_options
-from torch import Tensor
 
 from distmeta.algorithms.base import registry
 from distmeta.config.load import build_options
 from distmeta.errors import ConfigError
 from distmeta.models.base import FunctionalModel
 from distmeta.tasks.sinusoid import Sinusoid, SinusoidData
-from distmeta.types import Batch, Episode, Inputs, Metrics, Params, Stream
+from distmeta.types import Batch, Episode, Params, Stream
 
 SINUSOID = Sinusoid(SinusoidData())
 W, ALPHA = [1.0, -1.0], [0.25, 0.5]
 SUPPORT, QUERY = [[3.0, 1.0], [0.0, 0.0]], [[2.0, 0.0], [1.0, 1.0]]
-
-
-class Bowl:
-    """L = ½ ‖w − t‖² with w (2,) as `body.w` and targets t (T, 2)."""
-
-    task: Any
-    twice_differentiable = True
-
-    def __init__(self) -> None:
-        self.task = self
-
-    def init(self) -> Params:
-        return {"body.w": torch.tensor(W, dtype=torch.float64)}
-
-    def encode(self, shared: Params, adapted: list[str], inputs: Inputs) -> Inputs:
-        return inputs
-
-    def outputs(self, shared: Params, stacked: Params, inputs: Inputs, dropout: float = 0.0) -> Tensor:
-        return stacked["body.w"]
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return 0.5 * (outputs - batch.targets).square().sum(1)
-
-    def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
-        return {"loss": self.loss(outputs, batch).detach()}
-
-
-def bowls() -> Episode:
-    def batch(targets: list[list[float]]) -> Batch:
-        return Batch({}, torch.tensor(targets, dtype=torch.float64), torch.ones(2, 2), 1)
-
-    return Episode("toy", batch(SUPPORT), batch(QUERY), (("a",), ("b",)))
 
 
 def with_rates(theta: Params) -> Params:
@@ -67,8 +35,8 @@ def test_rates_start_at_inner_lr_one_for_each_element() -> None:
 
 def test_one_step_by_hand() -> None:
     """w′ = w − α ∘ (w − s): (1, −1) − (¼, ½) ∘ ((1, −1) − (3, 1)) = (1.5, 0); and for s = 0, (0.75, −0.5)."""
-    learner, model = registry.get("metasgd")(), Bowl()
-    adapted = learner.adapt(model, with_rates(model.init()), bowls().support)
+    learner, model = registry.get("metasgd")(), Quadratic({"body.w": W}, mean=False)
+    adapted = learner.adapt(model, with_rates(model.init()), quadratic_episode(SUPPORT, QUERY).support)
     assert adapted.stacked["body.w"].tolist() == [[1.5, 0.0], [0.75, -0.5]]
 
 
@@ -78,8 +46,8 @@ def test_the_meta_gradient_of_one_step_by_hand() -> None:
     Task 1: r = (1.5, 0) − (2, 0) = (−0.5, 0); w − s = (−2, −2). Task 2: r = (0.75, −0.5) − (1, 1) = (−0.25, −1.5);
     w − s = (1, −1). So ∂/∂w = (0.75 · (−0.75), 0.5 · (−1.5)) and ∂/∂α = (2 · (−0.5) + 0.25, 0 − 1.5).
     """
-    learner, model = registry.get("metasgd")(), Bowl()
-    gradient, metrics = learner.meta_gradient(model, with_rates(model.init()), bowls())
+    learner, model = registry.get("metasgd")(), Quadratic({"body.w": W}, mean=False)
+    gradient, metrics = learner.meta_gradient(model, with_rates(model.init()), quadratic_episode(SUPPORT, QUERY))
     assert gradient["body.w"].tolist() == pytest.approx([-0.5625, -0.75])
     assert gradient["meta.rate.body.w"].tolist() == pytest.approx([-0.75, -1.5])
     assert metrics["loss"].tolist() == pytest.approx([0.125, 0.5 * (0.0625 + 2.25)])
@@ -87,8 +55,8 @@ def test_the_meta_gradient_of_one_step_by_hand() -> None:
 
 def test_several_steps_share_the_rates() -> None:
     """k steps leave (1 − α)ᵏ of w − s: for task 1 with k = 3, (0.421875, 0.125) ∘ (−2, −2)."""
-    learner, model = registry.get("metasgd")(inner_steps=3), Bowl()
-    adapted = learner.adapt(model, with_rates(model.init()), bowls().support)
+    learner, model = registry.get("metasgd")(inner_steps=3), Quadratic({"body.w": W}, mean=False)
+    adapted = learner.adapt(model, with_rates(model.init()), quadratic_episode(SUPPORT, QUERY).support)
     assert adapted.stacked["body.w"][0].tolist() == pytest.approx([3 - 2 * 0.421875, 1 - 2 * 0.125])
 
 

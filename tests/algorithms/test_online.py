@@ -5,18 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from learner_helpers import Quadratic, episode_of, query_loss, small_model
+from fakes import Quadratic
+from learner_helpers import episode_of, query_loss, small_model
 
 from distmeta.algorithms.maml import MAML
 from distmeta.algorithms.online import Online
 from distmeta.types import Batch, Episode
 
-
-class Weighted(Quadratic):
-    """L = ½ Σ w (b + h − t)² / Σ w."""
-
-    def loss(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return (0.5 * (outputs - batch.targets).square() * batch.weights).sum(1) / batch.weights.sum(1)
+START = {"body.b": 0.3, "head.h": 0.4}
 
 
 def test_a_task_starts_near_its_neighbours_by_their_weights() -> None:
@@ -29,7 +25,7 @@ def test_a_task_starts_near_its_neighbours_by_their_weights() -> None:
     memory = torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     weights = torch.tensor([[0.0, 0.0, 1.0]] * 2, dtype=torch.float64)
     support = Batch({"rows": torch.zeros(2, 3), "memory": memory}, targets, weights, 1)
-    model: Any = Weighted()
+    model: Any = Quadratic(START)
     learner = Online(inner_lr=0.1, inner_steps=2, warm_steps=1)
     after = learner.adapt(model, model.init(), support).stacked
     assert (after["body.b"] + after["head.h"]).tolist() == pytest.approx([0.1904, 1.168])
@@ -37,11 +33,11 @@ def test_a_task_starts_near_its_neighbours_by_their_weights() -> None:
     assert (alone["body.b"] + alone["head.h"]).tolist() == pytest.approx([-1 + 0.64 * 1.7, 1.168])
 
 
-class Watched(Weighted):
+class Watched(Quadratic):
     """Keeps the shares of dropout that it was asked for."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(START)
         self.shares: list[float] = []
 
     def outputs(self, shared: Any, stacked: Any, inputs: Any, dropout: float = 0.0) -> torch.Tensor:

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fakes import classification
 from model_helpers import build, random_batch, save_encoder, stack
 from torch import Tensor
 from toy import toy_config
@@ -21,12 +21,9 @@ from distmeta.models.base import FunctionalModel
 from distmeta.models.hf import HuggingFace
 from distmeta.models.names import match
 from distmeta.runs.experiment import build_experiment
-from distmeta.tasks.classification import Classification
-from distmeta.tasks.drawing import Classes
 from distmeta.types import Batch, Episode, Params, Unit
 
-CORPUS: Any = SimpleNamespace(classes=("a", "b"))
-TASK = Classification(CORPUS, Classes(CORPUS))
+TASK = classification("a", "b")
 KINDS = ["bert", "distilbert", "roberta"]
 ADAPT: list[str | tuple[str, ...]] = ["head", "top:1", "top:2", "lora", ("lora", "head"), "all"]
 

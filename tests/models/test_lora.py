@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import CrossEntropy, build, random_batch, save_encoder, stack
+from fakes import CrossEntropy
+from model_helpers import build, random_batch, save_encoder, stack
 from torch import Tensor, nn
 from toy import toy_config
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import CrossEntropy, build, random_batch, stack
+from fakes import CrossEntropy
+from model_helpers import build, random_batch, stack
 from torch import Tensor, nn
 
 from distmeta.errors import ConfigError

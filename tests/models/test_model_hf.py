@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from model_helpers import WORDS, CrossEntropy, build, random_batch, save_encoder, stack
+from fakes import CrossEntropy
+from model_helpers import WORDS, build, random_batch, save_encoder, stack
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor

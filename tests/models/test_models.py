@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from model_helpers import TEXTS, CrossEntropy, build, make_options, meta_loss, random_batch, save_encoder, stack
+from fakes import CrossEntropy
+from model_helpers import TEXTS, build, make_options, meta_loss, random_batch, save_encoder, stack
 from torch import Tensor
 
 from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, registry
