@@ -98,7 +98,7 @@ def test_features_are_made_anew_for_other_meta_parameters(experiment: Experiment
     kept = worker.run(looked_up, unit, other, encoded(worker, looked_up, other)).metrics["loss"]
     direct = make_worker(experiment).run(evaluation(experiment, False), unit, other).metrics["loss"]
     np.testing.assert_allclose(kept, direct, rtol=1e-4)
-    with pytest.raises(ValueError, match="a body that changes"):
+    with pytest.raises(ValueError, match="its body is not frozen"):
         worker.run(looked_up, unit, other)
 
 

@@ -24,7 +24,7 @@ from distmeta.runs.experiment import build_experiment
 from distmeta.tracking import Tracker
 
 
-@pytest.mark.parametrize("adapt", ["all", "head"])
+@pytest.mark.parametrize("adapt", ["all", pytest.param("head", marks=pytest.mark.nightly)])
 def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None, adapt: str) -> None:
     """Where the head alone is adapted, evaluation looks features up that workers have encoded for one another."""
     here = run(tmp_path, "here", inner__adapt=adapt)
@@ -38,12 +38,21 @@ def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None
 LARGE = {"model__embedding_size": 1024, "model__filters": 96, "outer__meta_batch_size": 11}  # four blocks of a shard
 
 
-def test_where_gradients_are_added_and_parameters_kept_changes_nothing(tmp_path: Path, ray_session: None) -> None:
+@pytest.mark.parametrize(
+    ("reduce", "shards"),
+    [
+        ("node", 3),
+        pytest.param("node", 1, marks=pytest.mark.nightly),
+        pytest.param("none", 2, marks=pytest.mark.nightly),
+    ],
+)
+def test_where_gradients_are_added_and_parameters_kept_changes_nothing(
+    tmp_path: Path, ray_session: None, reduce: str, shards: int
+) -> None:
     here = run(tmp_path, "here", **LARGE)
-    for reduce, shards in (("node", 1), ("none", 2), ("node", 3)):
-        places: dict[str, Any] = {"cluster__reduce": reduce, "cluster__server_shards": shards}
-        there = run(tmp_path, f"{reduce}{shards}", cluster__backend="ray", **LARGE, **places)
-        assert there["meta_params_sha256"] == here["meta_params_sha256"]
+    places: dict[str, Any] = {"cluster__reduce": reduce, "cluster__server_shards": shards}
+    there = run(tmp_path, "there", cluster__backend="ray", **LARGE, **places)
+    assert there["meta_params_sha256"] == here["meta_params_sha256"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_steps_that_are_not_finite_are_left_out_wherever_parameters_are_kept(
     assert all(len(task["names"]) == 3 and f"the {what} of its" in task["reason"] for task in rejected[0])
 
 
-@pytest.mark.parametrize("shards", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("shards", [(2, 1), pytest.param((1, 2), marks=pytest.mark.nightly)])
 def test_what_shards_keep_is_gone_on_from_without_them_and_back(
     tmp_path: Path, ray_session: None, shards: tuple[int, int]
 ) -> None:
