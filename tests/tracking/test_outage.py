@@ -250,7 +250,11 @@ def test_a_study_goes_on_while_the_mlflow_server_is_away(tmp_path: Path, mlflow_
     overrides |= {"tune__winner_seeds": 0, "tune__concurrent": 1, "outer__steps": 40}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides, tracking__uri=mlflow_server.uri)))
     process = start_training(tmp_path, "toy.yaml", "run_dir=study", command="tune")
-    wait_for(tmp_path / "study" / "trials" / "trial-0001" / "run.json", process)
+    begun = tmp_path / "study" / "trials" / "trial-0001" / "run.json"
+    wait_for(begun, process)
+    while json.loads(begun.read_text())["mlflow_run_id"] is None:  # a trial waits for MLflow to begin
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
     mlflow_server.kill()
     wait_for(tmp_path / "study" / "trials" / "trial-0002.log", process)
     assert (tmp_path / "study" / "trials" / "trial-0001" / "unsent.jsonl").exists()
