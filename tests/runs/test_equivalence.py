@@ -165,6 +165,7 @@ def process_of(worker: Any, shared: list[Any]) -> int:
     return int(ray.get(ask_place(worker, shared))[1])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(tmp_path: Path, ray_session: None) -> None:
     import ray
 

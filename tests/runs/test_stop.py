@@ -46,7 +46,7 @@ def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> N
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
 def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number: signal.Signals) -> None:
     stop_and_resume(tmp_path, number)
 
