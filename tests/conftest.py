@@ -1,7 +1,6 @@
 """Fixtures for all tests."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 import torch
+from stores import store
 
 torch.set_num_threads(1)
 
@@ -42,17 +42,6 @@ def ray_session() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database, which takes seconds to make and no time to copy."""
-    from distmeta.tracking import Tracker
-
-    folder = tmp_path_factory.mktemp("template")
-    Tracker.start(f"sqlite:///{folder}/mlflow.db", "Other", "first", {}, folder).finish()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def uri(mlflow_template: Path, tmp_path: Path) -> str:
-    shutil.copy(mlflow_template, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path}/mlflow.db"
+def uri(tmp_path: Path) -> str:
+    return store(tmp_path)

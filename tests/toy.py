@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stores import store
 
 from distmeta.config import RunConfig
 from distmeta.config.load import override, validate
@@ -58,7 +59,7 @@ def toy_settings(folder: Path, **overrides: Any) -> dict[str, Any]:
             **{"curve_steps": 2, "curve_episodes": 6},
         },
         "checkpoint": {"every": 2},
-        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+        "tracking": {"uri": store(folder)},
     }
     for key, value in overrides.items():
         *parents, last = key.split("__")

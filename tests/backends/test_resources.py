@@ -102,6 +102,7 @@ with RayBackend(ClusterConfig(workers=1)):
 """
 
 
+@pytest.mark.slow
 def test_a_private_ray_listens_on_loopback_only_and_gets_no_signal_to_the_group() -> None:
     said = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, check=True, timeout=60)
     assert said.stdout.split() == ["127.0.0.1", "True", "False"]

@@ -131,6 +131,7 @@ def test_a_stream_stopped_in_a_round_or_between_two_goes_on_to_the_same_figures(
     assert driver.evaluate(folder / name, [], Reporter())["stream"] == expected["stream"]
 
 
+@pytest.mark.slow
 def test_a_stream_is_the_same_on_ray(straight: tuple[Path, dict[str, Any]], ray_session: None) -> None:
     folder, expected = straight
     there = run(folder, "ray", cluster__backend="ray")

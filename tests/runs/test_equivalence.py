@@ -24,27 +24,29 @@ from distmeta.runs.experiment import build_experiment
 from distmeta.tracking import Tracker
 
 
-@pytest.mark.parametrize("adapt", ["all", pytest.param("head", marks=pytest.mark.nightly)])
-def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None, adapt: str) -> None:
+@pytest.mark.parametrize(
+    ("adapt", "workers"),
+    [
+        ("all", 2),
+        pytest.param("all", 1, marks=pytest.mark.slow),
+        pytest.param("head", 2, marks=pytest.mark.nightly),
+    ],
+)
+def test_backends_and_numbers_of_workers_agree(tmp_path: Path, ray_session: None, adapt: str, workers: int) -> None:
     """Where the head alone is adapted, evaluation looks features up that workers have encoded for one another."""
     here = run(tmp_path, "here", inner__adapt=adapt)
-    alone = run(tmp_path, "alone", cluster__backend="ray", cluster__workers=1, inner__adapt=adapt)
-    together = run(tmp_path, "together", cluster__backend="ray", cluster__workers=2, inner__adapt=adapt)
-    for other in (alone, together):
-        assert other["meta_params_sha256"] == here["meta_params_sha256"]
-        assert other["meta_test"] == here["meta_test"]
+    there = run(tmp_path, "there", cluster__backend="ray", cluster__workers=workers, inner__adapt=adapt)
+    assert there["meta_params_sha256"] == here["meta_params_sha256"]
+    assert there["meta_test"] == here["meta_test"]
 
 
 LARGE = {"model__embedding_size": 1024, "model__filters": 96, "outer__meta_batch_size": 11}  # four blocks of a shard
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("reduce", "shards"),
-    [
-        ("node", 3),
-        pytest.param("node", 1, marks=pytest.mark.nightly),
-        pytest.param("none", 2, marks=pytest.mark.nightly),
-    ],
+    [("node", 3), ("node", 1), ("none", 2)],
 )
 def test_where_gradients_are_added_and_parameters_kept_changes_nothing(
     tmp_path: Path, ray_session: None, reduce: str, shards: int
@@ -55,6 +57,7 @@ def test_where_gradients_are_added_and_parameters_kept_changes_nothing(
     assert there["meta_params_sha256"] == here["meta_params_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outer", "what"),
     [
@@ -77,17 +80,22 @@ def test_steps_that_are_not_finite_are_left_out_wherever_parameters_are_kept(
     assert all(len(task["names"]) == 3 and f"the {what} of its" in task["reason"] for task in rejected[0])
 
 
-@pytest.mark.parametrize("shards", [(2, 1), pytest.param((1, 2), marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "shards", [pytest.param((3, 1), marks=pytest.mark.slow), pytest.param((1, 2), marks=pytest.mark.nightly)]
+)
 def test_what_shards_keep_is_gone_on_from_without_them_and_back(
     tmp_path: Path, ray_session: None, shards: tuple[int, int]
 ) -> None:
+    """With gradients added on their node."""
     straight = run(tmp_path, "straight", **LARGE)
     before, after = shards
-    run(tmp_path, "run", cluster__backend="ray", cluster__server_shards=before, **{**LARGE, "outer__steps": 2})
+    places: dict[str, Any] = {"cluster__reduce": "node", "cluster__server_shards": before}
+    run(tmp_path, "run", cluster__backend="ray", **places, **{**LARGE, "outer__steps": 2})
     resumed = driver.resume(tmp_path / "run", ["outer.steps=5", f"cluster.server_shards={after}"], Reporter())
     assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
 
 
+@pytest.mark.slow
 def test_compression_changes_the_result_and_that_is_the_same_anywhere(tmp_path: Path, ray_session: None) -> None:
     plain = run(tmp_path, "plain")
     here = run(tmp_path, "here", cluster__compression="bf16")
@@ -207,6 +215,7 @@ def test_an_asynchronous_run_in_one_process_can_be_repeated_and_tells_how_old_gr
     assert not (tmp_path / "straight" / "staleness.png").exists()
 
 
+@pytest.mark.slow
 def test_an_asynchronous_run_on_ray_ends_with_every_task_counted(tmp_path: Path, ray_session: None) -> None:
     stale: dict[str, Any] = {"cluster__max_staleness": 2, "cluster__backend": "ray", "outer__steps": 8}
     run(tmp_path, "run", **stale)

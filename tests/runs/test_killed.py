@@ -125,9 +125,10 @@ def test_a_run_that_mlflow_refuses_leaves_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Tracker, "start", refuse)
     with pytest.raises(TrackingError):
         driver.train(toy_config(tmp_path), tmp_path / "run", Reporter())
-    assert {path.name for path in tmp_path.iterdir()} <= {"data.csv", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"data.csv", "cache", "mlflow.db"}
 
 
+@pytest.mark.slow
 def test_a_process_killed_as_soon_as_it_has_a_directory_goes_on(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(toy_settings(tmp_path, outer__steps=2)))
     process = start_training(tmp_path, "toy.yaml", "run_dir=run")

@@ -35,14 +35,22 @@ import numpy as np, torch
 import distmeta
 from distmeta.types import Batch
 torch.set_num_threads(1)
-learner, given = distmeta.load(sys.argv[1]), np.load(sys.argv[2])
-support = Batch(
-    {name[8:]: torch.from_numpy(given[name]) for name in given if name.startswith("support/")},
-    torch.from_numpy(given["targets"]), torch.from_numpy(given["weights"]), 3,
-)
-query = {name[6:]: torch.from_numpy(given[name]) for name in given if name.startswith("query/")}
-np.save(sys.argv[3], learner.outputs(support, query).numpy())
+for folder in sys.argv[1:]:
+    learner, given = distmeta.load(folder + "/learner"), np.load(folder + "/given.npz")
+    support = Batch(
+        {name[8:]: torch.from_numpy(given[name]) for name in given if name.startswith("support/")},
+        torch.from_numpy(given["targets"]), torch.from_numpy(given["weights"]), 3,
+    )
+    query = {name[6:]: torch.from_numpy(given[name]) for name in given if name.startswith("query/")}
+    np.save(folder + "/found.npy", learner.outputs(support, query).numpy())
 """
+LEARNERS: dict[str, dict[str, Any]] = {
+    "maml": {"algorithm__name": "maml", "model__dropout": 0.3},
+    "head": {"algorithm__name": "protomaml", "inner__adapt": "head", "model__freeze": ["body.embedding*"]},
+    "metasgd": {"algorithm__name": "metasgd", "inner": {"lr": 0.1}},
+    "matching": {"algorithm__name": "matching", "inner": {}},
+    "hf": {"algorithm__name": "protomaml", "inner__adapt": "head", "data__max_length": 16},
+}
 
 
 def run(folder: Path, **overrides: Any) -> Path:
@@ -51,23 +59,23 @@ def run(folder: Path, **overrides: Any) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"algorithm__name": "maml", "model__dropout": 0.3},
-        {"algorithm__name": "protomaml", "inner__adapt": "head", "model__freeze": ["body.embedding*"]},
-        {"algorithm__name": "metasgd", "inner": {"lr": 0.1}},
-        {"algorithm__name": "matching", "inner": {}},
-        {"hf": True, "algorithm__name": "protomaml", "inner__adapt": "head", "data__max_length": 16},
-    ],
-    ids=lambda settings: settings["algorithm__name"],
-)
-def test_elsewhere_it_gives_the_same_outputs_to_the_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
-    settings = dict(settings)
-    if settings.pop("hf", False):
-        path = save_encoder(tmp_path / "encoder", "bert")
-        settings["model"] = {"name": "hf", "path": path, "lora_rank": 2, "freeze": ["*embeddings*"]}
-    run_dir = run(tmp_path, **settings)
+def test_elsewhere_it_gives_the_same_outputs_to_the_bit(tmp_path: Path) -> None:
+    """Away from the run, its data, its cache and the encoder it started from, which are all gone by then."""
+    (away := tmp_path / "away").mkdir()
+    expected = {name: _moved_away(tmp_path / name, away / name, settings) for name, settings in LEARNERS.items()}
+    command = [sys.executable, "-c", ELSEWHERE, *(str(away / name) for name in LEARNERS)]
+    subprocess.run(command, check=True, cwd=away, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    for name, outputs in expected.items():
+        assert np.array_equal(np.load(away / name / "found.npy"), outputs), name
+
+
+def _moved_away(folder: Path, away: Path, settings: dict[str, Any]) -> np.ndarray:
+    """Trains in a folder, leaves a copy of the learner and an episode in another; what it says of that episode."""
+    folder.mkdir()
+    if folder.name == "hf":
+        path = save_encoder(folder / "encoder", "bert")
+        settings = {**settings, "model": {"name": "hf", "path": path, "lora_rank": 2, "freeze": ["*embeddings*"]}}
+    run_dir = run(folder, **settings)
     experiment = build_experiment(directory.read(run_dir, [])[0])
     theta = experiment.setup.layout.unflatten(checkpoint.load(run_dir)[0].arrays["meta_params"])
     model, family = experiment.model, experiment.setup.families["classification"]
@@ -75,18 +83,12 @@ def test_elsewhere_it_gives_the_same_outputs_to_the_bit(tmp_path: Path, settings
     model.train(False)
     with torch.no_grad():
         adapted = experiment.learner.adapt(model, theta, episode.support)
-        expected = experiment.learner.predict(model, adapted, episode.query.inputs)
-
-    # Away with the run, its data, its cache and the encoder it started from.
-    shutil.copytree(run_dir / "learner", tmp_path / "copy")
-    for name in ("run", "data.csv", "cache", "encoder"):
-        gone = tmp_path / name
-        shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
+        outputs = experiment.learner.predict(model, adapted, episode.query.inputs)
+    shutil.copytree(run_dir / "learner", away / "learner")
     given: dict[str, Any] = _arrays(episode.support, episode.query)
-    np.savez(tmp_path / "given.npz", **given)
-    command = [sys.executable, "-c", ELSEWHERE, *(str(tmp_path / n) for n in ("copy", "given.npz", "found.npy"))]
-    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "HF_HUB_OFFLINE": "1"})
-    assert np.array_equal(np.load(tmp_path / "found.npy"), expected.numpy())
+    np.savez(away / "given.npz", **given)
+    shutil.rmtree(folder)
+    return outputs.numpy()
 
 
 def _arrays(support: Batch, query: Batch) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM, sent to a real process: it says so within 10 s, keeps what it has, and can go on."""
 
-import json
 import os
 import signal
 import threading
@@ -10,22 +9,21 @@ from typing import Any
 
 import pytest
 import yaml
-from toy import start_training, toy_settings, wait_for
+from toy import start_training, toy_config, toy_settings, wait_for
 
+from distmeta.report.progress import Reporter
+from distmeta.runs import train as driver
 from distmeta.runs.stop import Stopped, stopper
 
 SECONDS = 10  # in which the step must have ended, one way or the other, and be kept
 
 
-def config_file(folder: Path, **overrides: Any) -> str:
-    settings = {"outer__steps": 4000, "checkpoint__every": 0, **overrides}
-    (folder / "toy.yaml").write_text(yaml.safe_dump(toy_settings(folder, **settings)))
-    return "toy.yaml"
+STEPS: dict[str, Any] = {"outer__steps": 4000, "checkpoint__every": 0}
 
 
 def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> None:
-    name = config_file(folder, **overrides)
-    process = start_training(folder, name, "run_dir=run")
+    (folder / "toy.yaml").write_text(yaml.safe_dump(toy_settings(folder, **STEPS, **overrides)))
+    process = start_training(folder, "toy.yaml", "run_dir=run")
     wait_for(folder / "run" / "checkpoints" / "step-00000000", process)
     time.sleep(1)  # some steps
     asked = time.time()
@@ -37,13 +35,10 @@ def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> N
     assert asked <= newest.stat().st_mtime < asked + SECONDS
     steps = int(newest.name.removeprefix("step-"))
     assert 0 < steps < 4000
-    total = f"outer.steps={steps + 5}"
-    results = []
-    for words in ([name, "run_dir=straight", "cluster.backend=inprocess", total], ["--resume", "run", total]):
-        out, said = start_training(folder, *words).communicate(timeout=200)
-        assert out, said
-        results.append(json.loads(out)["meta_params_sha256"])
-    assert results[0] == results[1]
+    resumed = driver.resume(folder / "run", [f"outer.steps={steps + 5}"], Reporter())
+    config = toy_config(folder, **{**STEPS, **overrides, "cluster__backend": "inprocess", "outer__steps": steps + 5})
+    straight = driver.train(config, folder / "straight", Reporter())
+    assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])

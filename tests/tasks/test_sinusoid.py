@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from model_helpers import build, episodes, make_options
+from stores import store
 from toy import changed, toy_config, toy_settings, training_stream
 
 from distmeta import cli
@@ -43,7 +44,7 @@ def settings(folder: Path, **overrides: Any) -> dict[str, Any]:
         "cluster": {"backend": "inprocess", "tasks_per_unit": 4},
         "evaluation": {"episodes": 6, "shots": [3, 5], "queries": 7, "curve_steps": 2, "curve_episodes": 4},
         "checkpoint": {"every": 2},
-        "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
+        "tracking": {"uri": store(folder)},
     }
     return override(content, [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in overrides.items()])
 

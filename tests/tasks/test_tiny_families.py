@@ -35,7 +35,13 @@ def run(folder: Path, name: str, kind: str, **overrides: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "algorithm"), [("tags", "maml"), ("tags", "protonet"), ("tags", "protomaml"), ("spans", "maml")]
+    ("kind", "algorithm"),
+    [
+        ("tags", "protomaml"),
+        pytest.param("spans", "maml", marks=pytest.mark.slow),
+        pytest.param("tags", "maml", marks=pytest.mark.slow),
+        pytest.param("tags", "protonet", marks=pytest.mark.slow),
+    ],
 )
 def test_a_family_from_elsewhere_meta_trains_to_the_same_bits_here_and_on_ray(
     tmp_path: Path, ray_session: None, kind: str, algorithm: str
