@@ -17,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import distmeta
-from distmeta.errors import ConfigError, TrainingError, UserError
+from distmeta.errors import ConfigError, TrainingError, UserError, printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
@@ -242,7 +242,7 @@ def main() -> None:
         print(f"distmeta: {error}", file=sys.stderr)
         sys.exit(2)
     except TrainingError as error:
-        print(f"distmeta: {error}", file=sys.stderr)
+        print(f"distmeta: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
 
 
