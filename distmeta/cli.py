@@ -160,7 +160,7 @@ def tune(
             result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
     except KeyboardInterrupt as error:
         how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {how}", file=sys.stderr)
+        print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
     _print(result, as_json)
 
@@ -220,7 +220,7 @@ def _resumable(run_dir: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         how = f"go on with `distmeta train --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {how}", file=sys.stderr)
+        print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
 
 
