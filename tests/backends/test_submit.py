@@ -143,11 +143,14 @@ class FakeClient:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
+    # Python leaves Ctrl-C alone where it was started with the signal ignored, as shells do in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     client = FakeClient(lambda: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(module, "_check_address", lambda address: None)
     monkeypatch.setattr(module, "_client", lambda address: client)
-    return client
+    yield client
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_stops_following_and_leaves_the_job(
