@@ -26,11 +26,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
-from distmeta.config.load import override, parse_yaml, validate
+from distmeta.config.load import override, validate
+from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.formats import parse_object, require_format
 
@@ -125,7 +124,7 @@ def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -
     content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
-    _replace(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    _replace(path, dump_yaml(content))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -214,5 +213,5 @@ def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
         return path
     if not run.isalnum():
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
-    settings = dict(item.split("=", 1) for item in overrides if "=" in item)
-    return tracking.find_run_dir(tracking.resolve_uri(settings.get("tracking.uri")), run)
+    settings = validate(override({}, [item for item in overrides if item.startswith("tracking.")]))
+    return tracking.find_run_dir(tracking.resolve_uri(settings.tracking.uri), run)
