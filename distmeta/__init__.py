@@ -45,7 +45,7 @@ def train(config: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) 
     for key, value in overrides.items():
         set_value(content, key.replace("__", "."), value)
     settings = validate(content)
-    run_dir = Path(settings.run_dir).expanduser() if settings.run_dir else default_run_dir(name)
+    run_dir = Path(settings.run_dir) if settings.run_dir else default_run_dir(name)
     with Reporter() as reporter:
         return driver.train(settings, run_dir, reporter)
 

@@ -62,7 +62,7 @@ def train(
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
     else:
         given = load_config(config, settings)
-        run_dir = Path(given.run_dir).expanduser() if given.run_dir else default_run_dir(config)
+        run_dir = Path(given.run_dir) if given.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
@@ -150,7 +150,7 @@ def tune(
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/tune_attack.yaml, or --resume STUDY")
     else:
         content = load_config(config, overrides or [])
-        folder = Path(content.run_dir).expanduser() if content.run_dir else default_run_dir(config)
+        folder = Path(content.run_dir) if content.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
     from distmeta.tune import study

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from distmeta.config.base import (
     Count,
+    Location,
     NotNegative,
     Patterns,
     Positive,
@@ -50,7 +51,7 @@ class ModelConfig(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
     name: str = "text_cnn"
-    path: str | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
+    path: Location | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
     # Patterns of the parameters that are never trained, such as body.*embeddings*.
     freeze: Patterns = Field(default_factory=list)
 
@@ -154,7 +155,7 @@ class RunConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     tune: TuneConfig | None = None  # what `distmeta tune` searches; training ignores it
     seed: Seed = 0
-    run_dir: str | None = None  # none: runs/<name of the file>-<time>
+    run_dir: Location | None = None  # none: runs/<name of the file>-<time>
 
     @pydantic.model_validator(mode="after")
     def _one_form(self) -> Self:

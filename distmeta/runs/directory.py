@@ -28,6 +28,7 @@ from typing import Any
 
 from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
+from distmeta.config.base import expand
 from distmeta.config.load import override, validate
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
@@ -59,22 +60,26 @@ def _exists(run_dir: Path, command: str = "train") -> ConfigError:
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
 
-    def full(path: Any) -> Any:
-        is_name = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
-        return path if is_name else str(Path(path).expanduser().absolute())
+    def full(path: Any, key: str = "") -> Any:
+        if not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:")):
+            return path
+        try:
+            return str(Path(expand(path)).absolute())
+        except ValueError as error:
+            raise ConfigError(key, f"invalid value {path!r}", str(error)) from error
 
     def here(data: DataConfig) -> DataConfig:
         return data.model_copy(update={"path": full(data.path), "splits": full(data.splits)})
 
     families = {name: task.model_copy(update={"data": here(task.data)}) for name, task in config.tasks.items()}
     options = config.algorithm.model_extra or {}
-    folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
+    folders = {key: full(value, f"algorithm.{key}") for key, value in options.items() if key in FOLDERS}
     tune = config.tune
     if tune:
         space = dict(tune.space)
         for key in {"model.path", *(f"algorithm.{name}" for name in FOLDERS)} & space.keys():
             if space[key].is_list:
-                values = [full(value) for value in space[key].values or []]
+                values = [full(value, f"tune.space.{key}") for value in space[key].values or []]
                 space[key] = space[key].model_copy(update={space[key].kind: values})
         tune = tune.model_copy(update={"space": space})
     store = tracking.resolve_uri(config.tracking.uri)

@@ -7,23 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from config_helpers import value_of
 
-from distmeta.config import RunConfig
 from distmeta.config.load import build_options, load_config, override, validate
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.config.typed import typed
 from distmeta.errors import ConfigError
 from distmeta.models.text_cnn import TextCNN
 from distmeta.runs import directory
-
-
-def value_of(config: RunConfig, key: str) -> Any:
-    """A setting by its dotted key."""
-    content: Any = config.model_dump()
-    for part in key.split("."):
-        content = content[part]
-    return content
-
 
 AS_TYPED = {
     "data.label": ["no", "true", "on", "y", "1.10", "010", "0x10", "1_000", "1:30", ".inf", "2024-11-22", "null", "~"],
