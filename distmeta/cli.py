@@ -66,8 +66,10 @@ def train(
 
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
+    from distmeta.runs.settings import fitting
 
     with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
+        given = given and fitting(given, reporter.note)
         if resume is not None:
             result = driver.resume(run_dir, settings, reporter, given, step)
         else:
@@ -118,8 +120,10 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
 
     from distmeta.report.progress import Reporter
     from distmeta.runs.check import check as inspect
+    from distmeta.runs.settings import fitting
 
     with _clean_stdout(), Reporter() as reporter:
+        content = fitting(content, reporter.note)
         result = inspect(content, reporter)
         if content.tune:
             from distmeta.tune.check import check as inspect_study
@@ -153,11 +157,15 @@ def tune(
         folder = Path(content.run_dir) if content.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
+    from distmeta.runs.settings import fitting
     from distmeta.tune import study
 
     try:
         with _clean_stdout(), Reporter() as reporter:
-            result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
+            if resume:
+                result = study.resume(folder, reporter)
+            else:
+                result = study.start(fitting(content, reporter.note), folder, reporter)
     except KeyboardInterrupt as error:
         how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
         print(f"distmeta: interrupted; {how}", file=sys.stderr)

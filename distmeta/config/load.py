@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pydantic
 
-from distmeta.config import RunConfig, Section
+from distmeta.config import AlgorithmConfig, ModelConfig, RunConfig, Section
 from distmeta.config.syntax import parse_setting, parse_yaml, quoted
 from distmeta.config.typed import typed
 from distmeta.errors import ConfigError, suggest
@@ -38,7 +38,24 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(str(path), "holds no sections", "start from a file in jobs/")
-    return validate(override(content, overrides))
+    names = chosen(content)
+    config = validate(override(content, overrides))
+    remember(config, names, [item.partition("=")[0] for item in overrides])
+    return config
+
+
+def chosen(content: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the algorithm and the model, by section."""
+    sections = {name: content.get(name) for name in ("algorithm", "model")}
+    default = {"algorithm": AlgorithmConfig().name, "model": ModelConfig().name}
+    return {n: str(s.get("name", default[n])) if isinstance(s, Mapping) else default[n] for n, s in sections.items()}
+
+
+def remember(config: RunConfig, names: Mapping[str, str], settings: Sequence[str]) -> None:
+    """Notes in a configuration which names the settings with these keys replaced; see `runs.settings.fitting`."""
+    now = {"algorithm": config.algorithm.name, "model": config.model.name}
+    if former := {section: name for section, name in names.items() if name != now[section]}:
+        config.remember(former, tuple(settings))
 
 
 def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
