@@ -62,12 +62,14 @@ def train(
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
     else:
         given = load_config(config, settings)
-        run_dir = Path(given.run_dir).expanduser() if given.run_dir else default_run_dir(config)
+        run_dir = Path(given.run_dir) if given.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
+    from distmeta.runs.settings import fitting
 
     with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
+        given = given and fitting(given, reporter.note)
         if resume is not None:
             result = driver.resume(run_dir, settings, reporter, given, step)
         else:
@@ -118,8 +120,10 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
 
     from distmeta.report.progress import Reporter
     from distmeta.runs.check import check as inspect
+    from distmeta.runs.settings import fitting
 
     with _clean_stdout(), Reporter() as reporter:
+        content = fitting(content, reporter.note)
         result = inspect(content, reporter)
         if content.tune:
             from distmeta.tune.check import check as inspect_study
@@ -150,14 +154,18 @@ def tune(
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/tune_attack.yaml, or --resume STUDY")
     else:
         content = load_config(config, overrides or [])
-        folder = Path(content.run_dir).expanduser() if content.run_dir else default_run_dir(config)
+        folder = Path(content.run_dir) if content.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
+    from distmeta.runs.settings import fitting
     from distmeta.tune import study
 
     try:
         with _clean_stdout(), Reporter() as reporter:
-            result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
+            if resume:
+                result = study.resume(folder, reporter)
+            else:
+                result = study.start(fitting(content, reporter.note), folder, reporter)
     except KeyboardInterrupt as error:
         how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
         print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)

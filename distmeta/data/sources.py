@@ -60,7 +60,7 @@ def read_source(data: DataConfig) -> Source:
         return _source(_read_hub(data, columns))
     if data.subset is not None:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
-    return _source([read_file(file, columns) for file in find_files(Path(data.path).expanduser())])
+    return _source([read_file(file, columns) for file in find_files(Path(data.path))])
 
 
 def _source(parts: list[Rows]) -> Source:

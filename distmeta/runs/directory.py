@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
-from distmeta.config.load import override, parse_yaml, validate
+from distmeta.config.base import expand
+from distmeta.config.load import override, validate
+from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.formats import parse_object, require_format
 
@@ -60,22 +60,26 @@ def _exists(run_dir: Path, command: str = "train") -> ConfigError:
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
 
-    def full(path: Any) -> Any:
-        is_name = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
-        return path if is_name else str(Path(path).expanduser().absolute())
+    def full(path: Any, key: str = "") -> Any:
+        if not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:")):
+            return path
+        try:
+            return str(Path(expand(path)).absolute())
+        except ValueError as error:
+            raise ConfigError(key, f"invalid value {path!r}", str(error)) from error
 
     def here(data: DataConfig) -> DataConfig:
         return data.model_copy(update={"path": full(data.path), "splits": full(data.splits)})
 
     families = {name: task.model_copy(update={"data": here(task.data)}) for name, task in config.tasks.items()}
     options = config.algorithm.model_extra or {}
-    folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
+    folders = {key: full(value, f"algorithm.{key}") for key, value in options.items() if key in FOLDERS}
     tune = config.tune
     if tune:
         space = dict(tune.space)
         for key in {"model.path", *(f"algorithm.{name}" for name in FOLDERS)} & space.keys():
             if space[key].is_list:
-                values = [full(value) for value in space[key].values or []]
+                values = [full(value, f"tune.space.{key}") for value in space[key].values or []]
                 space[key] = space[key].model_copy(update={space[key].kind: values})
         tune = tune.model_copy(update={"space": space})
     store = tracking.resolve_uri(config.tracking.uri)
@@ -125,7 +129,7 @@ def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -
     content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
-    _replace(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    _replace(path, dump_yaml(content))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -214,5 +218,5 @@ def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
         return path
     if not run.isalnum():
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
-    settings = dict(item.split("=", 1) for item in overrides if "=" in item)
-    return tracking.find_run_dir(tracking.resolve_uri(settings.get("tracking.uri")), run)
+    settings = validate(override({}, [item for item in overrides if item.startswith("tracking.")]))
+    return tracking.find_run_dir(tracking.resolve_uri(settings.tracking.uri), run)

@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from distmeta.config.base import expand
 from distmeta.errors import TrackingError
 
 HEALTH_TIMEOUT_SECONDS = 5.0
@@ -28,7 +29,10 @@ def resolve_uri(configured: str | None) -> str:
     path = uri.removeprefix("sqlite:///")
     if path in (uri, "", ":memory:"):
         return uri
-    return f"sqlite:///{Path(path).expanduser().absolute()}"
+    try:
+        return f"sqlite:///{Path(expand(path)).absolute()}"
+    except ValueError as error:
+        raise TrackingError("tracking.uri", f"invalid value {uri!r}", str(error)) from error
 
 
 def environment() -> dict[str, str]:
