@@ -18,6 +18,7 @@ import typer
 
 import distmeta
 from distmeta.errors import ConfigError, TrainingError, UserError
+from distmeta.report.output import outlets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
@@ -236,14 +237,15 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Entry point: prints an error that a user can fix as one line."""
-    try:
-        app()
-    except UserError as error:
-        print(f"distmeta: {error}", file=sys.stderr)
-        sys.exit(2)
-    except TrainingError as error:
-        print(f"distmeta: {error}", file=sys.stderr)
-        sys.exit(1)
+    with outlets():
+        try:
+            app()
+        except UserError as error:
+            print(f"distmeta: {error}", file=sys.stderr)
+            sys.exit(2)
+        except TrainingError as error:
+            print(f"distmeta: {error}", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":
