@@ -156,13 +156,8 @@ def tune(
     from distmeta.report.progress import Reporter
     from distmeta.tune import study
 
-    try:
-        with _clean_stdout(), Reporter() as reporter:
-            result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
-    except KeyboardInterrupt as error:
-        how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {how}", file=sys.stderr)
-        raise typer.Exit(getattr(error, "code", 130)) from None
+    with _resumable(folder, "tune"), _clean_stdout(), Reporter() as reporter:
+        result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
     _print(result, as_json)
 
 
@@ -211,16 +206,17 @@ def ui(
     # The page of training runs. By default MLflow opens a page for traces of language models.
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
+    os.chdir("/")  # MLflow's server looks for modules in the working directory
     os.execv(command[0], command)
 
 
 @contextlib.contextmanager
-def _resumable(run_dir: Path) -> Iterator[None]:
+def _resumable(run_dir: Path, command: str = "train") -> Iterator[None]:
     """Prints after Ctrl-C how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
-        how = f"go on with `distmeta train --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
+        how = f"go on with `distmeta {command} --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
         print(f"distmeta: interrupted; {how}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
 
@@ -235,17 +231,25 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result))
 
 
+def _require_folder() -> None:
+    """Raises a `ConfigError` if the working directory was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("working directory", "was deleted", "change to another, such as `cd ~`") from error
+
+
 def main() -> None:
     """Entry point: prints an error that a user can fix as one line."""
     with outlets():
         try:
+            _require_folder()
             app()
-        except UserError as error:
-            print(f"distmeta: {error}", file=sys.stderr)
-            sys.exit(2)
-        except TrainingError as error:
-            print(f"distmeta: {error}", file=sys.stderr)
-            sys.exit(1)
+        except (UserError, TrainingError) as error:
+            from distmeta.tracking import mask
+
+            print(f"distmeta: {mask(str(error))}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 if __name__ == "__main__":

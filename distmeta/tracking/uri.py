@@ -16,6 +16,7 @@ from pathlib import Path
 from distmeta.errors import TrackingError
 
 HEALTH_TIMEOUT_SECONDS = 5.0
+SECRET_WORDS = "token|passw|pwd|secret|api_?key|access_?key|auth|credential|signature"
 USABLE = "give sqlite:///FOLDER/mlflow.db or the http address of an MLflow server"
 
 
@@ -25,10 +26,13 @@ def resolve_uri(configured: str | None) -> str:
     The path of an SQLite file is made absolute, so that it names the same store from every directory.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    path = uri.removeprefix("sqlite:///")
-    if path in (uri, "", ":memory:"):
+    path, mark, query = uri.removeprefix("sqlite:///").partition("?")
+    if not uri.startswith("sqlite:///") or path in ("", ":memory:"):
         return uri
-    return f"sqlite:///{Path(path).expanduser().absolute()}"
+    full = str(Path(urllib.parse.unquote(path)).expanduser().absolute())
+    for letter in "%?#":  # in an address they mean something else
+        full = full.replace(letter, urllib.parse.quote(letter))
+    return f"sqlite:///{full}{mark}{query}"
 
 
 def environment() -> dict[str, str]:
@@ -37,8 +41,12 @@ def environment() -> dict[str, str]:
 
 
 def mask(text: str) -> str:
-    """Replaces the ``user:password@`` of every address in a text."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
+    """Replaces secrets: the ``user:password@`` of every address, and parameters such as ``?token=``.
+
+    A password may hold any character. The path of an SQLite file may hold an @.
+    """
+    text = re.sub(r"://(?!/)(?:[^/?#\s@:]*:.*|\S*)@", "://***@", text)
+    return re.sub(rf"(?i)([?&;][^\s=&;]*(?:{SECRET_WORDS})[^\s=&;]*=)[^\s&;'\"]+", r"\1***", text)
 
 
 def database(uri: str) -> Path:
@@ -47,10 +55,12 @@ def database(uri: str) -> Path:
     Raises:
         TrackingError: the URI names no file.
     """
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    if path in (uri, "", ":memory:"):
-        raise TrackingError("tracking.uri", f"{uri!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
-    return Path(path)
+    path, _, query = uri.removeprefix("sqlite:///").partition("?")
+    if not uri.startswith("sqlite:///") or path in ("", ":memory:"):
+        raise TrackingError("tracking.uri", f"{mask(uri)!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
+    if query and "=" not in query:
+        raise TrackingError("tracking.uri", f"{mask(uri)!r} has a ? in its path", "write it %3F")
+    return Path(urllib.parse.unquote(path))
 
 
 def check_store(uri: str) -> None:
@@ -92,13 +102,28 @@ def _check_server(uri: str) -> None:
 
     try:
         parts = urllib.parse.urlsplit(uri)
+        _ = parts.port  # raises ValueError if it is no number
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("@ after the host")
+    except ValueError:  # its text may hold a part of the password
+        found = "is no address of a server"
+        remedy = "write a '/', '@', ':', '?' or '#' of the password as %2F, %40, %3A, %3F or %23, or set "
+        remedy += "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        raise TrackingError("tracking.uri", f"{mask(uri)} {found}", remedy) from None
+    if parts.query or parts.fragment:
+        remedy = "leave out what follows the ? or #; a token is given in MLFLOW_TRACKING_TOKEN"
+        raise TrackingError("tracking.uri", f"{mask(uri)} has parameters, which MLflow does not send", remedy)
+    try:
         plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
         request = urllib.request.Request(plain.geturl(), headers=_authorization(parts))
         with urllib.request.urlopen(request, timeout=HEALTH_TIMEOUT_SECONDS, context=_tls()) as answer:
             body = answer.read(100)
     except urllib.error.HTTPError as error:
         raise fault(f"answers /health with {error.code}") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (ValueError, http.client.InvalidURL):  # its text may hold the address or the header
+        found = f"{mask(uri)} or its user, password or token has a character that cannot be sent"
+        raise TrackingError("tracking.uri", found, "remove blanks and line breaks") from None
+    except (OSError, http.client.HTTPException) as error:
         raise fault(f"does not answer ({mask(str(getattr(error, 'reason', error)))})") from None
     if body.strip() != b"OK":
         raise fault("is not an MLflow server")
