@@ -26,13 +26,19 @@ def resolve_uri(configured: str | None) -> str:
     The path of an SQLite file is made absolute, so that it names the same store from every directory.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    path, mark, query = uri.removeprefix("sqlite:///").partition("?")
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
     if not uri.startswith("sqlite:///") or path in ("", ":memory:"):
         return uri
-    full = str(Path(urllib.parse.unquote(path)).expanduser().absolute())
+    return address(Path(urllib.parse.unquote(path)).expanduser().absolute(), uri)
+
+
+def address(path: Path, former: str = "") -> str:
+    """The address of an SQLite file, with the parameters of a former address."""
+    text = str(path)
     for letter in "%?#":  # in an address they mean something else
-        full = full.replace(letter, urllib.parse.quote(letter))
-    return f"sqlite:///{full}{mark}{query}"
+        text = text.replace(letter, urllib.parse.quote(letter))
+    _, mark, query = former.partition("?")
+    return f"sqlite:///{text}{mark}{query}"
 
 
 def environment() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Folders and limits of a private Ray."""
 
+import os
 import resource
 import tempfile
 from pathlib import Path
@@ -34,13 +35,13 @@ def test_the_folder_for_sockets_is_that_of_ray_if_it_can_be_used(short: Path, mo
 
 def test_a_folder_of_another_user_is_not_used(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (other := short / "ray").mkdir()
-    access = machine.os.access
-    monkeypatch.setattr(machine.os, "access", lambda path, mode: path != other and access(path, mode))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != other and access(path, mode))
     folder, why = ray_folder()
     assert folder is not None
     assert folder != other
     assert why == f"{other} cannot be written to"
-    monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ClusterError, match=r"\$TMPDIR: Ray cannot use it: .*; set RAY_TMPDIR to a folder"):
         ray_folder()
 
