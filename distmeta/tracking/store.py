@@ -15,7 +15,7 @@ from typing import Any
 
 from distmeta.errors import TrackingError
 from distmeta.tracking.private import KIND, LOGGERS
-from distmeta.tracking.uri import check_store, database, mask
+from distmeta.tracking.uri import check_store, database, mask, require_active
 
 RUN_DIR_TAG = "distmeta.run_dir"
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -119,6 +119,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
+        require_active(name, found.lifecycle_stage == "deleted")
         return str(found.experiment_id)
     location = _artifact_folder(uri).as_uri() if uri.startswith("sqlite:") else None
     try:

@@ -7,6 +7,7 @@ import base64
 import http.client
 import os
 import re
+import sqlite3
 import ssl
 import urllib.error
 import urllib.parse
@@ -14,8 +15,10 @@ import urllib.request
 from pathlib import Path
 
 from distmeta.errors import TrackingError
+from distmeta.tracking.private import deleted
 
 HEALTH_TIMEOUT_SECONDS = 5.0
+LOCK_SECONDS = 5.0  # for another process that writes
 SECRET_WORDS = "token|passw|pwd|secret|api_?key|access_?key|auth|credential|signature"
 USABLE = "give sqlite:///FOLDER/mlflow.db or the http address of an MLflow server"
 
@@ -69,8 +72,8 @@ def database(uri: str) -> Path:
     return Path(urllib.parse.unquote(path))
 
 
-def check_store(uri: str) -> None:
-    """Checks within seconds that a resolved URI can be used.
+def check_store(uri: str, experiment: str | None = None) -> None:
+    """Checks within seconds that a resolved URI can be used and, in a file, that an experiment was not deleted.
 
     Raises:
         TrackingError: the server does not answer, the file cannot be written, or the kind of store is
@@ -80,14 +83,14 @@ def check_store(uri: str) -> None:
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite":
-        _check_sqlite(database(uri))
+        _check_sqlite(database(uri), experiment)
     elif "://" not in uri or scheme == "file":
         raise TrackingError("tracking.uri", f"{mask(uri)!r} is a file store, which MLflow 3 refuses", USABLE)
     else:
         raise TrackingError("tracking.uri", f"the kind of store {scheme!r} is not supported", USABLE)
 
 
-def _check_sqlite(path: Path) -> None:
+def _check_sqlite(path: Path, experiment: str | None) -> None:
     if not path.parent.is_dir():
         raise TrackingError("tracking.uri", f"the folder {path.parent} does not exist", "create it")
     if path.is_dir():
@@ -99,6 +102,19 @@ def _check_sqlite(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
                 raise TrackingError("tracking.uri", f"{path} is not an SQLite database", "name another file")
+        try:
+            is_deleted = experiment is not None and deleted(path, experiment, LOCK_SECONDS)
+        except sqlite3.DatabaseError as error:
+            remedy = "wait until no other program locks it, or name another file"
+            raise TrackingError("tracking.uri", f"{path} cannot be read ({error})", remedy) from error
+        require_active(experiment or "", is_deleted)
+
+
+def require_active(experiment: str, is_deleted: bool) -> None:
+    """Raises a `TrackingError` if an experiment was deleted: MLflow keeps its name."""
+    if is_deleted:
+        remedy = "choose another name, or restore it with `mlflow experiments restore`"
+        raise TrackingError("tracking.experiment", f"{experiment!r} was deleted in MLflow", remedy)
 
 
 def _check_server(uri: str) -> None:

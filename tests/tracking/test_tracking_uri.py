@@ -1,5 +1,7 @@
 import base64
+import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,3 +150,25 @@ def test_server_is_asked_for_its_health_with_the_credentials(
     answer(body=b"OK", seconds=0.3)
     with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
         check_store(f"http://{host}")
+
+
+def test_a_deleted_experiment_and_a_locked_or_damaged_database_are_one_line(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before MLflow is imported; the database's experiment is Other."""
+    check_store(uri, "Other")
+    path = database(uri)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'Other'")
+        connection.commit()
+    check_store(uri, "New")
+    with pytest.raises(TrackingError, match=r"tracking.experiment: 'Other' was deleted in MLflow; choose another name"):
+        check_store(uri, "Other")
+    monkeypatch.setattr(tracking_uri, "LOCK_SECONDS", 0.01)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match=r"cannot be read \(database is locked\); wait until"):
+            check_store(uri, "New")
+    path.write_bytes(b"SQLite format 3\0" + b"nonsense" * 99)
+    with pytest.raises(TrackingError, match="cannot be read"):
+        check_store(uri, "New")
