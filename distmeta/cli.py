@@ -18,6 +18,7 @@ import typer
 
 import distmeta
 from distmeta.errors import ConfigError, TrainingError, UserError, printable
+from distmeta.report.output import outlets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
@@ -157,19 +158,13 @@ def tune(
         folder = Path(content.run_dir) if content.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
-    from distmeta.runs.settings import fitting
+    from distmeta.runs.settings import fitting as fit
     from distmeta.tune import study
 
-    try:
-        with _clean_stdout(), Reporter() as reporter:
-            if resume:
-                result = study.resume(folder, reporter)
-            else:
-                result = study.start(fitting(content, reporter.note), folder, reporter)
-    except KeyboardInterrupt as error:
-        how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
-        raise typer.Exit(getattr(error, "code", 130)) from None
+    with _resumable(folder, "tune"), _clean_stdout(), Reporter() as reporter:
+        result = (
+            study.resume(folder, reporter) if resume else study.start(fit(content, reporter.note), folder, reporter)
+        )
     _print(result, as_json)
 
 
@@ -180,11 +175,10 @@ def submit(
     overrides: Overrides = None,
 ) -> None:
     """Run a configuration as a job on a Ray cluster, and follow its log."""
-    from distmeta.backends.submit import submit as submit_job
-    from distmeta.backends.submit import train_command
+    from distmeta.backends import submit as job
 
-    command = train_command(config, overrides or [], Path.cwd())
-    raise typer.Exit(submit_job(address, command, Path.cwd()))
+    command = job.train_command(config, overrides or [], Path.cwd())
+    raise typer.Exit(job.submit(address, command, Path.cwd()))
 
 
 @app.command()
@@ -218,16 +212,17 @@ def ui(
     # The page of training runs. By default MLflow opens a page for traces of language models.
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
+    os.chdir("/")  # MLflow's server looks for modules in the working directory
     os.execv(command[0], command)
 
 
 @contextlib.contextmanager
-def _resumable(run_dir: Path) -> Iterator[None]:
+def _resumable(run_dir: Path, command: str = "train") -> Iterator[None]:
     """Prints after Ctrl-C how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
-        how = f"go on with `distmeta train --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
+        how = f"go on with `distmeta {command} --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
         print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
 
@@ -242,16 +237,25 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result))
 
 
+def _require_folder() -> None:
+    """Raises a `ConfigError` if the working directory was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("working directory", "was deleted", "change to another, such as `cd ~`") from error
+
+
 def main() -> None:
     """Entry point: prints an error that a user can fix as one line."""
-    try:
-        app()
-    except UserError as error:
-        print(f"distmeta: {error}", file=sys.stderr)
-        sys.exit(2)
-    except TrainingError as error:
-        print(f"distmeta: {printable(str(error))}", file=sys.stderr)
-        sys.exit(1)
+    with outlets():
+        try:
+            _require_folder()
+            app()
+        except (UserError, TrainingError) as error:
+            from distmeta.tracking import mask
+
+            print(f"distmeta: {printable(mask(str(error)))}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 if __name__ == "__main__":

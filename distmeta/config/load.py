@@ -7,6 +7,7 @@ import codecs
 import dataclasses
 import datetime
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -155,6 +156,6 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
 
 
 def default_run_dir(path: str | Path) -> Path:
-    """``runs/<name>-<UTC time>`` in the working directory."""
+    """``runs/<name>-<UTC time>-<random>`` in the working directory; runs that start at once have different ones."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{Path(path).stem}-{stamp}"
+    return Path("runs") / f"{Path(path).stem}-{stamp}-{secrets.token_hex(3)}"

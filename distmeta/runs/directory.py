@@ -40,7 +40,11 @@ EVALUATION_FORMAT = 2  # of evaluation.json, which is never read back; in format
 LOCK_SECONDS = 5.0  # for a killed process to end
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # Settings that may change when a run goes on. None of them decides its result.
-RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
+RESUMABLE = (
+    *("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps"),
+    # Where data and weights are does not matter either: their content is compared.
+    *("data.cache", "data.path", "data.splits", "model.path", "algorithm.teacher"),
+)
 
 
 def require_new(run_dir: Path, command: str = "train") -> None:
@@ -59,12 +63,35 @@ def _exists(run_dir: Path, command: str = "train") -> ConfigError:
 
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
+    return _with_paths(config, lambda path: Path(expand(path)).absolute())
+
+
+def _beside(config: RunConfig, run_dir: Path) -> RunConfig:
+    """The configuration of a run that may have been moved with the folders around it.
+
+    A file that is no longer where it was is looked for at the same place below a folder around the run, the nearest
+    first. Another file than before is refused later: data, weights and the MLflow run are known by their content.
+    """
+
+    def found(text: str) -> Path:
+        path = Path(text)
+        if path.exists():
+            return path
+        around = run_dir.absolute().parents
+        places = (top.joinpath(*path.parts[first:]) for top in around for first in range(1, len(path.parts)))
+        return next((place for place in places if place.exists()), path)
+
+    return _with_paths(config, found)
+
+
+def _with_paths(config: RunConfig, change: Callable[[str], Path]) -> RunConfig:
+    """The configuration with a change to each path in it."""
 
     def full(path: Any, key: str = "") -> Any:
         if not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:")):
             return path
         try:
-            return str(Path(expand(path)).absolute())
+            return str(change(path))
         except ValueError as error:
             raise ConfigError(key, f"invalid value {path!r}", str(error)) from error
 
@@ -83,6 +110,8 @@ def absolute(config: RunConfig) -> RunConfig:
                 space[key] = space[key].model_copy(update={space[key].kind: values})
         tune = tune.model_copy(update={"space": space})
     store = tracking.resolve_uri(config.tracking.uri)
+    if store.startswith("sqlite:///"):
+        store = tracking.address(change(str(tracking.database(store))), store)
     return config.model_copy(
         update={
             "data": here(config.data),
@@ -165,7 +194,8 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
             raise ConfigError(
                 key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
             )
-    return validate(override(content, overrides)), run
+    kept = _beside(validate(content), run_dir).model_dump(mode="json", by_alias=True)
+    return validate(override(kept, overrides)), run
 
 
 @contextmanager

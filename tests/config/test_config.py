@@ -1,6 +1,7 @@
 """The configuration: what is read, what is refused, and in which words."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from pydantic import Field
 
 from distmeta.config import RunConfig
-from distmeta.config.load import build_options, load_config, override, validate
+from distmeta.config.load import build_options, default_run_dir, load_config, override, validate
 from distmeta.data.sources import read_source
 from distmeta.errors import ConfigError, DataError
 
@@ -184,3 +185,9 @@ def test_what_may_be_set_is_listed_as_it_is_typed(settings: dict[str, Any], mess
 def test_the_configuration_loads_without_torch_and_ray() -> None:
     code = "import sys, distmeta.config, distmeta.cli; sys.exit(bool({'torch', 'ray', 'mlflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_runs_that_start_in_the_same_second_have_different_directories() -> None:
+    names = {default_run_dir("jobs/quickstart.yaml") for _ in range(9)}
+    assert len(names) == 9
+    assert all(re.fullmatch(r"runs/quickstart-\d{8}-\d{6}-[0-9a-f]{6}", str(name)) for name in names)
