@@ -36,8 +36,7 @@ def train(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file; optional with --resume.")] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="Go on with a run, exactly where its last checkpoint left it."),
+        str | None, typer.Option(metavar="RUN", help="Go on with a run from its last checkpoint.")
     ] = None,
     step: Step = None,
     as_json: Json = False,
@@ -161,10 +160,8 @@ def tune(
     from distmeta.runs.settings import fitting as fit
     from distmeta.tune import study
 
-    with _resumable(folder, "tune"), _clean_stdout(), Reporter() as reporter:
-        result = (
-            study.resume(folder, reporter) if resume else study.start(fit(content, reporter.note), folder, reporter)
-        )
+    with _resumable(folder, "tune"), _clean_stdout(), Reporter() as shown:
+        result = study.resume(folder, shown) if resume else study.start(fit(content, shown.note), folder, shown)
     _print(result, as_json)
 
 
