@@ -61,7 +61,7 @@ def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
 
     def full(path: Any) -> Any:
-        is_name = not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:"))
+        is_name = not isinstance(path, str) or path in ("attack", "-") or path.startswith(("hub:", "package:"))
         return path if is_name else str(Path(path).expanduser().absolute())
 
     def here(data: DataConfig) -> DataConfig:
