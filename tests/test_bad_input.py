@@ -135,6 +135,26 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         lambda f: {"data__path": write(f / "latin.csv", b"text,label\nna\xefve,a\n")},
         "latin.csv line 2: the text is not UTF-8",
     ),
+    "other encoding without a mark": (
+        lambda f: {"data__path": write(f / "odd.csv", "text,label\nx,\ud800".encode("utf-16", "surrogatepass"))},
+        "odd.csv: not valid utf-16",
+    ),
+    "quote that is never closed": (
+        lambda f: {"data__path": write(f / "open.csv", 'text,label\n"a,b\nc,d\n')},
+        "open.csv line 2: a quote that opens here is never closed",
+    ),
+    "number of 5000 digits": (
+        lambda f: {"data__path": write(f / "long.jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}")},
+        "long.jsonl line 1: a number with too many digits",
+    ),
+    "kind of file that is not read": (
+        lambda f: {"data__path": write(f / "a.xlsx", b"PK")}, "a.xlsx: '.xlsx' is no known kind of file; save it as",
+    ),
+    "name that is too long": (lambda f: {"data__path": str(f / ("a" * 300))}, "cannot be read (File name too long)"),
+    "NUL in a path": (lambda f: {"data__path": "a\0b"}, "data.path: '"),
+    "link to nothing": (
+        lambda f: {"data__path": [(f / "b.csv").symlink_to(f / "gone"), str(f / "b.csv")][1]}, "b.csv: a link to",
+    ),
     "too few examples": (lambda f: {"episodes__shots": 7}, "data.min_examples"),
     "too few examples to evaluate": (lambda f: {"evaluation__shots": [7]}, "data.min_examples"),
     "too few classes": (lambda f: {"episodes__ways": 9, "algorithm__name": "protomaml"}, "9"),

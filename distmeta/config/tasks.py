@@ -32,7 +32,7 @@ class DataConfig(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = "classification"
-    path: Location | None = None  # a parquet, CSV or JSONL file, a folder of them, hub:owner/name, or attack
+    path: Location | None = None  # a file, a folder, - (standard input), hub:owner/name, or attack
     subset: str | None = None  # a hub data set's configuration
     text: str = "text"
     label: str = "label"

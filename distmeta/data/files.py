@@ -1,44 +1,93 @@
-"""Raw columns of parquet, CSV and JSON-lines files. Errors name the file and the row."""
+"""Raw columns of the files that people have. Errors name the file and the row."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, TextIO, cast
 
+from distmeta.data.arrow import read_arrow, read_parquet
+from distmeta.data.columns import Columns, Rows
+from distmeta.data.delimited import read_delimited
+from distmeta.data.json_records import read_json
 from distmeta.errors import DataError
 
-Columns = Mapping[str, str]  # column names by configuration key, such as data.text
-
-
-class Rows(NamedTuple):
-    """Unchecked values of a file by configuration key, and the origin of each row."""
-
-    values: dict[str, list[Any]]
-    names: list[str]
+ABOUT = ("dataset_info.json", "dataset_dict.json", "state.json")  # beside the tables that `datasets` saves
+HEAD = 4096  # bytes that tell the encoding
+MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def find_files(path: Path) -> list[Path]:
     """The file itself, or the data files of a folder, sorted by name.
 
+    A folder that has none itself has those of its subfolders. JSON files beside files of another kind are no data:
+    they may list splits, or describe the data.
+
     Raises:
         DataError: the path does not exist, has no file of a known kind, or has files of several kinds.
     """
-    if not path.exists():
-        raise DataError(str(path), "no such file or folder", "check data.path")
-    if path.is_file():
-        if path.suffix not in READERS:
-            raise DataError(str(path), f"{path.suffix or 'no ending'!r} is no known kind of file", f"give {KINDS}")
-        return [path]
-    files = sorted(p for p in path.iterdir() if p.suffix in READERS and p.is_file() and p.name[0] != ".")
+    try:
+        if not path.exists():
+            raise DataError(str(path), _broken_link(path) or "no such file or folder", "check data.path")
+        if path.is_dir():
+            return _files_of(path)
+    except OSError as error:
+        remedy = "check data.path and its permissions"
+        raise DataError(str(path), f"cannot be read ({error.strerror})", remedy) from error
+    if not _is_stream(path) and _kind(path)[0] not in KINDS:
+        found = f"{''.join(path.suffixes[-2:]) or 'no ending'!r} is no known kind of file"
+        raise DataError(str(path), found, f"save it as {_LISTED}, and name it so")
+    return [path]
+
+
+def _files_of(folder: Path) -> list[Path]:
+    files = _data_files(folder.iterdir()) or _data_files(
+        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if any(_kind(file)[0] != ".json" for file in files):
+        files = [file for file in files if _kind(file)[0] != ".json"]
     if not files:
-        raise DataError(str(path), "no data files in this folder", f"put {KINDS} files there")
-    if len(kinds := sorted({file.suffix for file in files})) > 1:
-        raise DataError(str(path), f"files of several kinds ({', '.join(kinds)})", "keep one kind or name one file")
+        raise DataError(str(folder), "no data files in this folder", f"put {_LISTED} files there")
+    if len(kinds := sorted({_kind(file)[0] for file in files})) > 1:
+        raise DataError(str(folder), f"files of several kinds ({', '.join(kinds)})", "keep one kind or name one file")
     return files
+
+
+def _data_files(paths: Iterable[Path]) -> list[Path]:
+    """Those of a known kind, without what is hidden and what `datasets` has computed."""
+    visible = [path for path in paths if not path.name.startswith((".", *ABOUT)) and not path.is_dir()]
+    known = sorted(path for path in visible if _kind(path)[0] in KINDS)
+    for path in known:
+        if found := _broken_link(path):
+            raise DataError(str(path), found, "restore it, or remove the link")
+    return [path for path in known if not (path.name.startswith("cache-") and path.suffix == ".arrow")]
+
+
+def _broken_link(path: Path) -> str | None:
+    return f"a link to {path.readlink()}, which does not exist" if path.is_symlink() and not path.exists() else None
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a pipe or a device, the standard input, or a file that another process has opened."""
+    return not path.is_file() or path.parts[:2] in (("/", "dev"), ("/", "proc"))
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """The ending that tells a file's kind, and that of its compression, in small letters; empty if it has none."""
+    *_, before, last = ["", "", *map(str.lower, path.suffixes)]
+    return (before, last) if last in COMPRESSION else (last, "")
 
 
 def read_file(path: Path, columns: Columns) -> Rows:
@@ -47,116 +96,91 @@ def read_file(path: Path, columns: Columns) -> Rows:
     Raises:
         DataError: the file cannot be read or parsed, has no rows, or lacks a column.
     """
+    where = str(path)
     try:
-        rows = READERS[path.suffix](path, columns)
-    except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error})", "check the file and its permissions") from error
+        with path.open("rb") as raw:
+            rows = _read_stream(raw, columns, where) if _is_stream(path) else _read(raw, path, columns)
+    except UnicodeError as error:
+        raise DataError(where, f"not valid {error.args[0]}", "save the file as UTF-8") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise DataError(where, found, "check the file and its permissions") from error
     if not rows.names:
-        raise DataError(str(path), "no rows", "give at least one labelled text")
+        raise DataError(where, "no rows", "give at least one labelled text")
     return rows
 
 
-def table_rows(table: Any, columns: Columns, where: str) -> Rows:
-    """Columns of an Arrow table; strings are returned as bytes, because Arrow does not check their UTF-8."""
+def _read(raw: BinaryIO, path: Path, columns: Columns) -> Rows:
+    kind, compression = _kind(path)
+    with COMPRESSION[compression](raw) if compression else raw as file:
+        if reader := TABLES.get(kind):  # these jump to and fro in a file
+            return reader(io.BytesIO(file.read()) if compression else file, columns, str(path))
+        text, _ = _text(file)
+        with text:
+            return TEXTS[kind](text, columns, str(path))
+
+
+def _read_stream(raw: BinaryIO, columns: Columns, where: str) -> Rows:
+    """JSON if it begins like JSON, or else delimited text."""
+    if raw.isatty():
+        raise DataError(where, "a terminal", "name a file, or send its content through a pipe")
+    file, head = _text(raw)
+    first = head.lstrip()[:1]
+    if first and not first.isprintable():
+        file.close()
+        raise DataError(where, "neither JSON nor delimited text", f"save it as {_LISTED}, and name that file")
+    with file:
+        rows = (read_json if first in ("{", "[") else read_delimited)(file, columns, where)
+    remark = f"{where} can be read once: to resume or evaluate a run, give its data as a file"
+    return rows._replace(remarks=(*rows.remarks, remark))
+
+
+def _text(file: BinaryIO) -> tuple[TextIO, str]:
+    """The text of a file of UTF-8, or of UTF-16 or UTF-32 if its beginning says so; and that beginning.
+
+    Bytes that are not UTF-8 become lone surrogates; the check of the values then names their line.
+    """
+    buffered = io.BufferedReader(cast(Any, file))
+    head = buffered.peek(HEAD)[:HEAD]
+    encoding = _encoding(head)
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    return io.TextIOWrapper(buffered, encoding, errors, newline=""), head.decode(encoding, "ignore")
+
+
+def _encoding(head: bytes) -> str:
+    for mark, name in MARKS.items():
+        if head.startswith(mark):
+            return name
+    line = head.split(b"\n", 1)[0]
+    if b"\0" not in line:
+        return "utf-8-sig"
+    # Without a mark, the encoding with which the first line has most letters of ASCII, and no NUL.
+    texts = {name: line.decode(name, "ignore") for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")}
+    likely = {name: sum(map(str.isascii, text)) for name, text in texts.items() if "\0" not in text}
+    best = max(likely, key=lambda name: likely[name], default="utf-8-sig")
+    return best if likely.get(best) else "utf-8-sig"
+
+
+def _zstandard(file: BinaryIO) -> BinaryIO:
     import pyarrow as pa
 
-    values = {}
-    for key, index in find_columns(table.column_names, columns, where).items():
-        column = table.column(index)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            column = column.cast(pa.large_binary())
-        values[key] = column.to_pylist()
-    return Rows(values, [f"{where} row {row}" for row in range(1, table.num_rows + 1)])
+    return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
 
 
-def find_columns(present: Sequence[str], columns: Columns, where: str) -> dict[str, int]:
-    """The index of each column, by configuration key."""
-    for key, column in columns.items():
-        if (count := list(present).count(column)) == 1:
-            continue
-        listed = ", ".join(map(repr, present))
-        if count:
-            raise DataError(where, f"{count} columns are called {column!r}", "rename all but one")
-        near = difflib.get_close_matches(column, present, n=1)
-        remedy = f"set {key}={near[0]}" if near else f"set {key} to one of them"
-        raise DataError(where, f"no column {column!r} among {listed}", remedy)
-    return {key: list(present).index(column) for key, column in columns.items()}
-
-
-def _read_parquet(path: Path, columns: Columns) -> Rows:
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(path) as file:
-            find_columns(file.schema_arrow.names, columns, str(path))
-            table = file.read(columns=sorted(set(columns.values())))
-    except pa.ArrowException as error:
-        raise DataError(str(path), f"not a readable parquet file ({error})", "write it again") from error
-    return table_rows(table, columns, str(path))
-
-
-def _read_csv(path: Path, columns: Columns) -> Rows:
-    values: dict[str, list[Any]] = {key: [] for key in columns}
-    names: list[str] = []
-    # Bytes that are not UTF-8 become lone surrogates here; the check of the values then names their line.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = _records(csv.reader(file, strict=True), path)
-        _, header = next(records, ("", []))
-        if not header:
-            raise DataError(str(path), "no rows", "give a header and at least one labelled text")
-        index = find_columns(header, columns, str(path))
-        for name, record in records:
-            if len(record) != len(header):
-                found = f"{len(record)} values where the header has {len(header)}"
-                raise DataError(name, found, "quote values that hold commas or line breaks")
-            for key, column in values.items():
-                column.append(record[index[key]])
-            names.append(name)
-    return Rows(values, names)
-
-
-def _records(reader: Any, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Records that are not blank, each after the file and line where it starts."""
-    while True:
-        name = f"{path} line {reader.line_num + 1}"
-        try:
-            record = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(name, f"malformed CSV ({error})", "check its quotes") from error
-        if record:
-            yield name, record
-
-
-def _read_jsonl(path: Path, columns: Columns) -> Rows:
-    records: list[dict[str, Any]] = []
-    names: list[str] = []
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            names.append(f"{path} line {number}")
-            try:
-                record = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise DataError(names[-1], f"malformed JSON ({error})", "write one JSON object a line") from error
-            if not isinstance(record, dict):
-                found = f"a JSON {type(record).__name__}, not an object"
-                raise DataError(names[-1], found, 'write lines such as {"text": "...", "label": "..."}')
-            records.append(record)
-    if records:
-        find_columns(list(dict.fromkeys(key for record in records for key in record)), columns, str(path))
-    return Rows({key: [record.get(column) for record in records] for key, column in columns.items()}, names)
-
-
-READERS: dict[str, Callable[[Path, Columns], Rows]] = {
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
+Reader = Callable[[Any, Columns, str], Rows]
+TABLES: dict[str, Reader] = {".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
+TEXTS: dict[str, Reader] = {
+    ".csv": read_delimited,
+    ".tsv": partial(read_delimited, usual="\t"),
+    ".jsonl": read_json,
+    ".ndjson": read_json,
+    ".json": read_json,
 }
-KINDS = f"{', '.join(list(READERS)[:-1])} or {list(READERS)[-1]}"
+COMPRESSION: dict[str, Callable[[Any], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _zstandard,
+}
+KINDS = [".parquet", *TEXTS, ".arrow", ".feather"]
+_LISTED = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import reprlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from distmeta.config import DataConfig
+from distmeta.data.arrow import table_rows
 from distmeta.data.attack import read_procedures
-from distmeta.data.files import Rows, find_files, read_file, table_rows
+from distmeta.data.columns import Rows
+from distmeta.data.files import find_files, read_file
 from distmeta.errors import DataError
 
 HUB_TIMEOUT_SECONDS = 10.0
@@ -31,6 +34,8 @@ class Source:
     groups: list[str] | None
     names: list[str]
     tasks: list[str] | None = None
+    remarks: tuple[str, ...] = ()  # what was assumed in reading
+    unlabelled: int = 0  # rows that were left out, because their label is a placeholder
 
     @cached_property
     def fingerprint(self) -> str:
@@ -42,7 +47,7 @@ class Source:
 
 
 def read_source(data: DataConfig) -> Source:
-    """Reads what `data.path` names: a file, a folder of files of one kind, ``hub:owner/name`` or ``attack``.
+    """Reads what `data.path` names: a file, a folder of files of one kind, ``-``, ``hub:owner/name`` or ``attack``.
 
     Raises:
         DataError: something is missing, unreadable, malformed, empty or not UTF-8; the message names the file and row.
@@ -60,20 +65,68 @@ def read_source(data: DataConfig) -> Source:
         return _source(_read_hub(data, columns))
     if data.subset is not None:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
-    return _source([read_file(file, columns) for file in find_files(Path(data.path))])
+    if "\0" in data.path:
+        raise DataError("data.path", f"{data.path!r} holds a NUL character", "leave it out")
+    path = Path("/dev/stdin" if data.path == "-" else data.path)
+    return _source([read_file(file, columns) for file in find_files(path)])
 
 
 def _source(parts: list[Rows]) -> Source:
-    """Checks every value and concatenates the parts."""
+    """Checks every value and concatenates the parts, without rows whose label is a placeholder."""
+    unlabelled = _placeholders([part.values["data.label"] for part in parts])
+    remarks = list(dict.fromkeys(remark for part in parts for remark in part.remarks))
+    names: list[str] = []
     checked: dict[str, list[str]] = {key: [] for key in parts[0].values}
-    for part in parts:
+    for part, left_out in zip(parts, unlabelled, strict=True):
+        rows = [row for row in range(len(part.names)) if row not in left_out]
+        names += [part.names[row] for row in rows]
         for key, values in part.values.items():
-            checked[key] += [_string(value, key, name) for value, name in zip(values, part.names, strict=True)]
-    names = [name for part in parts for name in part.names]
+            checked[key] += [_string(values[row], key, part.names[row]) for row in rows]
+    if count := sum(map(len, unlabelled)):
+        remarks.append(f"{count} rows with the label -1 are left out: it stands for a label that is not known")
+        if not names:
+            raise DataError(parts[0].names[0], "the label is -1 in all rows", "give rows whose labels are known")
     labels, tasks = checked["data.label"], checked.get("data.task")
     if tasks is not None:
-        labels = [f"{task}/{label}" for task, label in zip(tasks, labels, strict=True)]
-    return Source(checked["data.text"], labels, checked.get("data.group"), names, tasks)
+        labels = _joined(tasks, labels)
+    return Source(checked["data.text"], labels, checked.get("data.group"), names, tasks, tuple(remarks), count)
+
+
+def _placeholders(parts: list[list[Any]]) -> list[set[int]]:
+    """The rows of each part whose label is -1 where that is no class.
+
+    This is the hub's convention for a label that is not known. Whole numbers from 0 make it one, but for labels
+    -1, 0 and 1 in one file, and so do names if the -1 is a number.
+    """
+    found = [{row for row, value in enumerate(part) if _number(value) == -1} for part in parts]
+    others = [
+        value for part, rows in zip(parts, found, strict=True) for row, value in enumerate(part) if row not in rows
+    ]
+    numbers = {_number(value) for value in others}
+    whole = any(len(rows) == len(part) for part, rows in zip(parts, found, strict=True))
+    if None not in numbers and (whole or not numbers <= {0, 1}) and all(n is not None and n >= 0 for n in numbers):
+        return found
+    if all(isinstance(value, str | bytes) for value in others):
+        return [{row for row in rows if part[row] == -1} for part, rows in zip(parts, found, strict=True)]
+    return [set() for _ in parts]
+
+
+def _number(value: Any) -> int | None:
+    """A label as a whole number, if it is one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value) else None
+
+
+def _joined(tasks: list[str], labels: list[str]) -> list[str]:
+    """Class names, ``task/label``; slashes in tasks are escaped if two pairs would otherwise be called the same."""
+    pairs = dict.fromkeys(zip(tasks, labels, strict=True))
+    if len({f"{task}/{label}" for task, label in pairs}) == len(pairs):
+        return [f"{task}/{label}" for task, label in zip(tasks, labels, strict=True)]
+    escaped = {task: task.replace("\\", "\\\\").replace("/", "\\/") for task, _ in pairs}
+    return [f"{escaped[task]}/{label}" for task, label in zip(tasks, labels, strict=True)]
 
 
 def _string(value: Any, key: str, where: str) -> str:
@@ -122,16 +175,7 @@ def _read_hub(data: DataConfig, columns: dict[str, str]) -> list[Rows]:
     except Exception as error:
         remedy = "check the name, data.subset and the network (HF_HUB_OFFLINE=1 loads an earlier download)"
         raise DataError(path, f"cannot be loaded ({str(error) or type(error).__name__})", remedy) from error
-    return [_hub_rows(part, columns, f"{path} {split}") for split, part in parts.items()]
-
-
-def _hub_rows(part: Any, columns: dict[str, str], where: str) -> Rows:
-    from datasets import ClassLabel
-
-    rows = table_rows(part.with_format("arrow")[:], columns, where)
-    for key, column in columns.items():
-        if isinstance(feature := part.features[column], ClassLabel):
-            # The hub's convention for a row without a label is -1.
-            known = range(len(feature.names))
-            rows.values[key][:] = [feature.names[v] if v in known else None for v in rows.values[key]]
-    return rows
+    return [
+        table_rows(part.with_format("arrow")[:], columns, f"{path} {split}", part.features)
+        for split, part in parts.items()
+    ]

@@ -88,7 +88,7 @@ def _with_paths(config: RunConfig, change: Callable[[str], Path]) -> RunConfig:
     """The configuration with a change to each path in it."""
 
     def full(path: Any, key: str = "") -> Any:
-        if not isinstance(path, str) or path == "attack" or path.startswith(("hub:", "package:")):
+        if not isinstance(path, str) or path in ("attack", "-") or path.startswith(("hub:", "package:")):
             return path
         try:
             return str(change(path))

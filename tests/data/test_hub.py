@@ -69,7 +69,9 @@ def test_hub_subset_and_class_names(hub_folder: Path) -> None:
     write(hub_folder / "data" / "small-0.parquet", ["a", "b"], [1, 0])
     write(hub_folder / "data" / "plus-0.parquet", ["c", "d"], [0, -1])
     assert read("hub:clinc/clinc_oos", subset="small").labels == ["bye", "hello"]
-    assert "hub:clinc/clinc_oos train row 2: the label is empty" in fault("hub:clinc/clinc_oos", subset="plus")
+    plus = read("hub:clinc/clinc_oos", subset="plus")
+    assert (plus.texts, plus.labels, plus.unlabelled) == (["c"], ["hello"], 1)
+    assert "1 rows with the label -1 are left out" in plus.remarks[0]
     assert re.search("'large' not found.*small.*data.subset", fault("hub:clinc/clinc_oos", subset="large"))
 
 

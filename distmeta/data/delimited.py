@@ -1,0 +1,103 @@
+"""Columns of CSV and of other delimited text."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, TextIO
+
+from distmeta.data.columns import Columns, Rows, find_columns
+from distmeta.errors import DataError
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+csv.field_size_limit(sys.maxsize)  # a text may be longer than the 128 kB that the module allows
+
+
+def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",") -> Rows:
+    """The columns of a file opened with ``newline=""``.
+
+    The delimiter is the one with which the header has all columns. `usual` is tried first, and another one is
+    remarked on.
+
+    Raises:
+        DataError: the text is malformed, or lacks a column.
+    """
+    delimiter, lines = _delimiter(file, columns, where, usual)
+    records = _records(lines, delimiter, where)
+    _, header = next(records, ("", []))
+    if not header:
+        raise DataError(where, "no rows", "give a header and at least one labelled text")
+    index = find_columns(header, columns, where)
+    values: dict[str, list[Any]] = {key: [] for key in columns}
+    names: list[str] = []
+    for name, record in records:
+        if len(record) != len(header):
+            found = f"{len(record)} values where the header has {len(header)}"
+            raise DataError(name, found, f"quote values that hold {DELIMITERS[delimiter]} or line breaks")
+        for key, column in values.items():
+            column.append(record[index[key]])
+        names.append(name)
+    remark = f"the columns are separated by {DELIMITERS[delimiter]}, not by {DELIMITERS[usual]}"
+    return Rows(values, names, (remark,) if delimiter != usual else ())
+
+
+def _delimiter(file: TextIO, columns: Columns, where: str, usual: str) -> tuple[str, Iterator[str]]:
+    """The delimiter of the columns, and all lines of the file. If none fits, the one that gives most columns."""
+    taken: list[str] = []
+    widths: dict[str, int] = {}
+    for delimiter in sorted(DELIMITERS, key=lambda its: its != usual):
+        try:
+            _, header = next(_records(chain(list(taken), _kept(file, taken)), delimiter, where), ("", []))
+            widths[delimiter] = len(header)
+            find_columns(header, columns, where)
+        except DataError:
+            continue  # the caller reads the header again, and raises what is wrong with it
+        return delimiter, chain(taken, file)
+    return max(widths, key=lambda its: widths[its], default=usual), chain(taken, file)
+
+
+def _kept(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    """The lines, each appended to `kept` when it is taken."""
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[tuple[str, list[str]]]:
+    """Records that are not blank, each after the file and line where it starts."""
+    kept: list[str] = []  # the lines of the record
+    reader = csv.reader(_kept(lines, kept), delimiter=delimiter, strict=True)
+    while True:
+        kept.clear()
+        start = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if (offset := _open_quote(kept, delimiter)) is not None:
+                remedy = 'close it, or put the text in quotes and write "" for a quote inside'
+                line = f"{where} line {start + offset}"
+                raise DataError(line, "a quote that opens here is never closed", remedy) from error
+            raise DataError(f"{where} line {start}", f"malformed CSV ({error})", "check its quotes") from error
+        if record:
+            yield f"{where} line {start}", record
+
+
+def _open_quote(lines: list[str], delimiter: str) -> int | None:
+    """The index of the line where a quote opens that no later line closes, if there is one."""
+    text, end = "".join(lines), re.escape(delimiter)
+    value = re.compile(rf'(?:"[^"]*+(?:""[^"]*+)*+"|[^"{end}\r\n][^{end}\r\n]*+)?{end}')
+    start = 0
+    while match := value.match(text, start):
+        start = match.end()
+    if not re.compile(r'"[^"]*+(?:""[^"]*+)*+\Z').match(text, start):
+        return None
+    for index, line in enumerate(lines):
+        start -= len(line)
+        if start < 0:
+            return index
+    return None
