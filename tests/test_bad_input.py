@@ -74,6 +74,11 @@ def model_without_weights(folder: Path) -> Settings:
     return {"model": {"name": "hf", "path": str(path)}, "data__max_length": 40}
 
 
+def broken_link(folder: Folder) -> str:
+    (folder / "b.csv").symlink_to(folder / "gone")
+    return str(folder / "b.csv")
+
+
 SINUSOID: Settings = {"data": {"kind": "sinusoid"}, "model": {"name": "dense"}, "episodes": {"shots": 2, "queries": 2}}
 CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     "unknown key": (lambda f: {"inner__lrr": 1}, "inner.lrr: unknown key; did you mean inner.lr?"),
@@ -153,7 +158,7 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     "name that is too long": (lambda f: {"data__path": str(f / ("a" * 300))}, "cannot be read (File name too long)"),
     "NUL in a path": (lambda f: {"data__path": "a\0b"}, "data.path: '"),
     "link to nothing": (
-        lambda f: {"data__path": [(f / "b.csv").symlink_to(f / "gone"), str(f / "b.csv")][1]}, "b.csv: a link to",
+        lambda f: {"data__path": broken_link(f)}, "b.csv: a link to",
     ),
     "too few examples": (lambda f: {"episodes__shots": 7}, "data.min_examples"),
     "too few examples to evaluate": (lambda f: {"evaluation__shots": [7]}, "data.min_examples"),
