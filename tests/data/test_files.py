@@ -18,25 +18,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from source_helpers import fault, read
 
-from distmeta.config import DataConfig
-from distmeta.data.sources import Source, read_source
 from distmeta.errors import DataError
 
 ROWS = [("wie spät ist es", "time"), ('say "hi", please; now', "greet"), ("how late\nis it", "time")]
 RECORDS = [{"text": text, "label": label} for text, label in ROWS]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
-
-
-def read(path: Path | str, **keys: Any) -> Source:
-    return read_source(DataConfig(path=str(path), **keys))
-
-
-def fault(path: Path | str, **keys: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        read(path, **keys)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def table(delimiter: str = ",", header: tuple[str, ...] = ("text", "label"), rows: Any = ROWS) -> str:
@@ -84,7 +72,7 @@ READ: dict[str, bytes] = {
     "file.arrow": arrow(pa.ipc.new_file),
     "stream.arrow": arrow(pa.ipc.new_stream),
     "a.feather": arrow(pa.ipc.new_file),
-    "a.arrow.gz": gzip.compress(arrow(pa.ipc.new_stream)),
+    "a.arrow.gz": gzip.compress(arrow(pa.ipc.new_stream), mtime=0),
 }
 
 

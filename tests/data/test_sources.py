@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from source_helpers import fault, read
 
-from distmeta.config import DataConfig
-from distmeta.data.sources import Source, read_source
-from distmeta.errors import DataError
+from distmeta.data.sources import Source
 
 ROWS = [("wie spät ist es", "time"), ('say "hi", please', "greet"), ("how late\nis it", "time")]
 
@@ -29,18 +28,6 @@ def write(path: Path, texts: Any, labels: Any) -> Path:
         records = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
         path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
-
-
-def read(path: Path | str, **keys: Any) -> Source:
-    return read_source(DataConfig(path=str(path), **keys))
-
-
-def fault(path: Path | str, **keys: Any) -> str:
-    """The one line that a mistake is told in."""
-    with pytest.raises(DataError) as caught:
-        read(path, **keys)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "ndjson"])
