@@ -5,13 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from distmeta.data.corpus import Corpus
 from distmeta.data.sources import Source
 
 SHOWN = 60  # characters of a text in a remark
+MANY = 0.25  # a share of texts or words that is remarked on
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Look:
     left_out: int  # classes with too few examples
     min_examples: int
     reading: tuple[str, ...]  # what was assumed in reading
+    longest: float = 0.0  # share of the texts with data.max_length tokens; longer ones were cut to that
+    unknown: dict[str, float] = field(default_factory=dict)  # share of unknown words by split, of a vocabulary of words
 
     def remarks(self) -> list[str]:
         """Sentences about what may be wrong; the first one sums up the data."""
@@ -59,7 +66,21 @@ class Look:
             if self.twins_splits:
                 where = ", in " + " and ".join(dict.fromkeys(self.twins_splits))
             said.append(f"{self.alike:,} pairs of labels look alike, such as {first} and {second}{where}")
+        if self.longest > MANY:
+            said.append(f"{self.longest:.0%} of the texts have data.max_length tokens or were cut to that")
+        if self.unknown and (worst := max(self.unknown.values())) > MANY:
+            split = next(name for name, share in self.unknown.items() if share == worst)
+            said.append(
+                f"{worst:.0%} of the words of {split} are unknown: model.vocabulary=wordpieces knows their parts"
+            )
         return said
+
+    def with_tokens(self, corpus: Corpus, tokenizer: Tokenizer) -> Look:
+        """Adds the figures of the tokens."""
+        unknown = getattr(tokenizer.model, "unk_token", None) if isinstance(tokenizer.model, WordLevel) else None
+        token = tokenizer.token_to_id(unknown) if unknown else None
+        shares = {split: corpus.share(split, token) for split in corpus.splits} if token is not None else {}
+        return replace(self, longest=float((corpus.lengths >= corpus.max_length).mean()), unknown=shares)
 
     def as_json(self) -> dict[str, Any]:
         """All counts, as plain JSON."""

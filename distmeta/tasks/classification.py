@@ -96,7 +96,7 @@ class LabelledTexts:
         subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
         described["meta_train"] = described["meta_train"]._replace(drawn=subset)
         family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name)
-        seen = look(source, self.splits, data.min_examples)
+        seen = look(source, self.splits, data.min_examples).with_tokens(corpus, tokenizer)
         return Loaded(family, described, _streams(self.name, config), seen)
 
 
