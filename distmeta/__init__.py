@@ -34,20 +34,23 @@ def train(config: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) 
         UserError: a mistake in the settings, the data or the environment, before anything is written.
     """
     from distmeta.config import RunConfig
-    from distmeta.config.load import default_run_dir, load_config, set_value, validate
+    from distmeta.config.load import chosen, default_run_dir, load_config, remember, set_value, validate
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
+    from distmeta.runs.settings import fitting
 
     name: str | Path = "notebook"
     if isinstance(config, str | Path):
         name, config = config, load_config(config)
     content = config.model_dump(mode="json") if isinstance(config, RunConfig) else _copy(config)
-    for key, value in overrides.items():
-        set_value(content, key.replace("__", "."), value)
+    names, changes = chosen(content), {key.replace("__", "."): value for key, value in overrides.items()}
+    for key, value in changes.items():
+        set_value(content, key, value)
     settings = validate(content)
-    run_dir = Path(settings.run_dir).expanduser() if settings.run_dir else default_run_dir(name)
+    remember(settings, names, list(changes))
+    run_dir = Path(settings.run_dir) if settings.run_dir else default_run_dir(name)
     with Reporter() as reporter:
-        return driver.train(settings, run_dir, reporter)
+        return driver.train(fitting(settings, reporter.note), run_dir, reporter)
 
 
 def evaluate(run: str | Path, step: int | None = None, **overrides: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import distmeta
-from distmeta.errors import ConfigError, TrainingError, UserError
+from distmeta.errors import ConfigError, TrainingError, UserError, printable
+from distmeta.report.output import outlets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
@@ -35,8 +36,7 @@ def train(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A YAML file; optional with --resume.")] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="Go on with a run, exactly where its last checkpoint left it."),
+        str | None, typer.Option(metavar="RUN", help="Go on with a run from its last checkpoint.")
     ] = None,
     step: Step = None,
     as_json: Json = False,
@@ -62,12 +62,14 @@ def train(
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/quickstart.yaml, or --resume RUN")
     else:
         given = load_config(config, settings)
-        run_dir = Path(given.run_dir).expanduser() if given.run_dir else default_run_dir(config)
+        run_dir = Path(given.run_dir) if given.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
+    from distmeta.runs.settings import fitting
 
     with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
+        given = given and fitting(given, reporter.note)
         if resume is not None:
             result = driver.resume(run_dir, settings, reporter, given, step)
         else:
@@ -118,8 +120,10 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
 
     from distmeta.report.progress import Reporter
     from distmeta.runs.check import check as inspect
+    from distmeta.runs.settings import fitting
 
     with _clean_stdout(), Reporter() as reporter:
+        content = fitting(content, reporter.note)
         result = inspect(content, reporter)
         if content.tune:
             from distmeta.tune.check import check as inspect_study
@@ -150,18 +154,14 @@ def tune(
         raise ConfigError("CONFIG", "missing", "give a YAML file such as jobs/tune_attack.yaml, or --resume STUDY")
     else:
         content = load_config(config, overrides or [])
-        folder = Path(content.run_dir).expanduser() if content.run_dir else default_run_dir(config)
+        folder = Path(content.run_dir) if content.run_dir else default_run_dir(config)
 
     from distmeta.report.progress import Reporter
+    from distmeta.runs.settings import fitting as fit
     from distmeta.tune import study
 
-    try:
-        with _clean_stdout(), Reporter() as reporter:
-            result = study.resume(folder, reporter) if resume else study.start(content, folder, reporter)
-    except KeyboardInterrupt as error:
-        how = f"go on with `distmeta tune --resume {folder}`" if folder.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {how}", file=sys.stderr)
-        raise typer.Exit(getattr(error, "code", 130)) from None
+    with _resumable(folder, "tune"), _clean_stdout(), Reporter() as shown:
+        result = study.resume(folder, shown) if resume else study.start(fit(content, shown.note), folder, shown)
     _print(result, as_json)
 
 
@@ -172,11 +172,10 @@ def submit(
     overrides: Overrides = None,
 ) -> None:
     """Run a configuration as a job on a Ray cluster, and follow its log."""
-    from distmeta.backends.submit import submit as submit_job
-    from distmeta.backends.submit import train_command
+    from distmeta.backends import submit as job
 
-    command = train_command(config, overrides or [], Path.cwd())
-    raise typer.Exit(submit_job(address, command, Path.cwd()))
+    command = job.train_command(config, overrides or [], Path.cwd())
+    raise typer.Exit(job.submit(address, command, Path.cwd()))
 
 
 @app.command()
@@ -210,17 +209,18 @@ def ui(
     # The page of training runs. By default MLflow opens a page for traces of language models.
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
+    os.chdir("/")  # MLflow's server looks for modules in the working directory
     os.execv(command[0], command)
 
 
 @contextlib.contextmanager
-def _resumable(run_dir: Path) -> Iterator[None]:
+def _resumable(run_dir: Path, command: str = "train") -> Iterator[None]:
     """Prints after Ctrl-C how to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
-        how = f"go on with `distmeta train --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {how}", file=sys.stderr)
+        how = f"go on with `distmeta {command} --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
+        print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
         raise typer.Exit(getattr(error, "code", 130)) from None
 
 
@@ -234,16 +234,25 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result))
 
 
+def _require_folder() -> None:
+    """Raises a `ConfigError` if the working directory was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("working directory", "was deleted", "change to another, such as `cd ~`") from error
+
+
 def main() -> None:
     """Entry point: prints an error that a user can fix as one line."""
-    try:
-        app()
-    except UserError as error:
-        print(f"distmeta: {error}", file=sys.stderr)
-        sys.exit(2)
-    except TrainingError as error:
-        print(f"distmeta: {error}", file=sys.stderr)
-        sys.exit(1)
+    with outlets():
+        try:
+            _require_folder()
+            app()
+        except (UserError, TrainingError) as error:
+            from distmeta.tracking import mask
+
+            print(f"distmeta: {printable(mask(str(error)))}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,28 @@ actor starts. A `TrainingError` is one line too, with exit code 1. Other excepti
 """
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
+
+LINE = 400  # characters of an error, at most
+_TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # characters that turn the direction of text
+
+
+def printable(text: str) -> str:
+    """Text as a terminal can show it: what it would obey or cannot print is escaped, such as line breaks."""
+
+    def shown(letter: str) -> str:
+        if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNS:
+            return letter.encode("unicode_escape").decode()
+        return letter
+
+    return text if text.isascii() and text.isprintable() else "".join(map(shown, text))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Text without its middle if it has more than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: (limit - 1) // 2]}…{text[len(text) - limit // 2 :]}"
 
 
 class UserError(Exception):
@@ -22,7 +43,13 @@ class UserError(Exception):
         self.where, self.found, self.remedy = where, found, remedy
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where}: {self.found}; {self.remedy}".split())
+        # Messages of libraries may have several lines.
+        where, found, remedy = (
+            printable(re.sub(r"\s*[\r\n]\s*", " ", part)) for part in (self.where, self.found, self.remedy)
+        )
+        found = shortened(found, max(80, LINE - len(f"{where}: ; {remedy}")))
+        where = shortened(where, max(100, LINE - len(f": {found}; {remedy}")))
+        return shortened(f"{where}: {found}; {remedy}", LINE)
 
 
 class ConfigError(UserError):

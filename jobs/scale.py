@@ -22,6 +22,7 @@ import yaml
 from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.config.load import override
+from distmeta.config.typed import typed
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.interfaces import MakeParameters, Pool
 from distmeta.engine.server import ParameterServer
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a YAML file such as jobs/scale.yaml")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings such as workers=[8]")
     arguments = parser.parse_args()
-    plan = override(yaml.safe_load(arguments.file.read_text(encoding="utf-8")), arguments.settings)
+    plan = typed(override(yaml.safe_load(arguments.file.read_text(encoding="utf-8")), arguments.settings), Any)
     print("| workers | mode | efficiency | seconds a step | backups |\n|---:|---|---:|---:|---:|")
     for workers in plan["workers"]:
         for mode, options in plan["modes"].items():

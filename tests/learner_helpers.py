@@ -20,10 +20,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def small_model(name: str, path: str | None) -> FunctionalModel:
+def small_model(name: str, path: str | None, freeze: tuple[str, ...] = ()) -> FunctionalModel:
     options = make_options(name, **SMALL.get(name, {}))
     _, architecture = options.prepare(path, TEXTS)
-    model = build(options, json.loads(json.dumps(architecture)), TASK, 2, seed=3)
+    model = build(options, json.loads(json.dumps(architecture)), TASK, 2, freeze, seed=3)
     model.network.double()
     return model
 

@@ -191,6 +191,30 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed=010", "seed: 010 with its leading 0 can mean 10 or 8; write 10 or 8"),
+        ("outer.steps==5", "outer.steps: invalid value '=5'"),
+        ("outer.steps = 5", "outer.steps : unknown key; did you mean outer.steps?"),
+        ("—outer.steps=5", "—outer: unknown key"),
+        ("outer.=5", "outer.: unknown key"),
+        ("nothing.x=5", "nothing: unknown key"),
+        ("run_dir=$NO_SUCH_VARIABLE/x", "run_dir: invalid value '$NO_SUCH_VARIABLE/x'; the environment variable"),
+        ("data.path=~no-such-user/x.csv", "data.path: invalid value '~no-such-user/x.csv'; there is no user"),
+        ("algorithm.teacher=2024", "algorithm.teacher: not an option of MAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_line(
+    setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run")))
+    before = files(tmp_path)
+    assert message in fail(["check", "config.yaml", setting], capsys, monkeypatch)
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_a_mistake_is_one_line(

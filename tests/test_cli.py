@@ -298,3 +298,29 @@ def test_sync_says_how_much_was_sent(
         cli.app(["sync", str(tmp_path / "run")], standalone_mode=False)
         assert capsys.readouterr() == ("", f"distmeta: {said}\n")
     assert asked[0] == (f"sqlite:///{tmp_path}/mlflow.db", "abc", tmp_path / "run")
+
+
+def test_a_working_directory_that_was_deleted_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys, "argv", ["distmeta", "check", "config.yaml"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "distmeta: working directory: was deleted; change to another, such as `cd ~`\n"
+    monkeypatch.undo()
+
+
+def test_a_secret_in_an_error_is_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise ConfigError("tracking.uri", "invalid value 'http://ann:pa/ss@host'", "give another")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "distmeta: tracking.uri: invalid value 'http://***@host'; give another\n"

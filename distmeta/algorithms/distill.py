@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distmeta.algorithms.base import Rate, registry
 from distmeta.algorithms.protomaml import ProtoMAML
+from distmeta.config.base import Location
 from distmeta.protocols import Model
 from distmeta.types import Batch
 
@@ -52,7 +53,7 @@ class Distill(ProtoMAML):
 
     has_teacher: ClassVar[bool] = True
 
-    teacher: str | None = None  # run directory of the teacher; required in meta-training
+    teacher: Location | None = None  # run directory of the teacher; required in meta-training
     # Chosen for jobs/distill.yaml by meta-validation: a teacher adapted to few examples is soft enough.
     weight: Annotated[float, Field(ge=0, le=1)] = 0.9  # of `imitation`, from 0 to 1
     temperature: Rate = 1.0

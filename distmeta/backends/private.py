@@ -4,6 +4,7 @@
 Functions here import Ray only when they are called, since the import takes a second.
 
 private_processes   no option makes a Ray that is started here private: its addresses and its signals
+job_config          no option keeps the working directory off the search path of other processes
 resource_limits     no public function gives the most that an autoscaling cluster could have
 error_text          Ray Tune writes a failed trial's error to a file; the public reader looks where it is only later
 HEALTH_CHECK        the command `ray` may not be on the PATH of an interpreter that can import Ray
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,26 @@ def private_processes() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = originals
+
+
+def job_config() -> Any:
+    """The job of this process. Its other processes look for modules only where this one does.
+
+    Ray would add the working directory, where a file such as random.py hides the module of this name.
+    """
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _SearchPath()
+    return config
+
+
+class _SearchPath(list[str]):
+    """The folders that Ray adds, without those where this process does not look."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        known = {str(Path(folder).absolute()) for folder in sys.path}
+        super().extend(folder for folder in folders if folder in known)
 
 
 def resource_limits() -> dict[str, float]:

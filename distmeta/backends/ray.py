@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distmeta.backends.private import private_processes, resource_limits
+from distmeta.backends.machine import allow_open_files, ray_folder
+from distmeta.backends.private import job_config, private_processes, resource_limits
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require, usable_cpus
 from distmeta.backends.server import RemoteCoordinator, ServerActor
 from distmeta.backends.workers import WorkerFactory, ask_place
@@ -35,6 +36,7 @@ class RayBackend:
         self.cluster = cluster
         self._actors: list[Any] = []
         self._owns_connection = False
+        self._remark = ""  # on how it was started
 
     def __enter__(self) -> Self:
         if not ray.is_initialized():
@@ -61,6 +63,8 @@ class RayBackend:
             ClusterError: the cluster lacks resources, or did not start the workers in time.
         """
         cluster = self.cluster
+        if self._remark:
+            note(self._remark)
         possible, gpus = possible_resources(), worker_gpus(cluster)
         fewest = cluster.range.min
         memory, custom = cluster.memory_per_worker or 0, cluster.resources_per_worker
@@ -111,20 +115,31 @@ class RayBackend:
 
     def _connect(self) -> None:
         if address := cluster_address(self.cluster):
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, job_config=job_config(), log_to_driver=False, logging_level="ERROR")
             return
         # By default Ray asks for a token: a secret one keeps a private cluster private. It is in the environment, else
         # Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        allow_open_files()
+        folder, self._remark = ray_folder()
+        if folder:
+            self._remark += f": Ray's sockets and logs are in {folder}"
         cpus = max(usable_cpus(), math.ceil(self.cluster.range.min * self.cluster.cpus_per_worker))
-        with private_processes():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+        try:
+            with private_processes():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    job_config=job_config(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=str(folder) if folder else None,
+                )
+        except Exception as error:  # of many classes, such as Exception itself
+            found = f"Ray did not start on this machine ({str(error).strip().splitlines()[0]})"
+            remedy = "raise the limits that `ulimit -a` shows, free memory, or set cluster.backend=inprocess"
+            raise ClusterError("cluster.backend", found, remedy) from error
 
 
 def worker_gpus(cluster: ClusterConfig) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from distmeta.backends.machine import ray_folder
 from distmeta.backends.private import HEALTH_CHECK
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError, TokenError
@@ -21,7 +22,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 3, 8  # limits: to connect to a cluster's port
 
 def cluster_address(cluster: ClusterConfig) -> str | None:
     """The cluster to join: as configured, or the one that this process was submitted to. None for a private Ray."""
-    return cluster.address or os.environ.get("RAY_ADDRESS") or None
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    return None if address == "local" else address
 
 
 def preflight(cluster: ClusterConfig) -> None:
@@ -34,9 +36,13 @@ def preflight(cluster: ClusterConfig) -> None:
     """
     address = cluster_address(cluster)
     if cluster.backend == "ray" and address:
-        require_token(address)
-        require_answer(address)
+        key = "cluster.address" if cluster.address else "$RAY_ADDRESS"
+        require_host_and_port(address, key)
+        require_token(address, key)
+        require_answer(address, key)
     else:
+        if cluster.backend == "ray":
+            ray_folder()
         gpus_per_worker(cluster, torch.cuda.device_count())
 
 
@@ -90,7 +96,7 @@ def require(key: str, kind: str, wanted: float, available: float) -> None:
         )
 
 
-def require_token(address: str) -> None:
+def require_token(address: str, key: str = "cluster.address") -> None:
     """Turns token authentication on, unless RAY_AUTH_MODE is set: all who can reach a cluster can run code on it.
 
     Raises:
@@ -99,28 +105,34 @@ def require_token(address: str) -> None:
     if os.environ.setdefault("RAY_AUTH_MODE", "token") != "token":
         return
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if not given and not (Path.home() / ".ray" / "auth_token").exists():
-        raise TokenError(
-            "cluster.address", f"no token for the Ray at {address} (if it needs none, set RAY_AUTH_MODE=disabled)"
-        )
+    if not given and not Path("~/.ray/auth_token").expanduser().exists():
+        found = f"no token for the Ray at {address} (if it needs none, set RAY_AUTH_MODE=disabled; {_private(key)})"
+        raise TokenError(key, found)
 
 
-def require_answer(address: str) -> None:
-    """Raises a `ClusterError` if no Ray answers at an address, or if it wants another token."""
+def require_host_and_port(address: str, key: str = "cluster.address") -> None:
+    """Raises a `ClusterError` if an address is neither ``host:port`` nor ``auto``."""
+    remedy = "write for example 10.0.0.5:6379"
     if "://" in address:
-        raise ClusterError(
-            "cluster.address",
-            f"{address} is not host:port",
-            "run on the cluster with `distmeta submit CONFIG --address http://head:8265`",
-        )
-    remedy = "start one with `ray start --head`, or leave the key out for a private Ray"
-    no_answer = ClusterError("cluster.address", f"no Ray answers at {address}", remedy)
+        remedy = "run on the cluster with `distmeta submit CONFIG --address http://head:8265`"
+    elif address == "auto" or address.rpartition(":")[2].isdigit():
+        return
+    raise ClusterError(key, f"{address} is not host:port", f"{remedy}, or {_private(key)}")
+
+
+def _private(key: str) -> str:
+    """How to get a private Ray instead."""
+    return "`unset RAY_ADDRESS` for a private Ray" if key == "$RAY_ADDRESS" else "leave the key out for a private Ray"
+
+
+def require_answer(address: str, key: str = "cluster.address") -> None:
+    """Raises a `ClusterError` if no Ray answers at ``host:port``, or if it wants another token."""
+    remedy = f"start one with `ray start --head`, or {_private(key)}"
+    no_answer = ClusterError(key, f"no Ray answers at {address}", remedy)
     command = [*HEALTH_CHECK]
     if address != "auto":
         command += ["--address", address]
         host, _, port = address.rpartition(":")
-        if not port.isdigit():
-            raise ClusterError("cluster.address", f"{address} is not host:port", "write for example 10.0.0.5:6379")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
         except OSError as error:
@@ -131,6 +143,6 @@ def require_answer(address: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise no_answer from error
     if b"AuthenticationError" in result.stdout + result.stderr:
-        raise TokenError("cluster.address", f"the Ray at {address} wants another token")
+        raise TokenError(key, f"the Ray at {address} wants another token")
     if result.returncode:
         raise no_answer

@@ -38,6 +38,7 @@ EXCLUDES = [
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "id_rsa*", "id_ecdsa*", "id_ed25519*"),
 ]
 STORE = 'MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-sqlite:///$HOME/distmeta/mlflow.db}"'
+START_SECONDS, NOT_YET = 60.0, "no available agent"
 TOO_LARGE = ("status code 413", "exceeds the maximum size")
 
 
@@ -116,18 +117,32 @@ def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Pat
     _check_address(address)
     with _user_errors(address):
         client = _client(address)
-        job = str(
-            client.submit_job(
-                entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
-                runtime_env={"working_dir": str(working_dir), "excludes": EXCLUDES},
-            )
-        )
+        words = entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
+        job = _start(client, words, {"working_dir": str(working_dir), "excludes": EXCLUDES})
     print(f"submitted {job}; stop it with: ray job stop {job} --address {address}", file=sys.stderr)
     return _follow(client, job, address) if follow else 0
 
 
+def _start(client: Any, entrypoint: str, runtime_env: dict[str, Any]) -> str:
+    """The id of a new job. A cluster that has just started takes jobs only after some seconds: waits for it."""
+    until, told = time.monotonic() + START_SECONDS, False
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if NOT_YET not in str(error).lower() or time.monotonic() > until:
+                raise
+        if not told:
+            print("waiting: the cluster takes no jobs yet", file=sys.stderr)
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
 def _check_address(address: str) -> None:
     """Checks that a Ray dashboard answers in time: Ray's own client waits without a limit."""
+    if mask(address) != address:
+        found = f"{mask(address)} holds a user, a password or a token, which commands and logs would show"
+        raise ClusterError("--address", found, "give it without; Ray's token is read from RAY_AUTH_TOKEN")
     remedy = "give the address of the dashboard, such as http://HEAD:8265, and check that Ray runs there"
     if not address.startswith(("http://", "https://")):
         raise ClusterError("--address", f"{address!r} is not an http address", remedy)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from distmeta.config.base import (
     Count,
+    Location,
     NotNegative,
     Patterns,
     Positive,
@@ -50,7 +51,7 @@ class ModelConfig(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
     name: str = "text_cnn"
-    path: str | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
+    path: Location | None = None  # pretrained weights: a folder, hub:owner/name or package:name/folder
     # Patterns of the parameters that are never trained, such as body.*embeddings*.
     freeze: Patterns = Field(default_factory=list)
 
@@ -154,7 +155,10 @@ class RunConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     tune: TuneConfig | None = None  # what `distmeta tune` searches; training ignores it
     seed: Seed = 0
-    run_dir: str | None = None  # none: runs/<name of the file>-<time>
+    run_dir: Location | None = None  # none: runs/<name of the file>-<time>
+    # If settings chose another algorithm or model than the file: the file's, by section, and the keys of the settings.
+    _former: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
+    _settings: tuple[str, ...] = pydantic.PrivateAttr(default=())
 
     @pydantic.model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -175,6 +179,19 @@ class RunConfig(Section):
         family = self.families[name]
         data = family.data.model_copy(update={"kind": family.kind})
         return self.model_copy(update={"tasks": {}, "data": data, "episodes": family.episodes})
+
+    def remember(self, former: dict[str, str], settings: tuple[str, ...]) -> None:
+        """Notes that settings with these keys chose other names than those of the file, which are given by section."""
+        self._former, self._settings = former, settings
+
+    @property
+    def former(self) -> dict[str, str]:
+        """The names that the file chose and the settings replaced, by section."""
+        return self._former
+
+    def is_set(self, key: str) -> bool:
+        """Whether a key, or a section that it is in, was given as a setting; known only if there is a `former` name."""
+        return any(f"{key}.".startswith(f"{setting}.") for setting in self._settings)
 
     @property
     def evaluation_ways(self) -> int:

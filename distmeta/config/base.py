@@ -1,8 +1,11 @@
 """Value types and base class of the configuration's sections."""
 
+import os
+import pwd
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -13,6 +16,43 @@ Ways = Annotated[int, Field(ge=2)]
 Sample = Annotated[int, Field(ge=2)]  # one episode has no confidence interval
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Patterns = str | list[str]
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+
+
+def expand(path: str) -> str:
+    """A path with its variables ($NAME, ${NAME}) and a leading ~ or ~user replaced.
+
+    Names on the hub and in packages are no paths. A path with a $ that exists stays as typed.
+
+    Raises:
+        ValueError: a variable that is not set, or a user who is not known.
+    """
+    # Path.exists raises where os.path.exists says no, such as in a folder that may not be read.
+    if path.startswith(("hub:", "package:")) or ("$" in path and os.path.exists(path)):  # noqa: PTH110
+        return path
+    path = _VARIABLE.sub(lambda match: _variable(match[1] or match[2]), path)
+    user, slash, rest = path.partition("/")
+    return _home(user[1:]) + slash + rest if user.startswith("~") else path
+
+
+def _variable(name: str) -> str:
+    if value := os.environ.get(name):
+        return value
+    raise ValueError(f"the environment variable {name} is not set; set it, or write the path in full")
+
+
+def _home(user: str) -> str:
+    if not user and (home := os.environ.get("HOME")):
+        return home
+    try:
+        return pwd.getpwnam(user).pw_dir if user else pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        found = f"there is no user {user!r}" if user else "this user has no home folder; set HOME"
+        raise ValueError(f"{found}, or write the path in full") from None
+
+
+Location = Annotated[str, AfterValidator(expand)]
 
 
 class Section(BaseModel):

@@ -3,52 +3,24 @@
 Every error is one line with the key and a remedy.
 """
 
+import codecs
 import dataclasses
 import datetime
 import re
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pydantic
-import yaml
 
-from distmeta.config import RunConfig, Section
+from distmeta.config import AlgorithmConfig, ModelConfig, RunConfig, Section
+from distmeta.config.syntax import parse_setting, parse_yaml, quoted
+from distmeta.config.typed import typed
 from distmeta.errors import ConfigError, suggest
 
 T = TypeVar("T")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    mapping = loader.construct_mapping(node, deep=True)
-    if len(mapping) < len(node.value):
-        keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        where = f"line {node.start_mark.line + 1}"
-        raise ConfigError(f"{twice}", f"given twice in the mapping at {where}", "keep one")
-    return mapping
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """Parses safe YAML; a syntax error names its line."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source} line {mark.line + 1}" if mark else source
-        raise ConfigError(where, f"not valid YAML ({getattr(error, 'problem', error)})", "fix the YAML") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -58,7 +30,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: naming the key or the line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        data = Path(path).read_bytes()
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give a YAML file") from error
     except UnicodeDecodeError as error:
@@ -66,16 +39,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(str(path), "holds no sections", "start from a file in jobs/")
-    return validate(override(content, overrides))
+    names = chosen(content)
+    config = validate(override(content, overrides))
+    remember(config, names, [item.partition("=")[0] for item in overrides])
+    return config
+
+
+def chosen(content: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the algorithm and the model, by section."""
+    sections = {name: content.get(name) for name in ("algorithm", "model")}
+    default = {"algorithm": AlgorithmConfig().name, "model": ModelConfig().name}
+    return {n: str(s.get("name", default[n])) if isinstance(s, Mapping) else default[n] for n, s in sections.items()}
+
+
+def remember(config: RunConfig, names: Mapping[str, str], settings: Sequence[str]) -> None:
+    """Notes in a configuration which names the settings with these keys replaced; see `runs.settings.fitting`."""
+    now = {"algorithm": config.algorithm.name, "model": config.model.name}
+    if former := {section: name for section, name in names.items() if name != now[section]}:
+        config.remember(former, tuple(settings))
 
 
 def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Applies ``a.b=value`` settings (values are YAML) to a nested mapping, in place."""
+    """Applies ``a.b=value`` settings to a nested mapping, in place."""
     for item in overrides:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(repr(item), "not of the form key=value", "write for example outer.steps=50")
-        set_value(content, key, parse_yaml(value, key))
+        set_value(content, key, parse_setting(key, value))
     return content
 
 
@@ -93,13 +83,15 @@ def set_value(content: dict[str, Any], key: str, value: Any) -> None:
 def validate(content: dict[str, Any]) -> RunConfig:
     """Validates a nested mapping; an error names the dotted key."""
     try:
-        return RunConfig.model_validate(content)
+        return RunConfig.model_validate(typed(content, RunConfig))
     except pydantic.ValidationError as error:
         raise config_error(error, RunConfig) from error
 
 
-def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
-    """Turns pydantic's most helpful error into one line with the key and a remedy."""
+def config_error(
+    error: pydantic.ValidationError, model: type, keys: Mapping[str, str] = MappingProxyType({})
+) -> ConfigError:
+    """Turns pydantic's most helpful error into one line with the key and a remedy; `keys` of fields replace names."""
 
     # A misspelt key is more helpful than the missing key that it causes.
     def rank(fault: Any) -> tuple[bool, bool]:
@@ -112,7 +104,7 @@ def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
         for part in first["loc"]
         if not re.search(r"[\[\(]|^(str|list|constrained-int|Fractions|Workers)$", str(part))
     ]
-    key = ".".join(path)
+    key = ".".join([*(keys.get(name, name) for name in path[:1]), *path[1:]])
     if first["type"] == "extra_forbidden":
         parents = ".".join(path[:-1])
         valid = [f"{parents}.{name}" if parents else name for name in _keys(model, path[:-1])]
@@ -120,6 +112,8 @@ def config_error(error: pydantic.ValidationError, model: type) -> ConfigError:
     if first["type"] == "missing":
         return ConfigError(key, "missing", "add it")
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "string_type" and first["input"] is not None:
+        message += f"; for text write {quoted(key, 'TEXT')}"
     return ConfigError(key, f"invalid value {first['input']!r}", message[0].lower() + message[1:])
 
 
@@ -158,12 +152,10 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
     try:
         return pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:
-        wrong = config_error(error, cls)
-        name, _, rest = wrong.where.partition(".")
-        raise ConfigError(keys.get(name, name) + (f".{rest}" if rest else ""), wrong.found, wrong.remedy) from error
+        raise config_error(error, cls, keys) from error
 
 
 def default_run_dir(path: str | Path) -> Path:
-    """``runs/<name>-<UTC time>`` in the working directory."""
+    """``runs/<name>-<UTC time>-<random>`` in the working directory; runs that start at once have different ones."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{Path(path).stem}-{stamp}"
+    return Path("runs") / f"{Path(path).stem}-{stamp}-{secrets.token_hex(3)}"

@@ -1,11 +1,13 @@
 """The sections `data`, `episodes`, `tasks` and `stream`: what is learned."""
 
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pydantic
 from pydantic import ConfigDict, Field
 
-from distmeta.config.base import Count, Positive, Probability, Sample, Section, Share, Ways
+from distmeta.config.base import Count, Location, Positive, Probability, Sample, Section, Share, Ways, expand
+from distmeta.errors import ConfigError
 
 
 class Fractions(Section):
@@ -30,18 +32,30 @@ class DataConfig(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     kind: str = "classification"
-    path: str | None = None  # a file, a folder, - (standard input), hub:owner/name, or attack
+    path: Location | None = None  # a file, a folder, - (standard input), hub:owner/name, or attack
     subset: str | None = None  # a hub data set's configuration
     text: str = "text"
     label: str = "label"
     group: str | None = None  # classes of one group stay in one split
     task: str | None = None  # the column that names a text's task: an episode is all the labels of one task
-    splits: str | Fractions = Fractions()  # a JSON file of class names, or shares
+    splits: Location | Fractions = Fractions()  # a JSON file of class names, or shares
     split: str = "1"  # which split of the file; with shares, which of the random ones
     min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
     max_length: Annotated[int, Field(ge=4)] = 64  # tokens; longer texts are cut
     cache: str = "~/.cache/distmeta"  # folder of tokenised texts
     keep_features: bool = False  # also cache a frozen encoder's features; a study's trials share them
+
+    @property
+    def cache_folder(self) -> Path:
+        """`cache`, expanded only here: a run's own settings keep `~`, which each machine has its own of.
+
+        Raises:
+            ConfigError: it cannot be expanded.
+        """
+        try:
+            return Path(expand(self.cache))
+        except ValueError as error:
+            raise ConfigError("data.cache", f"invalid value {self.cache!r}", str(error)) from error
 
     @pydantic.field_validator("split", mode="before")
     @classmethod

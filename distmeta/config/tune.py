@@ -42,7 +42,7 @@ class Dimension(Section):
         for value in (self.values or []) if self.is_list else []:
             try:
                 json.dumps(value)
-            except TypeError as error:  # such as a date, which YAML makes of 2024-01-01
+            except TypeError as error:  # such as a date, from Python
                 raise ValueError(f"{value!r} cannot be a setting; put it in quotes") from error
         return self
 

@@ -146,7 +146,7 @@ def build_corpus(
     }
     classes = sorted(name for names in splits.values() for name in names)
     fingerprint = hashlib.sha256(_json(about)).hexdigest()
-    path = Path(cache_dir).expanduser() / f"{fingerprint}.arrow"
+    path = Path(cache_dir) / f"{fingerprint}.arrow"
     if (table := _open(path, about)) is None:
         new = _tokenise(source, classes, tokenizer)
         _write(path, new.replace_schema_metadata({_KEY: _json({**about, "content": _content(new)})}))

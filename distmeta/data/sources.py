@@ -67,7 +67,7 @@ def read_source(data: DataConfig) -> Source:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
     if "\0" in data.path:
         raise DataError("data.path", f"{data.path!r} holds a NUL character", "leave it out")
-    path = Path("/dev/stdin") if data.path == "-" else Path(data.path).expanduser()
+    path = Path("/dev/stdin" if data.path == "-" else data.path)
     return _source([read_file(file, columns) for file in find_files(path)])
 
 

@@ -130,7 +130,7 @@ def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfi
     kept = sorted(name for name, count in counts.items() if count >= data.min_examples)
     if isinstance(data.splits, Fractions):
         return _draw(kept, groups, data.splits, data.split)
-    splits = read_splits(Path(data.splits).expanduser(), data.split, groups)
+    splits = read_splits(Path(data.splits), data.split, groups)
     return {split: sorted(set(names).intersection(kept)) for split, names in splits.items()}
 
 

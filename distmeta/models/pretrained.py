@@ -41,7 +41,7 @@ def locate(path: str | None) -> Path:
             raise ModelError(where, f"package {name!r} is not installed", remedy)
         folder = Path(spec.submodule_search_locations[0]) / inside
     else:
-        folder = Path(path).expanduser()
+        folder = Path(path)
     if not (folder / "config.json").is_file():
         raise ModelError(where, f"{'no config.json in' if folder.is_dir() else 'no folder'} {folder}", valid)
     return folder

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from distmeta.errors import printable, shortened
 from distmeta.types import Score
 
 if TYPE_CHECKING:
@@ -35,6 +37,28 @@ def new_figure(
     if integers:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
+
+
+def save(figure: Figure, path: str | Path, **options: Any) -> None:
+    """Writes a figure as a PNG. Its texts are drawn as they are, without mathematics."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    with matplotlib.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # an empty box is drawn instead
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)
+        figure.savefig(path, format="png", **options)
+
+
+def attempt(note: Callable[[str], None], draw: Callable[[], Iterable[Path]]) -> list[Path]:
+    """The paths of what `draw` draws. A figure that fails does not cost a run its results: `note` is told why."""
+    drawn: list[Path] = []
+    try:
+        drawn.extend(draw())
+    except Exception as error:
+        note(f"a figure was not drawn ({type(error).__name__}: {error})")
+    return drawn
 
 
 def adaptation_curve(
@@ -67,7 +91,7 @@ def adaptation_curve(
         axes.fill_between(x, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, format="png")
+    save(figure, path)
     return figure
 
 
@@ -85,7 +109,7 @@ def staleness(counts: Mapping[int, int], path: str | Path) -> Figure:
     total = sum(counts.values())
     bars = axes.bar(list(counts), list(counts.values()))
     axes.bar_label(bars, [f"{100 * count / total:.0f} %" for count in counts.values()])
-    figure.savefig(path, format="png")
+    save(figure, path)
     return figure
 
 
@@ -109,8 +133,8 @@ def task_graph(titles: Sequence[str], edges: Sequence[tuple[int, int, float]], p
         ends = [later, earlier], [heights[later], heights[earlier]]
         axes.plot(*ends, color="tab:blue", linewidth=0.3 + 3 * weight, alpha=0.5, zorder=1)
     axes.scatter(range(len(titles)), heights, color="black", s=25, zorder=2)
-    axes.set_yticks(range(len(lines)), [line if len(line) < 40 else f"{line[:39]}…" for line in lines])
+    axes.set_yticks(range(len(lines)), [shortened(printable(line), 40) for line in lines])
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
-    figure.savefig(path, format="png")
+    save(figure, path)
     return figure

@@ -18,11 +18,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from distmeta.errors import printable
 from distmeta.types import Score, StepReport
 
 LINE_SECONDS = 10.0  # between two plain lines
 SMOOTHING = 0.9  # of the displayed loss
+
+
+def as_typed(text: str) -> Text:
+    """Text that rich does not read as markup."""
+    return Text(printable(text))
 
 
 class Reporter:
@@ -32,10 +39,10 @@ class Reporter:
         self.console = console or Console(stderr=True)
         self.live = self.console.is_terminal
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -58,7 +65,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(as_typed(text), soft_wrap=True)
 
     def step(self, report: StepReport, total: int) -> None:
         """Shows a finished outer step."""
@@ -88,22 +95,23 @@ class Reporter:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table that stays. Repeated entries of the first column are left out."""
-        table = Table(title=title, title_justify="left")
+        shown_title = "\n".join(map(printable, title.split("\n")))
+        table = Table(title=Text(shown_title, style="table.title"), title_justify="left")
         for number, column in enumerate(columns):
             numeric = not any(letter.isalpha() for row in rows for letter in row[number])
-            table.add_column(column, justify="right" if numeric else "left")
+            table.add_column(as_typed(column), justify="right" if numeric else "left")
         last = None
         for first, *rest in rows:
             if last is not None and first != last:
                 table.add_section()
-            table.add_row("" if first == last else first, *rest)
+            table.add_row(*map(as_typed, ("" if first == last else first, *rest)))
             last = first
         self.console.print(table)
 
     def _show(self, what: str, done: int, total: int, figures: str, closing: bool = False) -> None:
         if self.live:
             if what not in self._bars:
-                self._bars[what] = self._progress.add_task(what, total=total, figures="")
+                self._bars[what] = self._progress.add_task(printable(what), total=total, figures="")
             self._progress.update(self._bars[what], completed=done, figures=figures)
             if closing and done == total:
                 self._progress.remove_task(self._bars.pop(what))

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
+from distmeta.errors import printable
 from distmeta.types import Score
 
 Row = tuple[str, str, str, str]
+
+
+def cell(value: Any) -> Any:
+    """A value for a CSV file: spreadsheets read text that begins like a formula as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>|$~&#!])", r"\\\1", printable(text))
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, whose cells are shown as they are."""
+    lines = [columns, *rows]
+    shown = [f"| {' | '.join(map(markdown, line))} |" for line in lines]
+    return "\n".join([shown[0], f"| {' | '.join(['---'] * len(columns))} |", *shown[1:]])
 
 
 def table_title(score: Score, of: str, whose: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from distmeta.errors import CheckpointError
 from distmeta.protocols import Work
 from distmeta.report import figures
 from distmeta.report.statistics import mean_ci95
+from distmeta.report.tables import cell
 from distmeta.runs import directory
 from distmeta.runs.experiment import Experiment
 from distmeta.runs.formats import parse_object, require_format
@@ -48,9 +49,15 @@ class Arrivals:
     """
 
     def __init__(
-        self, experiment: Experiment, coordination: Coordination, run_dir: Path, tracker: Tracker, done: int
+        self,
+        experiment: Experiment,
+        coordination: Coordination,
+        run_dir: Path,
+        tracker: Tracker,
+        note: Callable[[str], None],
+        done: int,
     ) -> None:
-        self.experiment, self.coordination, self.tracker = experiment, coordination, tracker
+        self.experiment, self.coordination, self.tracker, self.note = experiment, coordination, tracker, note
         ((name, self.family),) = experiment.setup.families.items()
         self.stream, self.path = experiment.streams[name]["meta_train"][0], run_dir / STREAM
         self.schedule = schedule_of(self.family)
@@ -94,16 +101,21 @@ class Arrivals:
         self._write(result)
         if self.schedule.similarity.any():
             edges = edge_rows(self.schedule)
-            with (self.path.parent / TABLE).open("w", newline="", encoding="utf-8") as file:
+            table, graph = self.path.parent / TABLE, self.path.parent / GRAPH
+            with table.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, list(edges[0]))
                 writer.writeheader()
-                writer.writerows(edges)
+                writer.writerows({key: cell(value) for key, value in row.items()} for row in edges)
             titles = [self.schedule.title(round) for round in range(len(self.schedule.tasks))]
             drawn = [(row["round"], row["earlier_round"], row["start_weight"]) for row in edges if row["start_weight"]]
             drawn = drawn or [(row["round"], row["earlier_round"], row["replay_weight"]) for row in edges]
-            figures.task_graph(titles, drawn, self.path.parent / GRAPH)
-            for name in (TABLE, GRAPH):
-                self.tracker.log_artifact(self.path.parent / name)
+
+            def draw() -> Iterator[Path]:
+                figures.task_graph(titles, drawn, graph)
+                yield graph
+
+            for path in (table, *figures.attempt(self.note, draw)):
+                self.tracker.log_artifact(path)
         self.tracker.log_artifact(self.path)
         return result
 

@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
-from distmeta.config.load import override, parse_yaml, validate
+from distmeta.config.base import expand
+from distmeta.config.load import override, validate
+from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.formats import parse_object, require_format
 
@@ -40,7 +40,11 @@ EVALUATION_FORMAT = 2  # of evaluation.json, which is never read back; in format
 LOCK_SECONDS = 5.0  # for a killed process to end
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # Settings that may change when a run goes on. None of them decides its result.
-RESUMABLE = ("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps", "data.cache")
+RESUMABLE = (
+    *("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps"),
+    # Where data and weights are does not matter either: their content is compared.
+    *("data.cache", "data.path", "data.splits", "model.path", "algorithm.teacher"),
+)
 
 
 def require_new(run_dir: Path, command: str = "train") -> None:
@@ -59,26 +63,55 @@ def _exists(run_dir: Path, command: str = "train") -> ConfigError:
 
 def absolute(config: RunConfig) -> RunConfig:
     """The configuration with absolute paths, so that its run can go on from any directory."""
+    return _with_paths(config, lambda path: Path(expand(path)).absolute())
 
-    def full(path: Any) -> Any:
-        is_name = not isinstance(path, str) or path in ("attack", "-") or path.startswith(("hub:", "package:"))
-        return path if is_name else str(Path(path).expanduser().absolute())
+
+def _beside(config: RunConfig, run_dir: Path) -> RunConfig:
+    """The configuration of a run that may have been moved with the folders around it.
+
+    A file that is no longer where it was is looked for at the same place below a folder around the run, the nearest
+    first. Another file than before is refused later: data, weights and the MLflow run are known by their content.
+    """
+
+    def found(text: str) -> Path:
+        path = Path(text)
+        if path.exists():
+            return path
+        around = run_dir.absolute().parents
+        places = (top.joinpath(*path.parts[first:]) for top in around for first in range(1, len(path.parts)))
+        return next((place for place in places if place.exists()), path)
+
+    return _with_paths(config, found)
+
+
+def _with_paths(config: RunConfig, change: Callable[[str], Path]) -> RunConfig:
+    """The configuration with a change to each path in it."""
+
+    def full(path: Any, key: str = "") -> Any:
+        if not isinstance(path, str) or path in ("attack", "-") or path.startswith(("hub:", "package:")):
+            return path
+        try:
+            return str(change(path))
+        except ValueError as error:
+            raise ConfigError(key, f"invalid value {path!r}", str(error)) from error
 
     def here(data: DataConfig) -> DataConfig:
         return data.model_copy(update={"path": full(data.path), "splits": full(data.splits)})
 
     families = {name: task.model_copy(update={"data": here(task.data)}) for name, task in config.tasks.items()}
     options = config.algorithm.model_extra or {}
-    folders = {key: full(value) for key, value in options.items() if key in FOLDERS}
+    folders = {key: full(value, f"algorithm.{key}") for key, value in options.items() if key in FOLDERS}
     tune = config.tune
     if tune:
         space = dict(tune.space)
         for key in {"model.path", *(f"algorithm.{name}" for name in FOLDERS)} & space.keys():
             if space[key].is_list:
-                values = [full(value) for value in space[key].values or []]
+                values = [full(value, f"tune.space.{key}") for value in space[key].values or []]
                 space[key] = space[key].model_copy(update={space[key].kind: values})
         tune = tune.model_copy(update={"space": space})
     store = tracking.resolve_uri(config.tracking.uri)
+    if store.startswith("sqlite:///"):
+        store = tracking.address(change(str(tracking.database(store))), store)
     return config.model_copy(
         update={
             "data": here(config.data),
@@ -125,7 +158,7 @@ def write_config(path: Path, config: RunConfig, leave_out: Iterable[str] = ()) -
     content = config.model_dump(mode="json", by_alias=True, exclude=set(leave_out))
     if config.tracking.uri is not None:
         content["tracking"]["uri"] = tracking.mask(config.tracking.uri).replace("***@", "")
-    _replace(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    _replace(path, dump_yaml(content))
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -161,7 +194,8 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
             raise ConfigError(
                 key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
             )
-    return validate(override(content, overrides)), run
+    kept = _beside(validate(content), run_dir).model_dump(mode="json", by_alias=True)
+    return validate(override(kept, overrides)), run
 
 
 @contextmanager
@@ -214,5 +248,5 @@ def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
         return path
     if not run.isalnum():
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
-    settings = dict(item.split("=", 1) for item in overrides if "=" in item)
-    return tracking.find_run_dir(tracking.resolve_uri(settings.get("tracking.uri")), run)
+    settings = validate(override({}, [item for item in overrides if item.startswith("tracking.")]))
+    return tracking.find_run_dir(tracking.resolve_uri(settings.tracking.uri), run)

@@ -254,5 +254,4 @@ def _features_folder(config: RunConfig, name: str, fingerprint: str, model: Func
     weights = sha256(Layout.of(frozen).flatten(frozen))
     options = config.model.model_dump(mode="json", exclude={"path"})
     text = json.dumps([fingerprint, weights, options], sort_keys=True)
-    cache = Path(config.families[name].data.cache).expanduser()
-    return cache / "features" / hashlib.sha256(text.encode()).hexdigest()
+    return config.families[name].data.cache_folder / "features" / hashlib.sha256(text.encode()).hexdigest()

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.config import RunConfig, Section
-from distmeta.config.load import build_options
+from distmeta.config.load import build_options, validate
 from distmeta.errors import ConfigError
 from distmeta.models.base import ModelFactory
 from distmeta.models.base import registry as models
 from distmeta.protocols import MetaLearner
 from distmeta.tasks.base import Kind
 from distmeta.tasks.base import registry as kinds
+
+
+def fitting(config: RunConfig, note: Callable[[str], None]) -> RunConfig:
+    """The configuration without what only the file's own algorithm or model has, if settings chose another one.
+
+    Options that were given as settings stay, and so do those that the chosen one has too. `note` gets one remark.
+    """
+    if not config.former:
+        return config
+    content = config.model_dump(mode="json", by_alias=True)
+    space = content["tune"]["space"] if content["tune"] else {}
+    left_out = []
+    for section in config.former:
+        known = _keys_of(section, content[section]["name"])
+        sections = ("algorithm", "inner") if section == "algorithm" else ("model",)
+        places = {f"{name}.": content[name] for name in sections}
+        for prefix, options in places.items():
+            for name in [name for name, value in options.items() if value not in (None, [])]:
+                if prefix + name not in known and not config.is_set(prefix + name):
+                    left_out.append(prefix + name)
+                    del options[name]
+        for key in [key for key in space if f"{section}.name" not in space and key.startswith(tuple(places))]:
+            if key not in known and not config.is_set(f"tune.space.{key}"):
+                left_out.append(f"tune.space.{key}")
+                del space[key]
+    if left_out:
+        names = " and ".join(f"{content[section]['name']} instead of {was}" for section, was in config.former.items())
+        note(f"note: {', '.join(left_out)} left out of the file's settings: {names} was chosen")
+    return validate(content)
+
+
+def _keys_of(section: str, name: str) -> set[str]:
+    """The keys that an algorithm or a model has. Weights and names of frozen parameters are those of one model."""
+    if section == "model":
+        return {"model.name", *(f"model.{field.name}" for field in fields(models.get(name)))}
+    options = {field.name for field in fields(algorithms.get(name))}
+    inner = {f"inner.{option.removeprefix('inner_')}" for option in options if option.startswith("inner_")}
+    return {"algorithm.name", *inner, *(f"algorithm.{option}" for option in options)}
 
 
 def make_learner(config: RunConfig) -> MetaLearner:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run gets a few seconds to finish its step, then it is interrupted."""
+"""Ctrl-C, SIGTERM and a closed terminal: a run gets a few seconds to finish its step, then it is interrupted."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Stopper:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._asked)
             signal.signal(signal.SIGTERM, self._asked)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(signal.SIGHUP, self._asked)
             signal.signal(signal.SIGALRM, self._interrupt)
 
     def check(self) -> None:
@@ -56,7 +58,8 @@ class Stopper:
 @contextmanager
 def stopper() -> Iterator[Stopper]:
     """Listens for signals, and restores the earlier handlers at the end."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
     asked = Stopper()
     asked.listen()
     try:

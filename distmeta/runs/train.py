@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
-from distmeta.report.tables import table_rows, table_title
+from distmeta.report.tables import markdown_table, table_rows, table_title
 from distmeta.runs import checkpoint, directory, learner
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.check import remarks
@@ -134,7 +134,7 @@ def _train_and_test(opened: OpenRun, done: int, is_kept: bool = False) -> dict[s
 def _arrivals(opened: OpenRun, done: int) -> Arrivals | None:
     if not opened.experiment.config.stream.steps_per_task:
         return None
-    return Arrivals(opened.experiment, opened.coordination, opened.run_dir, opened.tracker, done)
+    return Arrivals(opened.experiment, opened.coordination, opened.run_dir, opened.tracker, opened.reporter.note, done)
 
 
 def _train(opened: OpenRun, arrivals: Arrivals | None, done: int, is_kept: bool, until: int) -> None:
@@ -218,17 +218,22 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
         tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"]}, again=True)
     for path in scores.files(opened.run_dir):
         tracker.log_artifact(path)
-    if ages := staleness(state):
-        figures.staleness(ages, opened.run_dir / "staleness.png")
-        tracker.log_artifact(opened.run_dir / "staleness.png")
-    if curve := adaptation_curve(experiment, coordination, progress, opened.reporter.note):
-        path = opened.run_dir / "adaptation_curve.png"
-        figures.adaptation_curve(range(experiment.config.evaluation.curve_steps + 1), curve, score, path)
+    curve = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
+
+    def draw() -> Iterator[Path]:
+        if ages := staleness(state):
+            figures.staleness(ages, path := opened.run_dir / "staleness.png")
+            yield path
+        if curve:
+            steps = range(experiment.config.evaluation.curve_steps + 1)
+            figures.adaptation_curve(steps, curve, score, path := opened.run_dir / "adaptation_curve.png")
+            yield path
+
+    for path in figures.attempt(opened.reporter.note, draw):
         tracker.log_artifact(path)
     title = table_title(score, f" on {experiment.config.evaluation.episodes} episodes", "the meta-trained learner's")
     table = [("episodes", "learner", score.name, "difference"), *table_rows(rows)]
     opened.reporter.table(title, table[0], table[1:])
-    lines = [table[0], ("---",) * 4, *table[1:]]
-    tracker.describe("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    tracker.describe(f"{title}\n\n{markdown_table(table[0], table[1:])}")
     opened.reporter.note(f"results are in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
     return result

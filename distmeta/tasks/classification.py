@@ -87,7 +87,7 @@ class LabelledTexts:
         if (longest := architecture.get("max_length", data.max_length)) < data.max_length:
             found = f"{data.max_length} tokens"
             raise ConfigError("data.max_length", found, f"{config.model.name} takes at most {longest}")
-        corpus = build_corpus(source, self.splits, tokenizer, data.max_length, data.cache)
+        corpus = build_corpus(source, self.splits, tokenizer, data.max_length, data.cache_folder)
         samples = {names[0]: source.texts[source.labels.index(names[0])] for names in self.splits.values()}
         described = {
             split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")

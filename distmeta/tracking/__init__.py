@@ -9,12 +9,14 @@ tracker.py   logs one run
 
 from distmeta.tracking.store import find_run_dir, ui_command, wait
 from distmeta.tracking.tracker import Ended, Tracker, end, flatten, sync
-from distmeta.tracking.uri import check_store, environment, mask, resolve_uri
+from distmeta.tracking.uri import address, check_store, database, environment, mask, resolve_uri
 
 __all__ = [
     "Ended",
     "Tracker",
+    "address",
     "check_store",
+    "database",
     "end",
     "environment",
     "find_run_dir",

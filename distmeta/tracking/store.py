@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 from distmeta.errors import TrackingError
 from distmeta.tracking.private import KIND, LOGGERS
-from distmeta.tracking.uri import check_store, database, mask
+from distmeta.tracking.uri import check_store, database, mask, require_active
 
 RUN_DIR_TAG = "distmeta.run_dir"
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -66,7 +67,20 @@ def connect(uri: str) -> Any:
     # Processes that migrate the same fresh database at once crash: MLflow itself takes no lock.
     with (artifacts / f".{database(uri).name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return MlflowClient(uri)
+        return MlflowClient(_as_sqlalchemy(uri))
+
+
+def _as_sqlalchemy(uri: str) -> str:
+    """An SQLite address as SQLAlchemy reads it; whether it takes %3F for a question mark depends on its version.
+
+    MLflow takes it for three letters, and would make a folder of that name: it does not look at this kind of address.
+    """
+    if "%" not in uri:
+        return uri
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri).set(drivername="sqlite+pysqlite", database=str(database(uri)))
+    return url.render_as_string()
 
 
 def _artifact_folder(uri: str) -> Path:
@@ -105,8 +119,9 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
+        require_active(name, found.lifecycle_stage == "deleted")
         return str(found.experiment_id)
-    location = str(_artifact_folder(uri)) if uri.startswith("sqlite:") else None
+    location = _artifact_folder(uri).as_uri() if uri.startswith("sqlite:") else None
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=KIND))
     except MlflowException as error:
@@ -149,6 +164,21 @@ def ui_command(uri: str, port: int) -> list[str]:
         raise TrackingError("tracking.uri", "is an MLflow server already", f"open {mask(uri)} in a browser")
     check_store(uri)
     _must_exist(uri)
-    options = ["--backend-store-uri", uri, "--artifacts-destination", str(_artifact_folder(uri))]
+    _require_free(port)
+    options = ["--backend-store-uri", _as_sqlalchemy(uri), "--artifacts-destination", _artifact_folder(uri).as_uri()]
     options += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "ui", *options]
+    return [sys.executable, "-P", "-m", "mlflow", "ui", *options]  # -P: not a file mlflow.py in this folder
+
+
+def _require_free(port: int) -> None:
+    """Raises a `TrackingError` if this process may not listen on a port, or if another one does."""
+    with socket.socket() as listener, socket.socket() as other:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        other.bind(("127.0.0.1", 0))
+        free = f"give another, such as --port {other.getsockname()[1]}"
+        try:
+            listener.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise TrackingError("--port", f"{port} is for the system's own services", free) from error
+        except OSError as error:
+            raise TrackingError("--port", f"{port} is in use by another program", free) from error

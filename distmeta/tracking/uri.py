@@ -7,15 +7,20 @@ import base64
 import http.client
 import os
 import re
+import sqlite3
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from distmeta.config.base import expand
 from distmeta.errors import TrackingError
+from distmeta.tracking.private import deleted
 
 HEALTH_TIMEOUT_SECONDS = 5.0
+LOCK_SECONDS = 5.0  # for another process that writes
+SECRET_WORDS = "token|passw|pwd|secret|api_?key|access_?key|auth|credential|signature"
 USABLE = "give sqlite:///FOLDER/mlflow.db or the http address of an MLflow server"
 
 
@@ -25,10 +30,22 @@ def resolve_uri(configured: str | None) -> str:
     The path of an SQLite file is made absolute, so that it names the same store from every directory.
     """
     uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    path = uri.removeprefix("sqlite:///")
-    if path in (uri, "", ":memory:"):
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    if not uri.startswith("sqlite:///") or path in ("", ":memory:"):
         return uri
-    return f"sqlite:///{Path(path).expanduser().absolute()}"
+    try:
+        return address(Path(expand(urllib.parse.unquote(path))).absolute(), uri)
+    except ValueError as error:
+        raise TrackingError("tracking.uri", f"invalid value {uri!r}", str(error)) from error
+
+
+def address(path: Path, former: str = "") -> str:
+    """The address of an SQLite file, with the parameters of a former address."""
+    text = str(path)
+    for letter in "%?#":  # in an address they mean something else
+        text = text.replace(letter, urllib.parse.quote(letter))
+    _, mark, query = former.partition("?")
+    return f"sqlite:///{text}{mark}{query}"
 
 
 def environment() -> dict[str, str]:
@@ -37,8 +54,12 @@ def environment() -> dict[str, str]:
 
 
 def mask(text: str) -> str:
-    """Replaces the ``user:password@`` of every address in a text."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
+    """Replaces secrets: the ``user:password@`` of every address, and parameters such as ``?token=``.
+
+    A password may hold any character. The path of an SQLite file may hold an @.
+    """
+    text = re.sub(r"://(?!/)(?:[^/?#\s@:]*:.*|\S*)@", "://***@", text)
+    return re.sub(rf"(?i)([?&;][^\s=&;]*(?:{SECRET_WORDS})[^\s=&;]*=)[^\s&;'\"]+", r"\1***", text)
 
 
 def database(uri: str) -> Path:
@@ -47,14 +68,16 @@ def database(uri: str) -> Path:
     Raises:
         TrackingError: the URI names no file.
     """
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    if path in (uri, "", ":memory:"):
-        raise TrackingError("tracking.uri", f"{uri!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
-    return Path(path)
+    path, _, query = uri.removeprefix("sqlite:///").partition("?")
+    if not uri.startswith("sqlite:///") or path in ("", ":memory:"):
+        raise TrackingError("tracking.uri", f"{mask(uri)!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
+    if query and "=" not in query:
+        raise TrackingError("tracking.uri", f"{mask(uri)!r} has a ? in its path", "write it %3F")
+    return Path(urllib.parse.unquote(path))
 
 
-def check_store(uri: str) -> None:
-    """Checks within seconds that a resolved URI can be used.
+def check_store(uri: str, experiment: str | None = None) -> None:
+    """Checks within seconds that a resolved URI can be used and, in a file, that an experiment was not deleted.
 
     Raises:
         TrackingError: the server does not answer, the file cannot be written, or the kind of store is
@@ -64,14 +87,14 @@ def check_store(uri: str) -> None:
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite":
-        _check_sqlite(database(uri))
+        _check_sqlite(database(uri), experiment)
     elif "://" not in uri or scheme == "file":
         raise TrackingError("tracking.uri", f"{mask(uri)!r} is a file store, which MLflow 3 refuses", USABLE)
     else:
         raise TrackingError("tracking.uri", f"the kind of store {scheme!r} is not supported", USABLE)
 
 
-def _check_sqlite(path: Path) -> None:
+def _check_sqlite(path: Path, experiment: str | None) -> None:
     if not path.parent.is_dir():
         raise TrackingError("tracking.uri", f"the folder {path.parent} does not exist", "create it")
     if path.is_dir():
@@ -83,6 +106,19 @@ def _check_sqlite(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
                 raise TrackingError("tracking.uri", f"{path} is not an SQLite database", "name another file")
+        try:
+            is_deleted = experiment is not None and deleted(path, experiment, LOCK_SECONDS)
+        except sqlite3.DatabaseError as error:
+            remedy = "wait until no other program locks it, or name another file"
+            raise TrackingError("tracking.uri", f"{path} cannot be read ({error})", remedy) from error
+        require_active(experiment or "", is_deleted)
+
+
+def require_active(experiment: str, is_deleted: bool) -> None:
+    """Raises a `TrackingError` if an experiment was deleted: MLflow keeps its name."""
+    if is_deleted:
+        remedy = "choose another name, or restore it with `mlflow experiments restore`"
+        raise TrackingError("tracking.experiment", f"{experiment!r} was deleted in MLflow", remedy)
 
 
 def _check_server(uri: str) -> None:
@@ -92,13 +128,28 @@ def _check_server(uri: str) -> None:
 
     try:
         parts = urllib.parse.urlsplit(uri)
+        _ = parts.port  # raises ValueError if it is no number
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("@ after the host")
+    except ValueError:  # its text may hold a part of the password
+        found = "is no address of a server"
+        remedy = "write a '/', '@', ':', '?' or '#' of the password as %2F, %40, %3A, %3F or %23, or set "
+        remedy += "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        raise TrackingError("tracking.uri", f"{mask(uri)} {found}", remedy) from None
+    if parts.query or parts.fragment:
+        remedy = "leave out what follows the ? or #; a token is given in MLFLOW_TRACKING_TOKEN"
+        raise TrackingError("tracking.uri", f"{mask(uri)} has parameters, which MLflow does not send", remedy)
+    try:
         plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
         request = urllib.request.Request(plain.geturl(), headers=_authorization(parts))
         with urllib.request.urlopen(request, timeout=HEALTH_TIMEOUT_SECONDS, context=_tls()) as answer:
             body = answer.read(100)
     except urllib.error.HTTPError as error:
         raise fault(f"answers /health with {error.code}") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (ValueError, http.client.InvalidURL):  # its text may hold the address or the header
+        found = f"{mask(uri)} or its user, password or token has a character that cannot be sent"
+        raise TrackingError("tracking.uri", found, "remove blanks and line breaks") from None
+    except (OSError, http.client.HTTPException) as error:
         raise fault(f"does not answer ({mask(str(getattr(error, 'reason', error)))})") from None
     if body.strip() != b"OK":
         raise fault("is not an MLflow server")

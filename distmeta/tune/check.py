@@ -27,7 +27,7 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
     is_population = space.tune.scheduler == "pbt"
     if is_population:
         population.rounds(config)
-    tracking.check_store(tracking.resolve_uri(config.tracking.uri))
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri), config.tracking.experiment)
     preflight(on_ray(config.cluster))
     experiment = build_experiment(space.config(space.default()))
     reporter.note("trying the space with data and model")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from distmeta.report.figures import new_figure
+from distmeta.report.figures import new_figure, save
 from distmeta.tune.records import Trial, best_so_far
 from distmeta.tune.search import ask, direction
 from distmeta.tune.space import Space
@@ -32,7 +32,7 @@ def draw(folder: Path, space: Space, score: Score, trials: Sequence[Trial]) -> l
         paths[2].write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
         figure, axes = new_figure("importance (PED-ANOVA, shares of 1)", height=1 + 0.4 * len(shares), integers=False)
         axes.barh(list(shares)[::-1], list(shares.values())[::-1])
-        figure.savefig(paths[3])
+        save(figure, paths[3])
     return paths
 
 
@@ -84,7 +84,7 @@ def _convergence(path: Path, score: Score, trials: Sequence[Trial]) -> None:
     axes.step(range(1, len(trials) + 1), running, where="post", label="best so far")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _parallel(path: Path, space: Space, score: Score, trials: Sequence[Trial]) -> None:
@@ -96,5 +96,5 @@ def _parallel(path: Path, space: Space, score: Score, trials: Sequence[Trial]) -
         optuna.visualization.matplotlib.plot_parallel_coordinate(study, target_name=_label(score))
     figure = pyplot.gcf()
     figure.set_size_inches(1.6 * (len(space.dimensions) + 2), 4)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    save(figure, path, dpi=150, bbox_inches="tight")
     pyplot.close(figure)

@@ -14,7 +14,9 @@ from rich.live import Live
 from rich.table import Column, Table
 
 from distmeta.config import RunConfig
-from distmeta.report.progress import Reporter
+from distmeta.report.figures import attempt
+from distmeta.report.progress import Reporter, as_typed
+from distmeta.report.tables import cell, markdown, markdown_table
 from distmeta.tracking import Tracker
 from distmeta.tune import plots
 from distmeta.tune.execute import Plan
@@ -67,10 +69,10 @@ def live(reporter: Reporter, score: Score, total: int) -> Iterator[Callable[[Tri
             so_far = f"; best so far {leader.name}, {_last(leader, score)}" if leader else ""
             if screen:
                 over = sum(trial.is_over for trial in trials.values())
-                title = f"{len(trials)} of {total} trials have begun, {over} are over{so_far}"
+                title = as_typed(f"{len(trials)} of {total} trials have begun, {over} are over{so_far}")
                 table = Table(*(Column(name, overflow="fold") for name in _columns(score)), title=title)
                 for row in _rows(list(trials.values())[-ROWS:], score):
-                    table.add_row(*row)
+                    table.add_row(*map(as_typed, row))
                 screen.update(table)
             elif trial.is_idle and not (known and known.is_idle and known.until == trial.until):
                 outcome = trial.reason or f"{_last(trial, score)} after {_steps(trial)} steps"
@@ -110,7 +112,14 @@ def result(
     }
 
 
-def publish(folder: Path, tracker: Tracker, space: Space, score: Score, trials: Sequence[Trial]) -> None:
+def publish(
+    folder: Path,
+    tracker: Tracker,
+    space: Space,
+    score: Score,
+    trials: Sequence[Trial],
+    note: Callable[[str], None],
+) -> None:
     """Writes the table and the plots of a search to the study's directory and its MLflow run."""
     with (folder / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -119,8 +128,8 @@ def publish(folder: Path, tracker: Tracker, space: Space, score: Score, trials: 
             last = trial.last
             outcome = [last.step, round(last.seconds, 1), last.score, last.ci95] if last else [0, 0, "", ""]
             values = [trial.values.get(key, "") for key in space.dimensions]
-            writer.writerow([trial.name, trial.status, *outcome, *values, trial.reason])
-    for path in (folder / "trials.csv", *plots.draw(folder, space, score, trials)):
+            writer.writerow([trial.name, trial.status, *outcome, *map(cell, values), cell(trial.reason)])
+    for path in (folder / "trials.csv", *attempt(note, lambda: plots.draw(folder, space, score, trials))):
         tracker.log_artifact(path)
     for number, value in enumerate(best_so_far(trials, score), 1):
         if value is not None:
@@ -134,7 +143,7 @@ def publish_result(
     """Logs the result of a study to its MLflow run."""
     tracker.log_artifact(folder / "result.json")
     lines = [f"Best: {figures['winner']['name']}, ready to train: best.yaml.", ""]
-    lines += [f"- {line}" for line in _worth(score, figures)]
+    lines += [f"- {markdown(line)}" for line in _worth(score, figures)]
     tracker.describe("\n".join([*lines, "", _markdown(score, trials)]))
 
 
@@ -198,8 +207,7 @@ def _rows(trials: Sequence[Trial], score: Score) -> list[tuple[str, ...]]:
 
 
 def _markdown(score: Score, trials: Sequence[Trial]) -> str:
-    rows = [_columns(score), ("---",) * 5, *_rows(ranked(trials, score), score)]
-    return "\n".join(["By meta-validation:", "", *(f"| {' | '.join(row)} |" for row in rows)])
+    return f"By meta-validation:\n\n{markdown_table(_columns(score), _rows(ranked(trials, score), score))}"
 
 
 def _last(trial: Trial, score: Score) -> str:

@@ -144,7 +144,7 @@ class Study:
 
     def conclude(self, trials: list[Trial]) -> dict[str, Any]:
         """Evaluates the winner and the file's settings on meta-test, and trains the winner with other seeds."""
-        report.publish(self.folder, self.tracker, self.space, self.score, trials)
+        report.publish(self.folder, self.tracker, self.space, self.score, trials, self.reporter.note)
         winner = best(trials, self.score)
         if winner is None:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)

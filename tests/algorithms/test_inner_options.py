@@ -1,13 +1,12 @@
 """Options of the inner loop: learned rates, the loss over several steps, clipping, dropout; and what is refused."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from fakes import Quadratic, classification, quadratic_episode
-from model_helpers import TEXTS, build, make_options, random_batch
+from fakes import Quadratic, quadratic_episode
+from learner_helpers import TASK, episode_of, small_model
 from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, registry
@@ -15,9 +14,8 @@ from distmeta.config.load import validate
 from distmeta.errors import ConfigError
 from distmeta.models.base import FunctionalModel
 from distmeta.runs.settings import make_learner
-from distmeta.types import Batch, Episode, Metrics, Params
+from distmeta.types import Metrics, Params
 
-TASK = classification("a", "b")
 ALGORITHMS = [name for name in registry.names() if issubclass(registry.get(name), GradientBased)]
 
 
@@ -79,25 +77,6 @@ def test_beyond_the_learned_steps_the_last_rate_goes_on() -> None:
         assert adapted.stacked["body.b"].item() == pytest.approx(expected)
 
 
-def small_model(freeze: tuple[str, ...] = ()) -> FunctionalModel:
-    options = make_options("mlp", embedding_size=4, hidden_sizes=(5,))
-    _, architecture = options.prepare(None, TEXTS)
-    model = build(options, json.loads(json.dumps(architecture)), TASK, 2, freeze, seed=3)
-    model.network.double()
-    return model
-
-
-def episode_of(tasks: int = 2) -> Episode:
-    """Two classes, two support and one query text each."""
-
-    def labelled(batch: Batch) -> Batch:
-        targets = torch.arange(2).repeat_interleave(batch.targets.shape[1] // 2).repeat(tasks, 1)
-        return batch._replace(targets=targets, weights=torch.ones(targets.shape, dtype=torch.float64), outputs=2)
-
-    support, query = random_batch((tasks, 4, 6), 12, seed=5), random_batch((tasks, 2, 4), 12, seed=6)
-    return Episode("classification", labelled(support), labelled(query), (("a", "b"),) * tasks)
-
-
 def start(learner: Any, model: FunctionalModel) -> Params:
     return {name: value.double() for name, value in learner.init(model, torch.Generator()).items()}
 
@@ -108,7 +87,7 @@ def test_the_meta_gradient_with_every_option_is_the_derivative(name: str, clip_n
     """Central differences in float64, in a random direction of the model's parameters and in one of the rates."""
     options = {"inner_lr": 0.5, "inner_steps": 3, "inner_learn_lr": True, "inner_multi_step_loss": 0.3}
     learner = registry.get(name)(**options, inner_clip_norm=clip_norm, inner_dropout=0.4)
-    model, episode = small_model(), episode_of()
+    model, episode = small_model("mlp", None), episode_of()
     model.train(True)
     theta = start(learner, model)
 
@@ -135,7 +114,7 @@ def test_the_meta_gradient_with_every_option_is_the_derivative(name: str, clip_n
 
 @pytest.mark.parametrize(("clip_norm", "binds"), [(1e9, False), (0.05, True)])
 def test_clipping_binds_only_where_the_gradient_is_longer(clip_norm: float, binds: bool) -> None:
-    model, episode = small_model(), episode_of()
+    model, episode = small_model("mlp", None), episode_of()
     plain = registry.get("maml")(inner_lr=0.5, inner_steps=1)
     clipped = replace(plain, inner_clip_norm=clip_norm)
     theta = start(plain, model)
@@ -153,7 +132,7 @@ def test_clipping_binds_only_where_the_gradient_is_longer(clip_norm: float, bind
 
 def test_rates_are_in_theta_one_for_each_tensor_that_is_adapted() -> None:
     learner = registry.get("protomaml")(inner_lr=0.3, inner_steps=4, inner_learn_lr=True, inner_adapt="head")
-    theta = learner.init(small_model(), torch.Generator())
+    theta = learner.init(small_model("mlp", None), torch.Generator())
     rates = {name: value.tolist() for name, value in theta.items() if name.startswith("meta.")}
     assert rates == {f"meta.rate.head.classification.{name}": [pytest.approx(0.3)] * 4 for name in ("weight", "bias")}
 
@@ -168,7 +147,7 @@ def adapted(model: FunctionalModel, learner: Any, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("adapt", ["head", "all"])
 def test_dropout_is_for_meta_training_and_repeats_with_its_seed(adapt: str) -> None:
-    model = small_model()
+    model = small_model("mlp", None)
     plain = registry.get("maml")(inner_lr=0.5, inner_steps=2, inner_adapt=adapt)
     dropping = replace(plain, inner_dropout=0.5)
     model.train(False)
@@ -181,7 +160,7 @@ def test_dropout_is_for_meta_training_and_repeats_with_its_seed(adapt: str) -> N
 
 def test_dropout_is_of_the_support_alone() -> None:
     """Without steps there is no support, and the query's features are whole."""
-    model, episode = small_model(), episode_of()
+    model, episode = small_model("mlp", None), episode_of()
     model.train(True)
     plain = registry.get("maml")(inner_steps=0)
     losses = [
@@ -193,7 +172,7 @@ def test_dropout_is_of_the_support_alone() -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("patterns", ["all", "*", "meta.*", ("meta.rate.head.*", "*weight")])
 def test_what_an_algorithm_owns_is_never_adapted(name: str, patterns: str | tuple[str, ...]) -> None:
-    model = small_model()
+    model = small_model("mlp", None)
     learner = registry.get(name)(inner_adapt=patterns)  # unchecked, so that those with a fixed choice take it too
     names = [*model.init(), "meta.rate.head.classification.weight", "meta.classes.classification.weight"]
     assert not [name for name in learner.adapts(names) if name.startswith("meta.")]
@@ -219,19 +198,19 @@ def test_what_an_algorithm_owns_is_never_adapted(name: str, patterns: str | tupl
 )
 def test_options_that_would_do_nothing_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        registry.get(name)(**options).check(small_model(), 2)
+        registry.get(name)(**options).check(small_model("mlp", None), 2)
     assert str(caught.value).startswith(message)
 
 
 def test_options_that_do_something_are_not_refused() -> None:
-    registry.get("fomaml")(inner_steps=2, inner_multi_step_loss=0.5).check(small_model(), 2)
-    registry.get("maml")(inner_steps=1, inner_learn_lr=True).check(small_model(), 2)
+    registry.get("fomaml")(inner_steps=2, inner_multi_step_loss=0.5).check(small_model("mlp", None), 2)
+    registry.get("maml")(inner_steps=1, inner_learn_lr=True).check(small_model("mlp", None), 2)
 
 
 @pytest.mark.parametrize("frozen", ["head.*", "head.classification.bias"])
 def test_a_head_that_is_made_anew_cannot_be_frozen(frozen: str) -> None:
     with pytest.raises(ConfigError, match=r"^model\.freeze: the head is frozen"):
-        registry.get("protomaml")().check(small_model((frozen,)), 2)
+        registry.get("protomaml")().check(small_model("mlp", None, (frozen,)), 2)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +229,7 @@ def test_a_head_that_is_made_anew_cannot_be_frozen(frozen: str) -> None:
     ],
 )
 def test_second_derivatives_need_kernels_that_have_them(name: str, options: dict[str, Any], refused: bool) -> None:
-    model = small_model()
+    model = small_model("mlp", None)
     model.twice_differentiable = False
     learner = registry.get(name)(**options)
     if refused:

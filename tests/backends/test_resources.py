@@ -11,7 +11,15 @@ from toy import toy_config
 
 from distmeta.backends import resources
 from distmeta.backends.ray import RayBackend
-from distmeta.backends.resources import cluster_address, gpus_per_worker, require, require_answer, require_token
+from distmeta.backends.resources import (
+    cluster_address,
+    gpus_per_worker,
+    preflight,
+    require,
+    require_answer,
+    require_host_and_port,
+    require_token,
+)
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError
 from distmeta.runs.experiment import build_experiment
@@ -44,6 +52,8 @@ def test_the_configured_address_comes_before_the_environment(monkeypatch: pytest
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert cluster_address(ClusterConfig()) == "10.0.0.1:6379"
     assert cluster_address(ClusterConfig(address="10.0.0.2:6379")) == "10.0.0.2:6379"
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # Ray's own word for a private one
+    assert cluster_address(ClusterConfig()) is None
 
 
 @pytest.mark.parametrize("answer", [0, 1])
@@ -66,8 +76,17 @@ def test_an_unhealthy_cluster_does_not_answer(answer: int, monkeypatch: pytest.M
     ("address", "remedy"), [("ray://head:10001", "distmeta submit"), ("head", "write for example 10.0.0.5:6379")]
 )
 def test_other_kinds_of_address_are_refused(address: str, remedy: str) -> None:
-    with pytest.raises(ClusterError, match=remedy):
-        require_answer(address)
+    for key in ("cluster.address", "$RAY_ADDRESS"):
+        with pytest.raises(ClusterError, match=rf"{re.escape(key)}: .*{remedy}.* for a private Ray"):
+            require_host_and_port(address, key)
+
+
+@pytest.mark.parametrize("address", ["http://head:8265", "head", "127.0.0.1:1"])
+def test_a_wrong_address_in_the_environment_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ClusterError, match=r"\$RAY_ADDRESS: .*`unset RAY_ADDRESS` for a private Ray"):
+        preflight(ClusterConfig(backend="ray"))
 
 
 @pytest.mark.parametrize(

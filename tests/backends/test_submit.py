@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shlex
 import signal
 import socket
@@ -143,11 +144,14 @@ class FakeClient:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
+    # Python leaves Ctrl-C alone where it was started with the signal ignored, as shells do in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     client = FakeClient(lambda: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr(module, "_check_address", lambda address: None)
     monkeypatch.setattr(module, "_client", lambda address: client)
-    return client
+    yield client
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_stops_following_and_leaves_the_job(
@@ -167,6 +171,34 @@ def test_a_job_lost_from_sight_is_named(fake: FakeClient, tmp_path: Path) -> Non
     fake.interruption = broken
     with pytest.raises(ClusterError, match=r"job job-7: lost the connection to it .*ray job status job-7"):
         submit("http://h:8265", "true", tmp_path)
+
+
+def test_it_waits_for_a_cluster_that_has_just_started(
+    fake: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusals = [RuntimeError("No available agent to submit job, please try again later.")] * 2
+    start = fake.submit_job
+
+    def submit_job(**options: Any) -> str:
+        if refusals:
+            raise refusals.pop()
+        return start(**options)
+
+    monkeypatch.setattr(fake, "submit_job", submit_job)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
+    assert submit("http://h:8265", "true", tmp_path, follow=False) == 0
+    assert capsys.readouterr().err.startswith("waiting: the cluster takes no jobs yet\nsubmitted job-7")
+    refusals[:] = [RuntimeError("No available agent")]
+    monkeypatch.setattr(module, "START_SECONDS", -1.0)
+    with pytest.raises(ClusterError, match="No available agent"):
+        submit("http://h:8265", "true", tmp_path, follow=False)
+
+
+@pytest.mark.parametrize("address", ["http://me:hid/den@h:8265", "http://hidden@h", "https://h/x?token=hidden"])
+def test_a_secret_in_the_address_is_refused_unseen(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"--address: .*\*\*\*.*; give it without") as caught:
+        submit(address, "true", tmp_path)
+    assert not {"hid", "den"} & set(re.split(r"\W", str(caught.value)))
 
 
 def test_without_following_it_returns_once_submitted(fake: FakeClient, tmp_path: Path) -> None:

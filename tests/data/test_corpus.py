@@ -113,12 +113,6 @@ def test_second_time_reads_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (second.fingerprint, second.source_fingerprint) == (first.fingerprint, source().fingerprint)
 
 
-def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    build_corpus(source(), SPLITS, words(), 8, "~/deep/cache")
-    assert list((tmp_path / "deep" / "cache").glob("*.arrow"))
-
-
 def test_all_that_goes_in_is_in_the_fingerprint(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [
         {},

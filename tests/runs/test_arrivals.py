@@ -144,7 +144,7 @@ def test_lost_rounds_are_named(straight: tuple[Path, dict[str, Any]]) -> None:
     experiment = build_experiment(stream_config(folder))
     missing: Any = None
     with pytest.raises(CheckpointError, match=r"stream\.json: cannot be read"):
-        arrivals.Arrivals(experiment, missing, folder, missing, done=4)
+        arrivals.Arrivals(experiment, missing, folder, missing, missing, done=4)
 
 
 def test_the_graph_is_a_table_and_a_picture(tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ def stop_and_resume(folder: Path, number: signal.Signals, **overrides: Any) -> N
     assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.nightly) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number: signal.Signals) -> None:
     stop_and_resume(tmp_path, number)
 
@@ -51,17 +54,28 @@ def test_a_run_on_ray_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path) 
     stop_and_resume(tmp_path, signal.SIGTERM, cluster__backend="ray")
 
 
-def test_the_first_signal_waits_for_a_good_moment_and_the_second_does_not() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_first_signal_waits_for_a_good_moment_and_the_second_does_not(number: signal.Signals, code: int) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
     with stopper() as asked:
         asked.check()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         with pytest.raises(Stopped) as caught:
             asked.check()
-        assert caught.value.code == 143
+        assert caught.value.code == code
         with pytest.raises(Stopped):
-            os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+            os.kill(os.getpid(), number)
+    assert signal.signal(number, before) is signal.SIG_DFL
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopper() as asked:
+            os.kill(os.getpid(), signal.SIGHUP)
+            asked.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_step_that_takes_too_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:

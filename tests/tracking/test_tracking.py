@@ -1,17 +1,20 @@
 import os
+import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import store
 from tracking_helpers import history, run_of
 
 from distmeta.errors import TrackingError
-from distmeta.tracking import Tracker, check_store, find_run_dir, flatten, ui_command
+from distmeta.tracking import Tracker, check_store, find_run_dir, flatten, resolve_uri, ui_command
 
 
 def test_importing_costs_nothing() -> None:
@@ -60,7 +63,7 @@ def test_run_holds_parameters_metrics_tags_and_artifacts(uri: str, tmp_path: Pat
     # Beside the database, by an absolute path, wherever the process runs.
     artifact = tmp_path / "mlartifacts" / tracker.run_id / "artifacts" / "code" / Path(__file__).name
     assert artifact.read_bytes() == Path(__file__).read_bytes()
-    assert run.info.artifact_uri == str(artifact.parents[1])
+    assert run.info.artifact_uri == artifact.parents[1].as_uri()
 
 
 def count_batches(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -212,8 +215,30 @@ def unused_port() -> int:
     return listener.server_port
 
 
+def test_ui_on_a_port_in_use_is_refused_and_told_a_free_one(uri: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(TrackingError, match=rf"--port: {port} is in use by another program; give .* --port \d+"):
+            ui_command(uri, port)
+    assert ui_command(uri, port)[1:4] == ["-P", "-m", "mlflow"]
+
+
 def test_ui_of_a_server_or_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"open https://\*\*\*@host:5000 in a browser"):
         ui_command("https://me:secret@host:5000", 5000)
     with pytest.raises(TrackingError, match=r"mlflow.db does not exist"):
         ui_command(f"sqlite:///{tmp_path}/mlflow.db", 5000)
+
+
+def test_a_run_in_a_folder_with_an_odd_name_stays_there(tmp_path: Path) -> None:
+    """Database and artifacts; nothing else is made."""
+    (folder := tmp_path / "what? #50%41").mkdir()
+    store(folder)
+    uri = resolve_uri(f"sqlite:///{urllib.parse.quote(str(folder))}/mlflow.db")
+    (file := tmp_path / "file.txt").touch()
+    tracker = Tracker.start(uri, "Odd", "run", {}, folder)
+    tracker.log_artifact(file)
+    tracker.finish()
+    assert find_run_dir(uri, tracker.run_id) == folder
+    assert len(list((folder / "mlartifacts").rglob("file.txt"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, "file.txt"}

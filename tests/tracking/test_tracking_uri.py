@@ -1,5 +1,7 @@
 import base64
+import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from distmeta.errors import TrackingError
 from distmeta.tracking import uri as tracking_uri
-from distmeta.tracking.uri import check_store, resolve_uri
+from distmeta.tracking.uri import check_store, database, mask, resolve_uri
 
 
 def test_uri_is_configured_or_from_the_environment_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,13 +39,64 @@ def test_uri_is_configured_or_from_the_environment_or_here(tmp_path: Path, monke
         ("file:///data/mlruns", "is a file store, which MLflow 3 refuses; give sqlite:///FOLDER"),
         ("postgresql://u:secret@db/x", "'postgresql' is not supported; give sqlite:///FOLDER/mlflow.db or"),
         ("http://u:secret@127.0.0.1:1/x", r"http://\*\*\*@127.0.0.1:1/x does not answer .*; start it"),
-        ("http://[::1", "does not answer"),
+        ("http://[::1", "is no address of a server; "),
+        ("http://ann:se/secret@127.0.0.1:9", r"http://\*\*\*@127.0.0.1:9 is no address of a server; write a '/', '@',"),
+        ("http://ann:9/secret@127.0.0.1:9", r"http://\*\*\*@127.0.0.1:9 is no address of a server; write a '/', '@',"),
+        ("http://ann:9?secret@127.0.0.1:9", r"http://\*\*\*@127.0.0.1:9 is no address of a server; write a '/', '@',"),
+        ("http://127.0.0.1:9/?token=secret", "token=.* has parameters, .*; a token is given in MLFLOW_TRACKING_TOKEN"),
+        ("http://127.0.0.1:1/se cret", "has a character that cannot be sent; remove blanks and line breaks"),
+        ("sqlite://ann:secret@host/x", r"'sqlite://\*\*\*@host/x' names no SQLite file"),
+        ("sqlite:////tmp/what?/mlflow.db", r"has a \? in its path; write it %3F"),
     ],
 )
 def test_unusable_store_is_one_line(uri: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("hello")
     with pytest.raises(TrackingError, match=message) as caught:
         check_store(uri.replace("{tmp}", str(tmp_path)))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["what?", "a#b", "50%41", "two words", "c:d", "a@b", "x;y&z=1", "ü", "-", "?a=b"])
+def test_any_folder_has_an_address(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that leads SQLAlchemy to the same file, and that stays the same when it is resolved again."""
+    (folder := tmp_path / name).mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    uri = resolve_uri(None)
+    assert make_url(uri).database == str(folder / "mlflow.db")
+    assert database(uri) == folder / "mlflow.db"
+    assert resolve_uri(uri) == uri == resolve_uri("sqlite:///mlflow.db")
+    check_store(uri)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("http://ann@host", "http://***@host"),
+        ("http://ann:secret@host", "http://***@host"),
+        ("http://ann:sec/ret@host:1/x does not answer", "http://***@host:1/x does not answer"),
+        ("http://ann:sec@ret@host", "http://***@host"),
+        ("http://ann:sec ret@host", "http://***@host"),
+        ("http://sec/ret@host", "http://***@host"),
+        ("http://:secret@host", "http://***@host"),
+        ("'tracking.uri=https://me:sec?r#et@host'", "'tracking.uri=https://***@host'"),
+        ("http://host/x?token=secret&page=2", "http://host/x?token=***&page=2"),
+        ("http://host/x?page=2&api_key=secret", "http://host/x?page=2&api_key=***"),
+        ("GET /x?X-Amz-Signature=secret: 403", "GET /x?X-Amz-Signature=*** 403"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("postgresql://ann:secret@db/x", "postgresql://***@db/x"),
+        ("first http://ann:secret@host\nsecond", "first http://***@host\nsecond"),
+    ],
+)
+def test_secrets_are_never_shown(text: str, shown: str) -> None:
+    assert mask(text) == shown
+
+
+def test_a_token_with_a_line_break_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret\r\n")
+    with pytest.raises(TrackingError, match="has a character that cannot be sent") as caught:
+        check_store("http://127.0.0.1:1")
     assert "secret" not in str(caught.value)
 
 
@@ -96,3 +150,25 @@ def test_server_is_asked_for_its_health_with_the_credentials(
     answer(body=b"OK", seconds=0.3)
     with pytest.raises(TrackingError, match=r"does not answer \(timed out\)"):
         check_store(f"http://{host}")
+
+
+def test_a_deleted_experiment_and_a_locked_or_damaged_database_are_one_line(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before MLflow is imported; the database's experiment is Other."""
+    check_store(uri, "Other")
+    path = database(uri)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'Other'")
+        connection.commit()
+    check_store(uri, "New")
+    with pytest.raises(TrackingError, match=r"tracking.experiment: 'Other' was deleted in MLflow; choose another name"):
+        check_store(uri, "Other")
+    monkeypatch.setattr(tracking_uri, "LOCK_SECONDS", 0.01)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TrackingError, match=r"cannot be read \(database is locked\); wait until"):
+            check_store(uri, "New")
+    path.write_bytes(b"SQLite format 3\0" + b"nonsense" * 99)
+    with pytest.raises(TrackingError, match="cannot be read"):
+        check_store(uri, "New")

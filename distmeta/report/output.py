@@ -1,0 +1,59 @@
+"""stdout and stderr whose reader may go away: a closed terminal, or `head` at the other end of a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+class Outlet:
+    """A text stream. What its reader no longer takes is given up; the process goes on."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes, if anybody reads."""
+        with self._given_up():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Sends what was written, if anybody reads."""
+        with self._given_up():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _given_up(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # Also for what is still in the buffer, which Python sends when it exits, and for what libraries write.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def outlets() -> Iterator[None]:
+    """Inside, stdout and stderr are an `Outlet` each."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file that is opened would get this number, and what libraries print
+            os.open(os.devnull, os.O_RDWR)
+    kept = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and Outlet(stream) for stream in kept)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream:
+                stream.flush()
+        sys.stdout, sys.stderr = kept
