@@ -68,15 +68,15 @@ def broken_parquet(folder: Path) -> str:
     return write(folder / "cut.parquet", good.read_bytes()[:-20])
 
 
+def broken_link(folder: Path) -> str:
+    (folder / "b.csv").symlink_to(folder / "gone")
+    return str(folder / "b.csv")
+
+
 def model_without_weights(folder: Path) -> Settings:
     path = Path(save_encoder(folder / "encoder"))
     (path / "model.safetensors").unlink()
     return {"model": {"name": "hf", "path": str(path)}, "data__max_length": 40}
-
-
-def broken_link(folder: Folder) -> str:
-    (folder / "b.csv").symlink_to(folder / "gone")
-    return str(folder / "b.csv")
 
 
 SINUSOID: Settings = {"data": {"kind": "sinusoid"}, "model": {"name": "dense"}, "episodes": {"shots": 2, "queries": 2}}
@@ -157,11 +157,11 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     ),
     "name that is too long": (lambda f: {"data__path": str(f / ("a" * 300))}, "cannot be read (File name too long)"),
     "NUL in a path": (lambda f: {"data__path": "a\0b"}, "data.path: '"),
-    "link to nothing": (
-        lambda f: {"data__path": broken_link(f)}, "b.csv: a link to",
+    "link to nothing": (lambda f: {"data__path": broken_link(f)}, "b.csv: a link to"),
+    "too few examples": (lambda f: {"episodes__shots": 7}, "take 9 of each class; lower shots or queries"),
+    "too few examples to evaluate": (
+        lambda f: {"evaluation__shots": [7]}, "take 9 of each class; lower shots or queries",
     ),
-    "too few examples": (lambda f: {"episodes__shots": 7}, "data.min_examples"),
-    "too few examples to evaluate": (lambda f: {"evaluation__shots": [7]}, "data.min_examples"),
     "too few classes": (lambda f: {"episodes__ways": 9, "algorithm__name": "protomaml"}, "9"),
     "overlapping splits": (
         lambda f: {"data__splits": write_splits(f, test=["class 00", "class 10", "class 11"])}, "class 00",

@@ -72,6 +72,11 @@ class Corpus:
         ids[mask] = self._values[(starts + positions)[mask]]
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
+    def share(self, split: str, token: int) -> float:
+        """Share of a token among all tokens of a split."""
+        rows, counts = self.rows(split), np.add.reduceat(self._values == token, self._offsets[:-1], dtype=np.int64)
+        return float(counts[rows].sum() / max(1, self.lengths[rows].sum()))
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each row, (R,) int64."""

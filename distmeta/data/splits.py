@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
-import json
+import math
+import reprlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from distmeta.config import DataConfig, Fractions
 from distmeta.data.sources import Source
+from distmeta.data.split_files import FILE_KEYS, read_splits
 from distmeta.errors import ConfigError, DataError, suggest
 
 Splits = dict[str, list[str]]
 Tasks = tuple[tuple[str, ...], ...]  # the classes of each task, in label order
 SPLITS = ("meta_train", "meta_validation", "meta_test")
 _FILL_ORDER = ("meta_test", "meta_validation", "meta_train")
-_FILE_KEYS = {"train": "meta_train", "validation": "meta_validation", "test": "meta_test"}
 
 
 def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], examples_per_class: int) -> Splits:
@@ -39,8 +38,24 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
         DataError: the split file cannot be used, or a split is too small for its episodes.
     """
     counts = Counter(source.labels)
-    splits = _split(counts, class_groups(source), data)
-    _check_sizes(splits, counts, ways, examples_per_class)
+    groups = class_groups(source)
+
+    def split_of(least: int) -> Splits:
+        return _split(counts, groups, data.model_copy(update={"min_examples": least}))
+
+    splits = split_of(data.min_examples)
+    for split, number in ways.items():
+        if (found := len(splits[split])) < number:
+            left_out = sum(count < data.min_examples for count in counts.values())
+            fallen = (
+                f" (data.min_examples={data.min_examples} leaves out {left_out} of {len(counts)})" if left_out else ""
+            )
+            if left_out and examples_per_class < data.min_examples and _are_enough(split_of(examples_per_class), ways):
+                remedy = f"set data.min_examples={examples_per_class}"
+            else:
+                remedy = _more_classes(splits, groups, data, ways)
+            raise DataError(f"data.splits: {split}", f"{found} classes for episodes of {number} ways{fallen}", remedy)
+    _check_examples(splits, counts, examples_per_class, lambda: _are_enough(split_of(examples_per_class), ways))
     return splits
 
 
@@ -64,18 +79,32 @@ def split_tasks(
     for name in sorted(counts):
         members.setdefault(task_of[name], []).append(name)
     smallest = {task: min(counts[name] for name in names) for task, names in members.items()}
-    chosen = _split(smallest, class_groups(replace(source, labels=list(source.tasks or ()))), data)
+    groups = class_groups(replace(source, labels=list(source.tasks or ())))
+    chosen = _split(smallest, groups, data)
+    used = [task for split in ways for task in chosen[split]]
+    widths = {len(members[task]) for task in used}
     for split, number in ways.items():
         if not chosen[split]:
             remedy = "use more tasks or other data.splits, or lower data.min_examples"
+            if isinstance(data.splits, Fractions):
+                remedy = f"use more tasks, at least {_least(data.splits, dict.fromkeys(ways, 1))}"
+                remedy += ", or lower data.min_examples" if data.min_examples else ""
             raise DataError(f"data.splits: {split}", f"none of {len(members)} tasks", remedy)
         for task in chosen[split]:
             if (count := len(members[task])) != number:
-                remedy = f"set episodes.ways={count}" if split == "meta_train" else f"set evaluation.ways={count}"
+                remedy = f"set episodes.ways={count} evaluation.ways={count}"
+                if len(widths) > 1:
+                    fit = sum(len(members[task]) == number for task in used)
+                    remedy = (
+                        f"keep tasks with one number of classes, such as the {fit} of {len(used)} that have {number}"
+                    )
                 found = f"{count} classes, and episodes of {split} have {number} ways"
-                raise DataError(f"task {task!r} (data.task)", found, f"{remedy}, or leave the task out")
+                raise DataError(f"task {reprlib.repr(task)} (data.task)", found, remedy)
     splits = {split: sorted(name for task in names for name in members[task]) for split, names in chosen.items()}
-    _check_sizes(splits, counts, ways, examples_per_class)
+    fewer = data.model_copy(update={"min_examples": examples_per_class})
+    _check_examples(
+        splits, counts, examples_per_class, lambda: _are_enough(_split(smallest, groups, fewer), dict.fromkeys(ways, 1))
+    )
     chosen["meta_train"] = chosen_for_training(chosen["meta_train"], only)
     return splits, {split: tuple(tuple(members[task]) for task in names) for split, names in chosen.items()}
 
@@ -101,7 +130,7 @@ def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfi
     kept = sorted(name for name, count in counts.items() if count >= data.min_examples)
     if isinstance(data.splits, Fractions):
         return _draw(kept, groups, data.splits, data.split)
-    splits = _listed(Path(data.splits), data.split, groups)
+    splits = read_splits(Path(data.splits), data.split, groups)
     return {split: sorted(set(names).intersection(kept)) for split, names in splits.items()}
 
 
@@ -142,71 +171,51 @@ def _draw(classes: Sequence[str], groups: Mapping[str, str], shares: Fractions, 
     return {name: sorted(names) for name, names in splits.items()}
 
 
-def _listed(path: Path, split: str, groups: Mapping[str, str]) -> Splits:
-    """The class lists of a file, checked: every name is a class of the data, no class or group is in two lists."""
-    lists = _load(path, split)
-    owners: dict[str, str] = {}
-    group_owners: dict[str, str] = {}
-    for key, names in lists.items():
-        for name in names:
-            if name not in groups:
-                raise DataError(str(path), f"{name!r} of {key} is no class of the data", _nearest(name, groups))
-            if owners.setdefault(name, key) != key:
-                found = f"{name!r} is in {owners[name]} and in {key}"
-                raise DataError(str(path), found, "keep it in one of them")
-            if group_owners.setdefault(groups[name], key) != key:
-                other = group_owners[groups[name]]
-                found = f"group {groups[name]!r} of {name!r} is in {other} and in {key}"
-                raise DataError(str(path), found, "keep each group in one split")
-    return {_FILE_KEYS[key]: names for key, names in lists.items()}
+def _are_enough(splits: Splits, ways: Mapping[str, int]) -> bool:
+    return all(len(splits[split]) >= number for split, number in ways.items())
 
 
-def _load(path: Path, split: str) -> dict[str, list[str]]:
-    """The lists train, validation and test of the chosen split, or of a file with a single split."""
-    shape = 'give {"1": {"train": [...], "validation": [...], "test": [...]}}'
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error.strerror})", "check data.splits") from error
-    except ValueError as error:
-        raise DataError(str(path), f"not JSON ({error})", shape) from error
-    if not isinstance(content, dict) or not content:
-        raise DataError(str(path), "holds no splits", shape)
-    if not _FILE_KEYS.keys() & content.keys():
-        if split not in content:
-            raise DataError(str(path), f"no split {split!r} (data.split)", suggest(split, content))
-        content = content[split]
-    if not isinstance(content, dict) or content.keys() != _FILE_KEYS.keys():
-        found = ", ".join(content) if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise DataError(str(path), f"split {split!r} holds {found or 'nothing'}", shape)
-    return {key: _strings(content[key], f"{path} {key}") for key in _FILE_KEYS}
+def _more_classes(splits: Splits, groups: Mapping[str, str], data: DataConfig, ways: Mapping[str, int]) -> str:
+    """The settings with which the classes suffice for episodes of most ways, or how many classes are needed."""
+    if not isinstance(data.splits, Fractions):
+        return f"list more classes in {data.splits}, or lower episodes.ways or evaluation.ways"
+    classes = sorted(name for names in splits.values() for name in names)
+    for most in range(max(ways.values()), 1, -1):
+        fewer = {split: min(number, most) for split, number in ways.items()}
+        total = sum(fewer.values())
+        shares = {key: int(100 * fewer.get(split, 1) / total) / 100 or 0.01 for key, split in FILE_KEYS.items()}
+        settings = []
+        if fewer != ways:
+            settings = [f"episodes.ways={fewer['meta_train']}"] if "meta_train" in fewer else []
+            settings += [f"evaluation.ways={fewer['meta_test']}"] if "meta_test" in fewer else []
+        if not _are_enough(splits, fewer):
+            if sum(shares.values()) > 1 or not _are_enough(
+                _draw(classes, groups, Fractions(**shares), data.split), fewer
+            ):
+                continue
+            listed = ", ".join(f"{key}: {share:g}" for key, share in shares.items())
+            settings.append(f"'data.splits={{{listed}}}'")
+        return f"set {' '.join(settings)}, or use at least {_least(data.splits, ways)} classes"
+    return (
+        f"each needs classes that the others do not have: use at least {_least(data.splits, ways)} classes; "
+        f"or if the same labels recur in many domains, name the column of the domain in data.task"
+    )
 
 
-def _strings(names: Any, where: str) -> list[str]:
-    """A list of class names as strings; whole numbers are converted, as in the data."""
-    if not isinstance(names, list):
-        raise DataError(where, f"a {type(names).__name__}", "give a list of class names")
-    for name in names:
-        if not isinstance(name, str | int) or isinstance(name, bool):
-            raise DataError(where, f"{name!r} in a list of class names", "give strings or whole numbers")
-    return [str(name) for name in names]
+def _least(shares: Fractions, ways: Mapping[str, int]) -> int:
+    """How many classes give each split its ways."""
+    share: dict[str, float] = {split: getattr(shares, key) for key, split in FILE_KEYS.items()}
+    return max(math.ceil(number / share[split] - 1e-9) for split, number in ways.items())
 
 
-def _nearest(name: str, classes: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(classes), n=1)
-    return f"did you mean {near[0]!r}?" if near else "check data.label and data.splits"
-
-
-def _check_sizes(splits: Splits, counts: Mapping[str, int], ways: Mapping[str, int], needed: int) -> None:
-    for split, number in ways.items():
-        if (count := len(splits[split])) < number:
-            remedy = "lower episodes.ways or evaluation.ways, or use more classes or other data.splits"
-            raise DataError(f"data.splits: {split}", f"{count} classes for episodes of {number} ways", remedy)
+def _check_examples(splits: Splits, counts: Mapping[str, int], needed: int, can_leave_out: Callable[[], bool]) -> None:
     for split in SPLITS:
         for name in splits[split]:
             if counts[name] < needed:
                 found = f"{counts[name]} examples, and episodes take {needed} of each class"
-                remedy = (
-                    f"set data.min_examples={needed} to leave it out, or lower shots or queries (of evaluation too)"
-                )
-                raise DataError(f"class {name!r} of {split}", found, remedy)
+                remedy = "lower shots or queries (of evaluation too)"
+                if can_leave_out():
+                    remedy = f"set data.min_examples={needed} to leave it out, or {remedy}"
+                else:
+                    remedy += f": without the classes that have fewer than {needed} examples, too few are left"
+                raise DataError(f"class {reprlib.repr(name)} of {split}", found, remedy)

@@ -32,6 +32,8 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     plan = summary["plan"]
     for name, split in _splits(experiment):
         reporter.note(f"  {name}: {split.sample}")
+    for remark in remarks(experiment):
+        reporter.note(remark)
     reporter.note(f"adapted to each task: {', '.join(summary['adapted']) or 'nothing'}")
     joining = config.cluster.range.min < plan["workers"]
     reporter.note(
@@ -49,6 +51,14 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     return summary
 
 
+def remarks(experiment: Experiment) -> list[str]:
+    """What stands out in the data, a paragraph for each family."""
+    return [
+        f"{'data' if len(experiment.splits) == 1 else f'data of {name}'}: {'; '.join(seen.remarks())}"
+        for name, seen in experiment.looks.items()
+    ]
+
+
 def summarise(experiment: Experiment) -> dict[str, Any]:
     """The plan as plain JSON."""
     config, setup = experiment.config, experiment.setup
@@ -56,11 +66,13 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     names = dict.fromkeys(name for model in experiment.models.values() for name in model.free)
     adapted = experiment.learner.adapts([*names])
     splits = _splits(experiment)
+    looks = {name: seen.as_json() for name, seen in experiment.looks.items()}
     return {
         "examples": sum(split.examples for _, split in splits),
         "splits": {
             name: {"classes": list(split.drawn or split.classes), "examples": split.examples} for name, split in splits
         },
+        "data": next(iter(looks.values()), {}) if len(experiment.splits) == 1 else looks,
         "meta_parameters": setup.layout.size,
         "frozen_parameters": sum(value.size for value in setup.model.frozen.values()),
         "frozen": list(setup.model.frozen),

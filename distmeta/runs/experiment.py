@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.config import RunConfig
+from distmeta.data.look import Look
 from distmeta.engine.params import Layout, sha256
 from distmeta.engine.setup import ModelSpec, RunSetup
 from distmeta.errors import ConfigError
@@ -55,6 +56,7 @@ class Experiment:
     setup: RunSetup
     score: Score  # by which learners are compared
     has_meta_test: bool = True
+    looks: dict[str, Look] = field(default_factory=dict)
 
     @property
     def model(self) -> FunctionalModel:
@@ -186,7 +188,9 @@ def build_experiment(config: RunConfig) -> Experiment:
         anchor_every=config.stream.steps_per_task if learner.anchored else 0,
     )
     splits = {name: part.splits for name, part in loaded.items()}
-    return Experiment(config, splits, streams, tokenizer, made, learner, setup, _score(families.values()))
+    looks = {name: part.look for name, part in loaded.items() if part.look}
+    score = _score(families.values())
+    return Experiment(config, splits, streams, tokenizer, made, learner, setup, score, looks=looks)
 
 
 def _prepare(

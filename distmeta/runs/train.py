@@ -17,6 +17,7 @@ from distmeta.report.progress import Reporter
 from distmeta.report.tables import markdown_table, table_rows, table_title
 from distmeta.runs import checkpoint, directory, learner
 from distmeta.runs.arrivals import Arrivals, stored
+from distmeta.runs.check import remarks
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
 from distmeta.runs.session import OpenRun, open_run
 from distmeta.types import ServerState
@@ -35,6 +36,8 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
     """
     directory.require_new(run_dir)
     with open_run(directory.absolute(config), run_dir, reporter) as opened:
+        for remark in remarks(opened.experiment):
+            reporter.note(remark)
         return _train_and_test(opened, 0)
 
 

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from distmeta.config import RunConfig
+from distmeta.data.look import Look
 from distmeta.protocols import Codec, Scoring, TaskFamily
 from distmeta.registry import Registry
 from distmeta.types import Batch, Metrics, Statistics, Stream
@@ -34,11 +35,13 @@ class Loaded(NamedTuple):
     """A task family that is ready for drawing episodes.
 
     `streams` holds each split's streams: one for meta-training, one for meta-validation, any number for meta-test.
+    `look` says what stands out in the data, if they were read.
     """
 
     family: TaskFamily
     splits: dict[str, Split]
     streams: dict[str, list[Stream]]
+    look: Look | None = None
 
 
 class Examples(Protocol):

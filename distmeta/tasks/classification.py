@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus, build_corpus
+from distmeta.data.look import look
 from distmeta.data.sources import Source, read_source
 from distmeta.data.splits import Splits, Tasks, chosen_for_training, split_classes, split_tasks
 from distmeta.errors import ConfigError
@@ -95,7 +96,8 @@ class LabelledTexts:
         subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
         described["meta_train"] = described["meta_train"]._replace(drawn=subset)
         family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name)
-        return Loaded(family, described, _streams(self.name, config))
+        seen = look(source, self.splits, data.min_examples).with_tokens(corpus, tokenizer)
+        return Loaded(family, described, _streams(self.name, config), seen)
 
 
 def _streams(name: str, config: RunConfig) -> dict[str, list[Stream]]:

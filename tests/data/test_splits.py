@@ -3,12 +3,15 @@
 import json
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from distmeta.config import DataConfig, Fractions
 from distmeta.data.sources import Source, read_source
@@ -196,3 +199,41 @@ def test_attack_siblings_stay_together() -> None:
     assert sum(map(len, found.values())) == 171
     # A fifth of 171 is 34.2, and the largest family has 7 techniques: within half of one.
     assert abs(len(found["meta_test"]) - 34.2) <= 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 8, 9, 12, 14, 40])
+@pytest.mark.parametrize("ways", [2, 3, 5])
+def test_the_remedy_for_too_few_classes_is_enough(count: int, ways: int) -> None:
+    """Whatever it advises, followed to the letter, is not refused again for the same reason."""
+    names = [f"class {number:02}" for number in range(count)]
+    wanted = dict.fromkeys(SPLITS, ways)
+    try:
+        split(source_of(names), ways=wanted)
+    except DataError as error:
+        line = str(error)
+    else:
+        assert count >= 3 * ways
+        return
+    least = int(re.findall(r"at least (\d+) classes", line)[0])
+    assert least == 5 * ways  # a fifth of the classes is for meta-test
+    assert split(source_of([f"class {number:02}" for number in range(least)]), ways=wanted)
+    if count < 6:
+        assert "name the column of the domain in data.task" in line
+        return
+    settings = dict(part.split("=", 1) for part in shlex.split(re.findall("set (.*), or use", line)[0]))
+    advised = {"meta_train": settings.get("episodes.ways", ways)}
+    advised |= dict.fromkeys(SPLITS[1:], settings.get("evaluation.ways", ways))
+    shares = yaml.safe_load(settings["data.splits"]) if "data.splits" in settings else {}
+    assert split(
+        source_of(names), ways={key: int(number) for key, number in advised.items()}, splits=Fractions(**shares)
+    )
+
+
+def test_too_few_classes_because_of_min_examples() -> None:
+    source = source_of(LETTERS * 3)
+    ways = dict.fromkeys(SPLITS, 2)
+    line = fault(source, ways=ways, needed=2, min_examples=4)
+    assert "0 classes for episodes of 2 ways (data.min_examples=4 leaves out 10 of 10); set data.min_examples=2" in line
+    line = fault(source, ways=ways, needed=4)
+    assert "3 examples, and episodes take 4 of each class; lower shots or queries" in line
+    assert "min_examples=" not in line

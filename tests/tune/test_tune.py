@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "more ways than classes": (
         {"tune__space": {"episodes.ways": {"choice": [3, 100]}}},
         ConfigError,
-        "classes for episodes of 100 ways; lower episodes.ways",
+        "classes for episodes of 100 ways; set episodes.ways=10",
     ),
     "too many": (
         {"cluster__workers": 1000, "cluster__backend": "ray"},

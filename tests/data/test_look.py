@@ -1,0 +1,66 @@
+"""What stands out in data is counted, with one example each."""
+
+from typing import Any
+
+import pytest
+
+from distmeta.data.look import look
+from distmeta.data.sources import Source
+
+ROWS = [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"), ("e", "y")]
+
+
+def source_of(rows: list[tuple[str, str]], **more: Any) -> Source:
+    texts, labels = (list(column) for column in zip(*rows, strict=True))
+    return Source(texts, labels, None, [f"row {row}" for row in range(len(rows))], **more)
+
+
+def test_plain_data() -> None:
+    seen = look(source_of(ROWS), {"meta_train": ["x"], "meta_test": ["y"]}, 0)
+    assert (seen.rows, seen.classes, seen.smallest, seen.largest) == (5, 2, ("y", 2), ("x", 3))
+    assert seen.remarks() == ["5 rows in 2 classes of 2 ('y') to 3 ('x')"]
+
+
+@pytest.mark.parametrize(
+    ("more", "count", "remark"),
+    [
+        ([("a", "x"), ("a", "x")], ("copies", 2), "2 rows are copies of others"),
+        ([("a", "y"), ("b", "z")], ("contradictions", 2), "2 texts have several labels, such as 'a': 'x' and 'y'"),
+        ([("f" * 99, "x"), ("f" * 99, "y")], ("contradictions", 1), "such as '" + "f" * 59 + "…': 'x' and 'y'"),
+        (
+            [("f", "x ")],
+            ("alike", 1),
+            "1 pairs of labels look alike, such as 'x' and 'x ', in meta_train and meta_test",
+        ),
+        ([("f", "X")], ("alike", 1), "such as 'x' and 'X'"),
+        ([("f", "e\u0301"), ("g", "\u00e9")], ("alike", 1), "such as 'e\u0301' and '\u00e9', in meta_test"),
+        ([("f", "\uff58")], ("alike", 1), "such as 'x' and '\uff58'"),
+        ([("f", "a  b"), ("g", "A\tb")], ("alike", 1), "such as 'a  b' and 'A\\tb'"),
+        ([("f", "z")], ("left_out", 1), "1 classes with fewer than data.min_examples=2 are left out"),
+    ],
+)
+def test_what_stands_out(more: list[tuple[str, str]], count: tuple[str, int], remark: str) -> None:
+    rows = [*ROWS, *more]
+    others = sorted({label for _, label in rows} - {"x"})
+    seen = look(source_of(rows), {"meta_train": ["x"], "meta_test": others}, 2)
+    assert getattr(seen, count[0]) == count[1]
+    assert sum(remark in line for line in seen.remarks()) == 1
+    assert seen.as_json()[count[0]] == count[1]
+
+
+def test_a_pair_in_two_splits_comes_first() -> None:
+    rows = [("a", "x"), ("b", "X"), ("c", "y"), ("d", "Y")]
+    seen = look(source_of(rows), {"meta_train": ["x", "X", "y"], "meta_test": ["Y"]}, 0)
+    assert (seen.alike, seen.twins, seen.twins_splits) == (2, ("y", "Y"), ("meta_train", "meta_test"))
+
+
+def test_tasks_may_label_a_text_in_their_own_ways() -> None:
+    rows = [("good", "a/1"), ("good", "b/0"), ("good", "b/1")]
+    assert look(source_of(rows[:2], tasks=["a", "b"]), {}, 0).contradictions == 0
+    assert look(source_of(rows, tasks=["a", "b", "b"]), {}, 0).contradiction == ("good", "b/0", "b/1")
+
+
+def test_what_reading_assumed_is_passed_on() -> None:
+    seen = look(source_of(ROWS, remarks=("the columns are separated by tabs",), unlabelled=3), {}, 0)
+    assert seen.unlabelled == 3
+    assert "the columns are separated by tabs" in seen.remarks()
