@@ -198,7 +198,7 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         ("outer.steps==5", "outer.steps: invalid value '=5'"),
         ("outer.steps = 5", "outer.steps : unknown key; did you mean outer.steps?"),
         ("—outer.steps=5", "—outer: unknown key"),
-        ("outer.=5", "outer.: unknown key"),
+        ("outer.=5", "'outer.=5': a part of the key is empty; check its dots"),
         ("nothing.x=5", "nothing: unknown key"),
         ("run_dir=$NO_SUCH_VARIABLE/x", "run_dir: invalid value '$NO_SUCH_VARIABLE/x'; the environment variable"),
         ("data.path=~no-such-user/x.csv", "data.path: invalid value '~no-such-user/x.csv'; there is no user"),

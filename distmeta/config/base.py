@@ -3,9 +3,10 @@
 import os
 import pwd
 import re
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -55,7 +56,30 @@ def _home(user: str) -> str:
 Location = Annotated[str, AfterValidator(expand)]
 
 
+def alternatives(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, without their constraints; for a Literal the types of its values."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return alternatives(arguments[0])
+    if origin in (Union, UnionType):
+        return [one for argument in arguments for one in alternatives(argument)]
+    return [type(value) for value in arguments] if origin is Literal else [annotation]
+
+
+def refuses_bool(annotation: Any) -> bool:
+    """Whether an annotation takes numbers and no truth value: `True` would pass as 1."""
+    takes = alternatives(annotation)
+    return bool({int, float}.intersection(takes)) and not {bool, Any}.intersection(takes)
+
+
 class Section(BaseModel):
     """A section that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name and refuses_bool(cls.model_fields[info.field_name].annotation):
+            raise ValueError("give a number")
+        return value
