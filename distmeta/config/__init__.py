@@ -132,7 +132,7 @@ class TrackingConfig(Section):
     """Tracking in MLflow."""
 
     uri: str | None = None  # none: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here
-    experiment: str = "distmeta"
+    experiment: Annotated[str, Field(max_length=500)] = "distmeta"  # as long as MLflow takes
 
 
 FamilyName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]  # becomes part of parameter names

@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=1)]
 Ways = Annotated[int, Field(ge=2)]
 Sample = Annotated[int, Field(ge=2)]  # one episode has no confidence interval
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MOST = 2**32 - 1
 Patterns = str | list[str]
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
@@ -27,8 +28,10 @@ def expand(path: str) -> str:
     Names on the hub and in packages are no paths. A path with a $ that exists stays as typed.
 
     Raises:
-        ValueError: a variable that is not set, or a user who is not known.
+        ValueError: a variable that is not set, a user who is not known, or a NUL character.
     """
+    if "\0" in path:
+        raise ValueError("leave out the NUL character")
     # Path.exists raises where os.path.exists says no, such as in a folder that may not be read.
     if path.startswith(("hub:", "package:")) or ("$" in path and os.path.exists(path)):  # noqa: PTH110
         return path
@@ -66,10 +69,15 @@ def alternatives(annotation: Any) -> list[Any]:
     return [type(value) for value in arguments] if origin is Literal else [annotation]
 
 
-def refuses_bool(annotation: Any) -> bool:
-    """Whether an annotation takes numbers and no truth value: `True` would pass as 1."""
+def wrong_number(value: Any, annotation: Any) -> str | None:
+    """What is wrong with a value as a number of that annotation, where pydantic takes it.
+
+    It takes `True` as 1, and whole numbers that no computer counts to and no array holds.
+    """
     takes = alternatives(annotation)
-    return bool({int, float}.intersection(takes)) and not {bool, Any}.intersection(takes)
+    if isinstance(value, bool) and {int, float}.intersection(takes) and not {bool, Any}.intersection(takes):
+        return "give a number"
+    return f"give at most {MOST:,}" if isinstance(value, int) and value > MOST and Any not in takes else None
 
 
 class Section(BaseModel):
@@ -80,6 +88,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and info.field_name and refuses_bool(cls.model_fields[info.field_name].annotation):
-            raise ValueError("give a number")
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name in cls.model_fields else Any
+        if found := wrong_number(value, annotation):
+            raise ValueError(found)
         return value

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import pydantic
 
 from distmeta.config import AlgorithmConfig, ModelConfig, RunConfig, Section
-from distmeta.config.base import refuses_bool
+from distmeta.config.base import wrong_number
 from distmeta.config.syntax import parse_setting, parse_yaml, quoted
 from distmeta.config.typed import typed
 from distmeta.errors import ConfigError, suggest
@@ -28,6 +28,7 @@ _REMEDIES = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "give true or false"),
     **dict.fromkeys(("model_type", "dict_type"), "this is a section: set the keys in it"),
     "too_short": "give at least one",
+    "string_pattern_mismatch": "begin with a letter; letters, digits, - and _ may follow",
 }
 
 
@@ -40,10 +41,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         data = Path(path).read_bytes()
         text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give a YAML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), f"not UTF-8 at byte {error.start}", "save it as UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise ConfigError(str(path) or "CONFIG", found, "give a YAML file") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(str(path), "holds no sections", "start from a file in jobs/")
@@ -164,8 +166,8 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
             raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(keys[name], [*valid, *inner]))
     types = get_type_hints(cls, include_extras=True)
     for name, value in options.items():
-        if isinstance(value, bool) and refuses_bool(types[name]):
-            raise ConfigError(keys[name], f"invalid value {value}", "give a number")
+        if found := wrong_number(value, types[name]):
+            raise ConfigError(keys[name], f"invalid value {value}", found)
     try:
         return pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:
