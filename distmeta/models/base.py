@@ -251,12 +251,10 @@ def build(
     Raises:
         ModelError: the network does not fit into memory.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), allocating("model"):
         torch.manual_seed(seed)
         made = {family: (heads.get(element)(), count) for family, (element, count) in outputs.items()}
-        with allocating("model"):
-            network = Network(options.body(architecture), made, options.normalize)
-    unknown = network.load_state_dict(dict(values or {}), strict=False).unexpected_keys
-    if unknown:
+        network = Network(options.body(architecture), made, options.normalize)
+    if unknown := network.load_state_dict(dict(values or {}), strict=False).unexpected_keys:
         raise ValueError(f"values for parameters that the network does not have: {', '.join(unknown)}")
     return network.to(device)
