@@ -12,7 +12,7 @@ from distmeta.config import EvaluationConfig, RunConfig
 from distmeta.data.corpus import Corpus
 from distmeta.errors import ConfigError, DataError
 from distmeta.protocols import Model, TaskFamily
-from distmeta.tasks.drawing import Classes, Draw
+from distmeta.tasks.drawing import Classes, Draw, draw_rows
 from distmeta.tasks.rounds import EPISODE, Schedule, cosines, episode_sources, generator, round_tasks
 from distmeta.types import Stream
 
@@ -32,7 +32,7 @@ class Visits:
     schedule: Schedule
 
     def draw(self, stream: Stream, index: int) -> Draw:
-        """The episode of that index, drawn without replacement.
+        """The episode of that index, drawn as by `draw_rows`.
 
         An evaluation episode takes the rows held out of the round. A training episode takes the other rows of the
         round, or the kept rows if the round is over.
@@ -49,7 +49,7 @@ class Visits:
         else:
             shares = [schedule.share(round, name, corpus.rows_of(name)) for name in schedule.tasks[round]]
             parts = [held if held_out else rest for held, rest in shares]
-        rows = np.stack([chance.choice(part, shots + queries, replace=False) for part in parts])
+        rows = np.stack(draw_rows(corpus, parts, [shots + queries] * len(parts), chance))
         memory = self._memory(now, round, stream[NEIGHBOURS]) if stream[NEIGHBOURS] else None
         return Draw(schedule.tasks[round], rows[:, :shots], rows[:, shots:], memory)
 

@@ -1,18 +1,20 @@
 """What stands out in data is counted, with one example each."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from distmeta.data.labelled import Source
 from distmeta.data.look import look
-from distmeta.data.sources import Source
 
 ROWS = [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"), ("e", "y")]
 
 
 def source_of(rows: list[tuple[str, str]], **more: Any) -> Source:
     texts, labels = (list(column) for column in zip(*rows, strict=True))
-    return Source(texts, labels, None, [f"row {row}" for row in range(len(rows))], **more)
+    tasks = more.pop("tasks", None)
+    return replace(Source.of(texts, labels, tasks=tasks), **more)
 
 
 def test_plain_data() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_helpers import fault, read
+from source_helpers import fault, groups, labels, read, texts
 
-from distmeta.data.sources import Source
+from distmeta.data.labelled import Source
 
 ROWS = [("wie spät ist es", "time"), ('say "hi", please', "greet"), ("how late\nis it", "time")]
 
@@ -32,30 +32,30 @@ def write(path: Path, texts: Any, labels: Any) -> Path:
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "ndjson"])
 def test_reads_every_kind_alike(tmp_path: Path, ending: str) -> None:
-    texts, labels = (list(column) for column in zip(*ROWS, strict=True))
-    source = read(write(tmp_path / f"a.{ending}", texts, labels))
-    assert (source.texts, source.labels, source.groups) == (texts, labels, None)
-    same = read(write(tmp_path / "b.jsonl", texts, labels))
+    columns = tuple(list(column) for column in zip(*ROWS, strict=True))
+    source = read(write(tmp_path / f"a.{ending}", *columns))
+    assert (texts(source), labels(source), groups(source)) == (*columns, None)
+    same = read(write(tmp_path / "b.jsonl", *columns))
     assert source.fingerprint == same.fingerprint
 
 
 def test_fingerprint_is_of_content_in_order() -> None:
-    source = Source(["a", "b"], ["x", "y"], None, ["1", "2"])
+    source = Source.of(["a", "b"], ["x", "y"])
     others = [
-        Source(["b", "a"], ["y", "x"], None, ["1", "2"]),
-        Source(["a", "b"], ["x", "x"], None, ["1", "2"]),
-        Source(["a", "b"], ["x", "y"], ["g", "g"], ["1", "2"]),
-        Source(["a", 'b"],["x'], ["x", "y"], None, ["1", "2"]),
+        Source.of(["b", "a"], ["y", "x"]),
+        Source.of(["a", "b"], ["x", "x"]),
+        Source.of(["a", "b"], ["x", "y"], ["g", "g"]),
+        Source.of(["a", 'b"],["x'], ["x", "y"]),
     ]
     assert len({s.fingerprint for s in [source, *others]}) == 5
-    assert source.fingerprint == Source(["a", "b"], ["x", "y"], None, ["3", "4"]).fingerprint
+    assert source.fingerprint == Source.of(["a", "b"], ["x", "y"]).fingerprint
     # sha256sum of the three lines ["a", "b"], ["x", "y"] and null
     assert source.fingerprint == "6b856013f6c00e5496ed14cc2b4fca8d8742ceeffcdf3a7f3a27e3eaa73d454e"
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_whole_number_labels_are_names(tmp_path: Path, ending: str) -> None:
-    assert read(write(tmp_path / f"a.{ending}", ["a", "b"], [7, 10])).labels == ["7", "10"]
+    assert labels(read(write(tmp_path / f"a.{ending}", ["a", "b"], [7, 10]))) == ["7", "10"]
 
 
 def test_dictionary_and_large_strings(tmp_path: Path) -> None:
@@ -66,22 +66,22 @@ def test_dictionary_and_large_strings(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet").labels == ["x", "x"]
+    assert labels(read(tmp_path / "a.parquet")) == ["x", "x"]
 
 
 def test_other_columns_and_groups(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("\ufeffutterance,topic,intent,note\nhello,small talk,greet,\xe9\n", encoding="utf-8")
     source = read(path, text="utterance", label="intent", group="topic")
-    assert (source.texts, source.labels, source.groups) == (["hello"], ["greet"], ["small talk"])
+    assert (texts(source), labels(source), groups(source)) == (["hello"], ["greet"], ["small talk"])
 
 
 def test_text_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nNA,007\n 2020-01-01 ,null\n2020-01-01,x\n2020-01-01,x\n", encoding="utf-8")
-    source = read(path)
-    assert source.texts == ["NA", " 2020-01-01 ", "2020-01-01", "2020-01-01"]
-    assert source.labels == ["007", "null", "x", "x"]
+    source = read(path, copies=True)
+    assert texts(source) == ["NA", " 2020-01-01 ", "2020-01-01", "2020-01-01"]
+    assert labels(source) == ["007", "null", "x", "x"]
 
 
 def test_folder_is_read_by_name(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_folder_is_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("about")
     (tmp_path / ".hidden.csv").write_text("x")
     source = read(tmp_path)
-    assert source.texts == list("01234567")
-    assert source.names == [f"{tmp_path}/{number}.csv line 2" for number in range(8)]
+    assert texts(source) == list("01234567")
+    assert list(source.names) == [f"{tmp_path}/{number}.csv line 2" for number in range(8)]
 
 
 def test_folder_without_or_with_several_kinds(tmp_path: Path) -> None:
@@ -210,8 +210,12 @@ def test_subset_is_for_the_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "rows", "classes"), [("banking77", 13083, 77), ("clinc150", 22500, 150)])
-def test_real_files(real_data: Path, name: str, rows: int, classes: int) -> None:
-    source = read(real_data / f"{name}.parquet")
-    assert (len(source.texts), len(set(source.labels))) == (rows, classes)
+@pytest.mark.parametrize(
+    ("name", "rows", "copies", "classes"), [("banking77", 13083, 11, 77), ("clinc150", 22500, 1, 150)]
+)
+def test_real_files(real_data: Path, name: str, rows: int, copies: int, classes: int) -> None:
+    source = read(real_data / f"{name}.parquet", copies=True)
+    assert (len(source.texts), len(source.classes)) == (rows, classes)
     assert source.names[-1] == f"{real_data}/{name}.parquet row {rows}"
+    once = read(real_data / f"{name}.parquet")
+    assert (len(once.texts), sum(once.copies.values())) == (rows - copies, copies)

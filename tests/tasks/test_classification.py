@@ -201,8 +201,9 @@ def test_real_episodes(real_data: Path, minilm: str, tmp_path: Path) -> None:
     corpus = build_corpus(source, splits, tokenizer, 32, tmp_path)
     kind = Classification(corpus, Classes(corpus))
     stream = Stream.of("classification", "meta_test", 0, ways=5, shots=5, queries=5)
+    every = read_source(data.model_copy(update={"copies": True}))
     for episode in manifest(kind, stream, 50)["episodes"]:
         assert set(episode["classes"]) <= set(splits["meta_test"])
         for name, support, query in zip(episode["classes"], episode["support"], episode["query"], strict=True):
-            assert {source.labels[row] for row in support + query} == {name}
+            assert {every.labels[row].as_py() for row in support + query} == {name}
             assert len({*support, *query}) == 10
