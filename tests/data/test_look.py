@@ -66,3 +66,15 @@ def test_what_reading_assumed_is_passed_on() -> None:
     seen = look(source_of(ROWS, remarks=("the columns are separated by tabs",), unlabelled=3), {}, 0)
     assert seen.unlabelled == 3
     assert "the columns are separated by tabs" in seen.remarks()
+
+
+@pytest.mark.timeout(20)
+def test_many_labels_that_look_alike_take_no_time() -> None:
+    """Fifty million pairs, of which none is made."""
+    names = [" " * (number % 100) + "\t" * (number // 100) + "x" for number in range(10_000)]
+    seen = look(Source.of(names, names), {"meta_train": names[1:3], "meta_test": names[3:]}, 0)
+    assert (seen.alike, seen.twins, seen.twins_splits) == (
+        49_995_000,
+        (names[1], names[3]),
+        ("meta_train", "meta_test"),
+    )
