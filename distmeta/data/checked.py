@@ -156,6 +156,24 @@ def _refusal(value: Any, key: str, where: str) -> DataError:
     if value is None or (isinstance(value, str | bytes) and not value.strip()):
         return DataError(where, f"the {what} is empty", "fill it in or remove the row")
     if isinstance(value, str | bytes):
-        return DataError(where, f"the {what} is not UTF-8", "save the file as UTF-8")
+        return _not_utf8(value, what, where)
+    if isinstance(value, dict):
+        found = f"the {what} is an object with the keys {reprlib.repr(list(value))}"
+        return DataError(where, found, "write each of them as a column of its own, and name one")
     found = f"the {what} is {reprlib.repr(value)}, a {type(value).__name__}"
     return DataError(where, found, "give a string" if key == TEXT else "give a string or a whole number")
+
+
+def _not_utf8(value: str | bytes, what: str, where: str) -> DataError:
+    """The error for a text that has bytes of another encoding, or half of a character that JSON writes as a pair."""
+    try:
+        content = value if isinstance(value, bytes) else value.encode(errors="surrogateescape")
+        content.decode()
+    except UnicodeEncodeError as error:
+        half = value[error.start]
+        return DataError(where, f"the {what} is not UTF-8 ({half!r} is half of a pair)", "write the pair, or remove it")
+    except UnicodeDecodeError as error:
+        found = f"the {what} is not UTF-8 (byte 0x{content[error.start]:02X})"
+        remedy = "save the file as UTF-8; iconv -f cp1252 -t utf-8 does that for Windows-1252"
+        return DataError(where, found, remedy if isinstance(value, str) else "write the column as UTF-8")
+    raise AssertionError("it is UTF-8")

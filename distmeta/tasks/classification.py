@@ -21,11 +21,13 @@ from distmeta.data.look import look
 from distmeta.data.sources import read_source
 from distmeta.data.splits import Splits, Tasks, chosen_for_training, split_classes, split_tasks
 from distmeta.data.values import strings
-from distmeta.errors import ConfigError
+from distmeta.errors import ConfigError, shortened
 from distmeta.tasks.base import Loaded, Split, registry
 from distmeta.tasks.classes import ClassScoring, TextCodec
 from distmeta.tasks.drawing import Classes, Draw, Drawing
 from distmeta.types import Batch, Episode, Inputs, Stream
+
+SAMPLE = 300  # characters of a text that users are shown
 
 
 @registry.register("classification")
@@ -92,7 +94,7 @@ class LabelledTexts:
         corpus = build_corpus(source, self.splits, tokenizer, data.max_length, data.cache_folder, data.copies)
         samples = {names[0]: source.texts_of(names[:1])[0].as_py() for names in self.splits.values()}
         described = {
-            split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")
+            split: Split(tuple(names), len(corpus.rows(split)), shortened(f"{names[0]}: {samples[names[0]]}", SAMPLE))
             for split, names in self.splits.items()
         }
         subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None

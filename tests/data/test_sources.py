@@ -142,14 +142,19 @@ def test_column_given_twice(tmp_path: Path) -> None:
 
 def test_not_utf8_names_the_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"text,label\nfine,x\ncaf\xe9,x\n")
-    assert "a.csv line 3: the text is not UTF-8" in fault(tmp_path / "a.csv")
+    expected = (
+        "a.csv line 3: the text is not UTF-8 (byte 0xE9); save the file as UTF-8; iconv -f cp1252 -t utf-8 does that"
+    )
+    assert expected in fault(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine", "label": "x"}\n{"text": "b", "label": "caf\xe9"}\n')
     assert "a.jsonl line 2: the label is not UTF-8" in fault(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text('{"text": "half a pair \\ud800", "label": "x"}\n')
-    assert "b.jsonl line 1: the text is not UTF-8" in fault(tmp_path / "b.jsonl")
+    expected = r"b.jsonl line 1: the text is not UTF-8 ('\ud800' is half of a pair); write the pair, or remove it"
+    assert expected in fault(tmp_path / "b.jsonl")
     latin = pa.array([b"fine", b"caf\xe9"], pa.binary())
     write(tmp_path / "a.parquet", pa.Array.from_buffers(pa.string(), 2, latin.buffers()), ["x", "x"])
-    assert "a.parquet row 2: the text is not UTF-8" in fault(tmp_path / "a.parquet")
+    expected = "a.parquet row 2: the text is not UTF-8 (byte 0xE9); write the column as UTF-8"
+    assert expected in fault(tmp_path / "a.parquet")
     coded = pa.Array.from_buffers(pa.string(), 2, latin.buffers()).dictionary_encode()
     write(tmp_path / "b.parquet", ["a", "b"], coded)
     assert "b.parquet row 2: the label is not UTF-8" in fault(tmp_path / "b.parquet")
@@ -170,6 +175,12 @@ def test_empty_csv_value_and_absent_json_key(tmp_path: Path) -> None:
     assert "a.csv line 5: the text is empty" in fault(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "x"}\n\n{"text": "b"}\n')
     assert "a.jsonl line 3: the label is empty" in fault(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_columns_inside_a_column_are_named(tmp_path: Path, name: str) -> None:
+    line = fault(write(tmp_path / name, ["a"], [{"id": 1, "name": "x"}]))
+    assert "1: the label is an object with the keys ['id', 'name']; write each of them as a column of its own" in line
 
 
 @pytest.mark.parametrize("label", [1.5, True, ["x"]])
