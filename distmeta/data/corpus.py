@@ -50,8 +50,8 @@ class Corpus:
 
     def rows_of(self, class_name: str) -> np.ndarray:
         """Rows of a class, (n,) int64, ascending."""
-        start, end = np.searchsorted(self._sorted_labels, [self._number[class_name], self._number[class_name] + 1])
-        return self._by_class[start:end]
+        number = self._number[class_name]
+        return self._by_class[self._starts[number] : self._starts[number + 1]]
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split's classes, (n,) int64, sorted by (length, row)."""
@@ -121,9 +121,9 @@ class Corpus:
         return np.argsort(self.labels, kind="stable")
 
     @cached_property
-    def _sorted_labels(self) -> np.ndarray:
-        labels: np.ndarray = self.labels[self._by_class]
-        return labels
+    def _starts(self) -> np.ndarray:
+        """Where the rows of each class begin in `_by_class`, and the end of the last."""
+        return np.searchsorted(self.labels[self._by_class], np.arange(len(self.classes) + 1))
 
 
 def build_corpus(

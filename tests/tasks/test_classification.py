@@ -213,7 +213,7 @@ def test_real_episodes(real_data: Path, minilm: str, tmp_path: Path) -> None:
 def test_a_long_label_is_shown_short(tmp_path: Path) -> None:
     config = toy_config(tmp_path)
     path = Path(config.data.path or "")
-    path.write_text(path.read_text().replace("class 0", "very " * 50_000 + "long 0"))
+    path.write_text(path.read_text().replace("class", "very " * 50_000 + "long"))
     samples = [split.sample for split in build_experiment(config).splits["classification"].values()]
     assert max(map(len, samples)) == 300
-    assert "…" in samples[0]
+    assert any("…" in sample for sample in samples)
