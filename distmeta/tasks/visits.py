@@ -133,6 +133,7 @@ def _check_rows(config: RunConfig, corpus: Corpus, schedule: Schedule) -> None:
             found = tuple(len(part) for part in schedule.share(round, name, corpus.rows_of(name)))
             if found[0] < needed[0] or found[1] < needed[1]:
                 counts = f"{found[0]} of {needed[0]} examples to evaluate on, and {found[1]} of {needed[1]} to train on"
+                counts += ", without the rows that were left out in reading" if corpus.numbers is not None else ""
                 remedy = "lower stream.examples, shots, queries or stream.recurrence, or raise data.min_examples"
                 raise DataError(f"class {name!r} in round {round} of the stream", counts, remedy)
 

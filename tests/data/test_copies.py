@@ -188,6 +188,15 @@ def test_the_texts_of_rounds_are_once_in_an_episode(tmp_path: Path) -> None:
             assert len(set(found)) == len(found)
 
 
+def test_too_few_examples_for_the_rounds_without_copies(tmp_path: Path) -> None:
+    rows = [
+        row(f"own{n % 9} {label} {task}", label, f"t{task}") for task in range(8) for label in "xy" for n in range(40)
+    ]
+    path = write(tmp_path / "data.jsonl", rows)
+    with pytest.raises(DataError, match="to train on, without the rows that were left out in reading; lower"):
+        build_experiment(stream_config(tmp_path, data__path=str(path), data__task="task"))
+
+
 def test_a_class_with_too_few_other_texts_keeps_the_text(tmp_path: Path) -> None:
     family = family_of(contradictory(tmp_path, 4, 1))
     stream = Stream.of("classification", "meta_train", 0, **SHAPE)
