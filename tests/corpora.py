@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from distmeta.data.corpus import build_corpus
-from distmeta.data.sources import Source
+from distmeta.data.labelled import Source
 from distmeta.tasks.classification import Classification
 from distmeta.tasks.drawing import Classes
 
@@ -18,5 +18,5 @@ def kind_in(folder: Path, extra_word: bool = False) -> Classification:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     splits = {"meta_train": list("bcde"), "meta_validation": list("fghi"), "meta_test": list("jkl")}
-    corpus = build_corpus(Source(texts, labels, None, texts), splits, tokenizer, 16, folder)
+    corpus = build_corpus(Source.of(texts, labels), splits, tokenizer, 16, folder)
     return Classification(corpus, Classes(corpus))

@@ -40,6 +40,7 @@ class DataConfig(Section):
     task: str | None = None  # the column that names a text's task: an episode is all the labels of one task
     splits: Location | Fractions = Fractions()  # a JSON file of class names, or shares
     split: str = "1"  # which split of the file; with shares, which of the random ones
+    copies: bool = False  # true: rows with the text and label of an earlier row count, and episodes may repeat a text
     min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
     max_length: Annotated[int, Field(ge=4)] = 64  # tokens; longer texts are cut
     cache: str = "~/.cache/distmeta"  # folder of tokenised texts

@@ -24,12 +24,12 @@ _CODE = re.compile(r"</?code>|`")
 
 
 class Procedure(NamedTuple):
-    """A sentence, its technique such as ``T1059.001 PowerShell``, and the parent technique, ``T1059``."""
+    """A sentence, its technique such as ``T1059.001 PowerShell``, the parent technique, ``T1059``, and its id."""
 
     text: str
     label: str
     group: str
-    name: str
+    stix_id: str
 
 
 def read_procedures() -> list[Procedure]:
@@ -50,7 +50,7 @@ def read_procedures() -> list[Procedure]:
             technique = techniques[uses[0]["target_ref"]]
             number = technique["external_id"]
             label = f"{number} {technique['name']}"
-            procedures.append(Procedure(text, label, number.partition(".")[0], f"attack {uses[0]['stix_id']}"))
+            procedures.append(Procedure(text, label, number.partition(".")[0], uses[0]["stix_id"]))
     return procedures
 
 

@@ -14,14 +14,15 @@ Columns = Mapping[str, str]  # column names by configuration key, such as data.t
 LISTED = 10  # columns of a file that an error lists
 
 
-class Rows(NamedTuple):
-    """Unchecked values of a file by configuration key, and the origin of each row.
+class Block(NamedTuple):
+    """Consecutive rows of a file: their values by configuration key, unchecked, and their numbers.
 
-    `remarks` says what a reader has assumed about the file.
+    Values are bytes, strings, numbers or None. `remarks` says what a reader has assumed about the file.
     """
 
-    values: dict[str, list[Any]]
-    names: list[str]
+    values: Mapping[str, Sequence[Any]]
+    where: str  # what the numbers count, such as "a.csv line"
+    numbers: Sequence[int]
     remarks: tuple[str, ...] = ()
 
 

@@ -6,24 +6,22 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from tokenizers import Tokenizer
 
+from distmeta.data.labelled import Source
+from distmeta.data.tokens import prepared, tokenise
 from distmeta.errors import DataError
-
-if TYPE_CHECKING:
-    from distmeta.data.sources import Source
-    from distmeta.types import Inputs
+from distmeta.types import Inputs
 
 FORMAT = 1
-CHUNK = 4096  # texts tokenised at once: an Encoding takes far more memory than its ids
 _KEY = b"distmeta"
 
 
@@ -42,6 +40,9 @@ class Corpus:
     fingerprint: str  # of the texts, the splits, the tokenizer and max_length
     source_fingerprint: str  # of the labelled texts only
     max_length: int  # tokens; longer texts were cut
+    # Rows, ascending, of texts that are to stand once in an episode and have several rows, and numbers of their texts.
+    repeated: np.ndarray = field(default_factory=lambda: np.empty((2, 0), np.int64))  # (2, n)
+    numbers: np.ndarray | None = None  # of the source's rows among all that were read, if some were left out
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Only the fields: the cached properties would be sent as copies.
@@ -49,8 +50,8 @@ class Corpus:
 
     def rows_of(self, class_name: str) -> np.ndarray:
         """Rows of a class, (n,) int64, ascending."""
-        start, end = np.searchsorted(self._sorted_labels, [self._number[class_name], self._number[class_name] + 1])
-        return self._by_class[start:end]
+        number = self._number[class_name]
+        return self._by_class[self._starts[number] : self._starts[number + 1]]
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split's classes, (n,) int64, sorted by (length, row)."""
@@ -77,6 +78,14 @@ class Corpus:
         rows, counts = self.rows(split), np.add.reduceat(self._values == token, self._offsets[:-1], dtype=np.int64)
         return float(counts[rows].sum() / max(1, self.lengths[rows].sum()))
 
+    def texts_of(self, rows: np.ndarray) -> np.ndarray:
+        """A number for each row's text, the same for the same text, or -1 if no other row has the text, (n,) int64."""
+        known, texts = self.repeated
+        if not len(known):
+            return np.full(len(rows), -1)
+        place = np.searchsorted(known, rows).clip(max=len(known) - 1)
+        return np.where(known[place] == rows, texts[place], -1)
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each row, (R,) int64."""
@@ -84,8 +93,9 @@ class Corpus:
 
     @cached_property
     def source_rows(self) -> np.ndarray:
-        """Each row's number in the source, (R,) int64."""
-        return _numpy(self.table, "source_row")
+        """Each row's number among all rows that were read, (R,) int64."""
+        rows = _numpy(self.table, "source_row")
+        return rows if self.numbers is None else self.numbers[rows]
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -111,9 +121,9 @@ class Corpus:
         return np.argsort(self.labels, kind="stable")
 
     @cached_property
-    def _sorted_labels(self) -> np.ndarray:
-        labels: np.ndarray = self.labels[self._by_class]
-        return labels
+    def _starts(self) -> np.ndarray:
+        """Where the rows of each class begin in `_by_class`, and the end of the last."""
+        return np.searchsorted(self.labels[self._by_class], np.arange(len(self.classes) + 1))
 
 
 def build_corpus(
@@ -122,6 +132,7 @@ def build_corpus(
     tokenizer: Tokenizer,
     max_length: int,
     cache_dir: str | Path,
+    repeats: bool = False,
 ) -> Corpus:
     """Tokenises the rows of all used classes, or maps an earlier call's file into memory.
 
@@ -131,11 +142,12 @@ def build_corpus(
         tokenizer: its own padding and truncation are not used.
         max_length: tokens, special ones included; longer texts are cut.
         cache_dir: the folder of the file, which is named by the corpus's fingerprint.
+        repeats: whether a text may stand in an episode several times.
 
     Raises:
         DataError: a text has no token, or the cache folder cannot be written.
     """
-    tokenizer, pad_id = _prepared(tokenizer, max_length)
+    tokenizer, pad_id = prepared(tokenizer, max_length)
     about: dict[str, Any] = {
         "format": FORMAT,
         "source": source.fingerprint,
@@ -145,63 +157,26 @@ def build_corpus(
         "pad_id": pad_id,
     }
     classes = sorted(name for names in splits.values() for name in names)
+    repeated = np.empty((2, 0), np.int64) if repeats else _repeated(source, classes)
+    if repeated.size:
+        about["repeats"] = False  # where no text is repeated, it decides nothing
     fingerprint = hashlib.sha256(_json(about)).hexdigest()
     path = Path(cache_dir) / f"{fingerprint}.arrow"
     if (table := _open(path, about)) is None:
-        new = _tokenise(source, classes, tokenizer)
+        new = tokenise(source, classes, tokenizer)
         _write(path, new.replace_schema_metadata({_KEY: _json({**about, "content": _content(new)})}))
         if (table := _open(path, about)) is None:
             raise DataError(str(path), "reads back differently from what was written", "check the disk")
     names_of = {split: tuple(names) for split, names in about["splits"].items()}
-    return Corpus(table, tuple(classes), names_of, pad_id, fingerprint, source.fingerprint, max_length)
+    about_texts = (fingerprint, source.fingerprint, max_length, repeated, source.numbers)
+    return Corpus(table, tuple(classes), names_of, pad_id, *about_texts)
 
 
-def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Inputs:
-    """Tokens of the texts of one task, in the form of `Corpus.tokens`.
-
-    Returns:
-        `input_ids` and `attention_mask`, both (1, texts, L) int64.
-
-    Raises:
-        DataError: a text has no token; the message gives the number of the text, from 1.
-    """
-    tokenizer, pad_id = _prepared(tokenizer, max_length)
-    tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), 1):
-        if not ids:
-            raise DataError(f"example {number}", f"no token in {text!r}", "leave it out")
-    longest = max(map(len, tokens), default=0)
-    padded = torch.tensor([[row + [pad_id] * (longest - len(row)) for row in tokens]])
-    mask = torch.tensor([[[1] * len(row) + [0] * (longest - len(row)) for row in tokens]])
-    return {"input_ids": padded, "attention_mask": mask}
-
-
-def _prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
-    """A copy that truncates and does not pad, and the padding id."""
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_padding()
-    copy.enable_truncation(max_length)
-    known = (tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>", "<|pad|>"))
-    # If the tokenizer has no padding id, any id works: the mask hides it.
-    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else next((i for i in known if i is not None), 0)
-    return copy, pad_id
-
-
-def _tokenise(source: Source, classes: Sequence[str], tokenizer: Tokenizer) -> pa.Table:
-    number = {name: number for number, name in enumerate(classes)}
-    rows = [row for row, label in enumerate(source.labels) if label in number]
-    values, lengths = [np.empty(0, np.int32)], [0]
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        for row, encoding in zip(chunk, tokenizer.encode_batch([source.texts[r] for r in chunk]), strict=True):
-            if not encoding.ids:
-                remedy = "remove the row or use another tokenizer"
-                raise DataError(source.names[row], f"no token in {source.texts[row]!r}", remedy)
-            values.append(np.array(encoding.ids, dtype=np.int32))
-            lengths.append(len(encoding.ids))
-    ids = pa.ListArray.from_arrays(pa.array(np.cumsum(lengths), pa.int32()), pa.array(np.concatenate(values)))
-    labels = pa.array([number[source.labels[row]] for row in rows], pa.int32())
-    return pa.table({"input_ids": ids, "label": labels, "source_row": pa.array(rows, pa.int64())})
+def _repeated(source: Source, classes: Sequence[str]) -> np.ndarray:
+    """Corpus rows, ascending, of texts that several rows have, and the numbers of their texts, (2, n)."""
+    texts = source.text_numbers[source.rows_of(classes)[0]]
+    rows = np.flatnonzero(np.bincount(texts)[texts] > 1)
+    return np.stack([rows, texts[rows]])
 
 
 def _open(path: Path, about: Mapping[str, Any]) -> pa.Table | None:

@@ -6,17 +6,18 @@ import csv
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import Any, TextIO
+from itertools import chain, islice
+from typing import TextIO
 
-from distmeta.data.columns import Columns, Rows, find_columns
+from distmeta.data.columns import Block, Columns, find_columns
+from distmeta.data.values import BLOCK
 from distmeta.errors import DataError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 csv.field_size_limit(sys.maxsize)  # a text may be longer than the 128 kB that the module allows
 
 
-def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",") -> Rows:
+def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",") -> Iterator[Block]:
     """The columns of a file opened with ``newline=""``.
 
     The delimiter is the one with which the header has all columns. `usual` is tried first, and another one is
@@ -27,21 +28,19 @@ def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",")
     """
     delimiter, lines = _delimiter(file, columns, where, usual)
     records = _records(lines, delimiter, where)
-    _, header = next(records, ("", []))
+    _, header = next(records, (1, []))
     if not header:
         raise DataError(where, "no rows", "give a header and at least one labelled text")
     index = find_columns(header, columns, where)
-    values: dict[str, list[Any]] = {key: [] for key in columns}
-    names: list[str] = []
-    for name, record in records:
-        if len(record) != len(header):
-            found = f"{len(record)} values where the header has {len(header)}"
-            raise DataError(name, found, f"quote values that hold {DELIMITERS[delimiter]} or line breaks")
-        for key, column in values.items():
-            column.append(record[index[key]])
-        names.append(name)
     remark = f"the columns are separated by {DELIMITERS[delimiter]}, not by {DELIMITERS[usual]}"
-    return Rows(values, names, (remark,) if delimiter != usual else ())
+    while block := list(islice(records, BLOCK)):
+        for line, record in block:
+            if len(record) != len(header):
+                found = f"{len(record)} values where the header has {len(header)}"
+                remedy = f"quote values that hold {DELIMITERS[delimiter]} or line breaks"
+                raise DataError(f"{where} line {line}", found, remedy)
+        values = {key: [record[place] for _, record in block] for key, place in index.items()}
+        yield Block(values, f"{where} line", [line for line, _ in block], (remark,) if delimiter != usual else ())
 
 
 def _delimiter(file: TextIO, columns: Columns, where: str, usual: str) -> tuple[str, Iterator[str]]:
@@ -50,7 +49,7 @@ def _delimiter(file: TextIO, columns: Columns, where: str, usual: str) -> tuple[
     widths: dict[str, int] = {}
     for delimiter in sorted(DELIMITERS, key=lambda its: its != usual):
         try:
-            _, header = next(_records(chain(list(taken), _kept(file, taken)), delimiter, where), ("", []))
+            _, header = next(_records(chain(list(taken), _kept(file, taken)), delimiter, where), (1, []))
             widths[delimiter] = len(header)
             find_columns(header, columns, where)
         except DataError:
@@ -66,8 +65,8 @@ def _kept(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
         yield line
 
 
-def _records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[tuple[str, list[str]]]:
-    """Records that are not blank, each after the file and line where it starts."""
+def _records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Records that are not blank, each after the line where it starts."""
     kept: list[str] = []  # the lines of the record
     reader = csv.reader(_kept(lines, kept), delimiter=delimiter, strict=True)
     while True:
@@ -84,7 +83,7 @@ def _records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[tuple
                 raise DataError(line, "a quote that opens here is never closed", remedy) from error
             raise DataError(f"{where} line {start}", f"malformed CSV ({error})", "check its quotes") from error
         if record:
-            yield f"{where} line {start}", record
+            yield start, record
 
 
 def _open_quote(lines: list[str], delimiter: str) -> int | None:

@@ -8,13 +8,13 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 from distmeta.data.arrow import read_arrow, read_parquet
-from distmeta.data.columns import Columns, Rows
+from distmeta.data.columns import Block, Columns
 from distmeta.data.delimited import read_delimited
 from distmeta.data.json_records import read_json
 from distmeta.errors import DataError
@@ -90,49 +90,50 @@ def _kind(path: Path) -> tuple[str, str]:
     return (before, last) if last in COMPRESSION else (last, "")
 
 
-def read_file(path: Path, columns: Columns) -> Rows:
-    """The given columns of one file, unchecked: bytes, strings, numbers or None.
+def read_file(path: Path, columns: Columns) -> Iterator[Block]:
+    """The given columns of one file, unchecked.
 
     Raises:
         DataError: the file cannot be read or parsed, has no rows, or lacks a column.
     """
-    where = str(path)
+    where, is_empty = str(path), True
     try:
         with path.open("rb") as raw:
-            rows = _read_stream(raw, columns, where) if _is_stream(path) else _read(raw, path, columns)
+            for block in _read_stream(raw, columns, where) if _is_stream(path) else _read(raw, path, columns):
+                is_empty = False
+                yield block
     except UnicodeError as error:
         raise DataError(where, f"not valid {error.args[0]}", "save the file as UTF-8") from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise DataError(where, found, "check the file and its permissions") from error
-    if not rows.names:
+    if is_empty:
         raise DataError(where, "no rows", "give at least one labelled text")
-    return rows
 
 
-def _read(raw: BinaryIO, path: Path, columns: Columns) -> Rows:
+def _read(raw: BinaryIO, path: Path, columns: Columns) -> Iterator[Block]:
     kind, compression = _kind(path)
     with COMPRESSION[compression](raw) if compression else raw as file:
         if reader := TABLES.get(kind):  # these jump to and fro in a file
-            return reader(io.BytesIO(file.read()) if compression else file, columns, str(path))
-        text, _ = _text(file)
-        with text:
-            return TEXTS[kind](text, columns, str(path))
+            yield from reader(io.BytesIO(file.read()) if compression else file, columns, str(path))
+        else:
+            text, _ = _text(file)
+            with text:
+                yield from TEXTS[kind](text, columns, str(path))
 
 
-def _read_stream(raw: BinaryIO, columns: Columns, where: str) -> Rows:
+def _read_stream(raw: BinaryIO, columns: Columns, where: str) -> Iterator[Block]:
     """JSON if it begins like JSON, or else delimited text."""
     if raw.isatty():
         raise DataError(where, "a terminal", "name a file, or send its content through a pipe")
     file, head = _text(raw)
-    first = head.lstrip()[:1]
-    if first and not first.isprintable():
-        file.close()
-        raise DataError(where, "neither JSON nor delimited text", f"save it as {_LISTED}, and name that file")
     with file:
-        rows = (read_json if first in ("{", "[") else read_delimited)(file, columns, where)
-    remark = f"{where} can be read once: to resume or evaluate a run, give its data as a file"
-    return rows._replace(remarks=(*rows.remarks, remark))
+        first = head.lstrip()[:1]
+        if first and not first.isprintable():
+            raise DataError(where, "neither JSON nor delimited text", f"save it as {_LISTED}, and name that file")
+        remark = f"{where} can be read once: to resume or evaluate a run, give its data as a file"
+        for block in (read_json if first in ("{", "[") else read_delimited)(file, columns, where):
+            yield block._replace(remarks=(*block.remarks, remark))
 
 
 def _text(file: BinaryIO) -> tuple[TextIO, str]:
@@ -167,7 +168,7 @@ def _zstandard(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
 
 
-Reader = Callable[[Any, Columns, str], Rows]
+Reader = Callable[[Any, Columns, str], Iterator[Block]]
 TABLES: dict[str, Reader] = {".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
 TEXTS: dict[str, Reader] = {
     ".csv": read_delimited,

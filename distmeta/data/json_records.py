@@ -4,40 +4,53 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, TextIO
 
-from distmeta.data.columns import Columns, Rows, find_columns
+from distmeta.data.columns import Block, Columns, find_columns
+from distmeta.data.values import BLOCK
 from distmeta.errors import DataError
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _SHAPE = 'write lines such as {"text": "...", "label": "..."}'
 
 
-def read_json(file: TextIO, columns: Columns, where: str) -> Rows:
+def read_json(file: TextIO, columns: Columns, where: str) -> Iterator[Block]:
     """The columns of JSON lines, of a list of objects, or of an object in which one list holds them.
 
     Raises:
         DataError: the text is malformed, or lacks a column.
     """
-    names: list[str] = []
-    records: list[Any] = []
-    for line, record in _values(file, where):
-        names.append(f"{where} line {line}")
-        records.append(record)
-    if len(records) == 1 and (items := _items(records[0], columns)) is not None:
-        records, names = items, [f"{where} item {number}" for number in range(1, len(items) + 1)]
-    for name, record in zip(names, records, strict=True):
-        if not isinstance(record, dict):
-            raise DataError(name, f"a JSON {type(record).__name__}, not an object", _SHAPE)
-    if not records:
-        return Rows({key: [] for key in columns}, [])
-    if len(records) == 1 and not any(column.strip() in map(str.strip, records[0]) for column in columns.values()):
-        found = f"a single JSON object, without {' and '.join(columns)} and without one list of objects"
-        raise DataError(names[0], found, _SHAPE)
-    keys = list(dict.fromkeys(key for record in records for key in record))
-    index = find_columns(keys, columns, where)
-    return Rows({key: [record.get(keys[index[key]]) for record in records] for key in columns}, names)
+    values, unit = _values(file, where), "line"
+    first = list(islice(values, 2))
+    records: Iterable[tuple[int, Any]] = chain(first, values)
+    if len(first) == 1:
+        ((line, value),) = first
+        if (items := _items(value, columns)) is not None:
+            records, unit = enumerate(items, 1), "item"
+        elif isinstance(value, dict) and not any(name.strip() in map(str.strip, value) for name in columns.values()):
+            found = f"a single JSON object, without {' and '.join(columns)} and without one list of objects"
+            raise DataError(f"{where} line {line}", found, _SHAPE)
+    yield from _blocks(iter(records), columns, where, f"{where} {unit}")
+
+
+def _blocks(records: Iterator[tuple[int, Any]], columns: Columns, where: str, counted: str) -> Iterator[Block]:
+    """The columns of numbered objects. `counted` is what the numbers count."""
+    present: dict[str, None] = {}  # all keys so far
+    chosen: dict[str, str] = {}
+    while block := list(islice(records, BLOCK)):
+        for number, record in block:
+            if not isinstance(record, dict):
+                raise DataError(f"{counted} {number}", f"a JSON {type(record).__name__}, not an object", _SHAPE)
+            present.update(dict.fromkeys(record))
+        names = list(present)
+        for key, place in find_columns(names, columns, where).items():
+            if chosen.setdefault(key, names[place]) != names[place]:
+                found = f"the keys {chosen[key]!r} and {names[place]!r}, which differ by blanks"
+                raise DataError(where, found, "write all of them alike")
+        values = {key: [record.get(name) for _, record in block] for key, name in chosen.items()}
+        yield Block(values, counted, [number for number, _ in block])
 
 
 def _items(value: Any, columns: Columns) -> list[Any] | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from distmeta.data.corpus import Corpus
-from distmeta.data.sources import Source
+from distmeta.data.labelled import Source
+from distmeta.data.values import codes_of
 
 SHOWN = 60  # characters of a text in a remark
 MANY = 0.25  # a share of texts or words that is remarked on
@@ -32,6 +32,7 @@ class Look:
     smallest: tuple[str, int]  # a class and its examples
     largest: tuple[str, int]
     copies: int
+    copies_kept: bool  # whether they are among the rows
     contradictions: int
     contradiction: tuple[str, str, str] | None  # a text and two of its labels
     alike: int  # pairs of labels
@@ -53,9 +54,14 @@ class Look:
         said += self.reading
         if self.left_out:
             said.append(f"{self.left_out} classes with fewer than data.min_examples={self.min_examples} are left out")
-        if self.copies:
+        if self.copies and self.copies_kept:
             said.append(
                 f"{self.copies:,} rows are copies of others with the same label: an episode may test on what it learns"
+            )
+        elif self.copies:
+            said.append(
+                f"{self.copies:,} more rows are copies of these with the same label and are left out "
+                "(data.copies=true keeps them)"
             )
         if self.contradiction:
             text, first, second = map(short, self.contradiction)
@@ -95,38 +101,67 @@ def look(source: Source, splits: Mapping[str, Sequence[str]], min_examples: int)
         splits: the class names of each split.
         min_examples: classes with fewer examples are left out.
     """
-    counts = Counter(source.labels)
-    by_size = sorted(counts.items(), key=lambda item: item[1])
-    tasks = source.tasks or [""] * len(source.texts)
-    pairs = Counter(zip(tasks, source.texts, source.labels, strict=True))
-    labels_of: dict[tuple[str, str], list[str]] = {}
-    for task, text, label in pairs:
-        labels_of.setdefault((task, text), []).append(label)
-    several = [(text, labels[0], labels[1]) for (_, text), labels in labels_of.items() if len(labels) > 1]
-    spellings: dict[str, list[str]] = {}
-    for label in counts:
-        spellings.setdefault(_plain(label), []).append(label)
-    alike = [pair for names in spellings.values() for pair in combinations(names, 2)]
-    split_of = {name: split for split, names in splits.items() for name in names}
-    used = [pair for pair in alike if pair[0] in split_of and pair[1] in split_of]
-    apart = [pair for pair in used if split_of[pair[0]] != split_of[pair[1]]]
-    twins = next(iter([*apart, *used, *alike]), None)
+    by_size = sorted(source.counts.items(), key=lambda item: item[1])
+    kept, several, contradiction = _contradictions(source)
+    alike, twins, twins_splits = _twins(source.classes, splits)
     return Look(
         rows=len(source.texts),
-        classes=len(counts),
+        classes=len(source.classes),
         smallest=by_size[0],
         largest=by_size[-1],
-        copies=len(source.texts) - len(pairs),
-        contradictions=len(several),
-        contradiction=several[0] if several else None,
-        alike=len(alike),
+        copies=kept or sum(source.copies.values()),
+        copies_kept=bool(kept),
+        contradictions=several,
+        contradiction=contradiction,
+        alike=alike,
         twins=twins,
-        twins_splits=(split_of[twins[0]], split_of[twins[1]]) if twins and twins in used else None,
+        twins_splits=twins_splits,
         unlabelled=source.unlabelled,
-        left_out=sum(count < min_examples for count in counts.values()),
+        left_out=sum(count < min_examples for count in source.counts.values()),
         min_examples=min_examples,
         reading=source.remarks,
     )
+
+
+def _contradictions(source: Source) -> tuple[int, int, tuple[str, str, str] | None]:
+    """The number of copies, that of texts with several labels of one task, and the first of these with two labels."""
+    texts, labels = source.text_numbers.astype(np.int64), codes_of(source.labels)
+    _, first = np.unique(texts * len(source.classes) + labels, return_index=True)
+    copies, rows = len(texts) - len(first), np.sort(first)
+    tasks = np.zeros(1, np.int64) if source.tasks is None else codes_of(source.tasks)[rows].astype(np.int64)
+    keys = tasks * len(texts) + texts[rows]
+    _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts > 1)
+    if not len(several):
+        return copies, 0, None
+    one = several[first[several].argmin()]
+    example, other = rows[np.flatnonzero(inverse == one)[:2]].tolist()
+    names = [source.classes[labels[row]] for row in (example, other)]
+    return copies, len(several), (source.texts[example].as_py(), names[0], names[1])
+
+
+def _twins(
+    classes: Sequence[str], splits: Mapping[str, Sequence[str]]
+) -> tuple[int, tuple[str, str] | None, tuple[str, str] | None]:
+    """The number of pairs of labels that look alike, one pair, and its splits if both are used.
+
+    A pair of two splits comes first, then one that is used.
+    """
+    split_of = {name: split for split, names in splits.items() for name in names}
+    spellings: dict[str, list[str]] = {}
+    for label in classes:
+        spellings.setdefault(_plain(label), []).append(label)
+    found: dict[str, tuple[str, str]] = {}
+    for names in spellings.values():
+        used = [name for name in names if name in split_of]
+        apart = [used[0], *(name for name in used if split_of[name] != split_of[used[0]])] if used else []
+        for kind, several in (("apart", apart), ("used", used), ("all", names)):
+            if len(several) > 1:
+                found.setdefault(kind, (several[0], several[1]))
+    twins = found.get("apart") or found.get("used") or found.get("all")
+    number = sum(len(names) * (len(names) - 1) // 2 for names in spellings.values())
+    in_splits = (split_of[twins[0]], split_of[twins[1]]) if twins and {*twins} <= split_of.keys() else None
+    return number, twins, in_splits
 
 
 def _plain(label: str) -> str:

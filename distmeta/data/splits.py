@@ -7,14 +7,13 @@ import hashlib
 import math
 import reprlib
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
 from distmeta.config import DataConfig, Fractions
-from distmeta.data.sources import Source
+from distmeta.data.labelled import Source
 from distmeta.data.split_files import FILE_KEYS, read_splits
 from distmeta.errors import ConfigError, DataError, suggest
 
@@ -37,11 +36,14 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
     Raises:
         DataError: the split file cannot be used, or a split is too small for its episodes.
     """
-    counts = Counter(source.labels)
-    groups = class_groups(source)
+    counts, groups = source.counts, source.class_groups()
 
     def split_of(least: int) -> Splits:
         return _split(counts, groups, data.model_copy(update={"min_examples": least}))
+
+    def copies_would_do() -> bool:
+        total = _with_copies(source)
+        return bool(source.copies) and _suffice(_split(total, groups, data), total, ways, examples_per_class)
 
     splits = split_of(data.min_examples)
     for split, number in ways.items():
@@ -54,8 +56,16 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
                 remedy = f"set data.min_examples={examples_per_class}"
             else:
                 remedy = _more_classes(splits, groups, data, ways)
+            if copies_would_do():
+                fallen, remedy = f"{fallen[:-1]}, counted without copies)", f"set data.copies=true, or {remedy}"
             raise DataError(f"data.splits: {split}", f"{found} classes for episodes of {number} ways{fallen}", remedy)
-    _check_examples(splits, counts, examples_per_class, lambda: _are_enough(split_of(examples_per_class), ways))
+    _check_examples(
+        splits,
+        source,
+        examples_per_class,
+        can_leave_out=lambda: _are_enough(split_of(examples_per_class), ways),
+        copies_would_do=copies_would_do,
+    )
     return splits
 
 
@@ -73,22 +83,33 @@ def split_tasks(
     Raises:
         DataError: as `split_classes`, or a task has more or fewer classes than an episode has ways.
     """
-    counts = Counter(source.labels)
-    task_of = class_groups(replace(source, groups=source.tasks))
+    task_of = replace(source, groups=source.tasks).class_groups()
     members: dict[str, list[str]] = {}
-    for name in sorted(counts):
+    for name in sorted(source.classes):
         members.setdefault(task_of[name], []).append(name)
-    smallest = {task: min(counts[name] for name in names) for task, names in members.items()}
-    groups = class_groups(replace(source, labels=list(source.tasks or ())))
+    groups = replace(source, labels=source.tasks).class_groups()
+
+    def smallest_of(counts: Mapping[str, int]) -> dict[str, int]:
+        return {task: min(counts[name] for name in names) for task, names in members.items()}
+
+    smallest = smallest_of(source.counts)
     chosen = _split(smallest, groups, data)
     used = [task for split in ways for task in chosen[split]]
     widths = {len(members[task]) for task in used}
+    one_each = dict.fromkeys(ways, 1)
+
+    def copies_would_do() -> bool:
+        total = smallest_of(_with_copies(source))
+        return bool(source.copies) and _suffice(_split(total, groups, data), total, one_each, examples_per_class)
+
     for split, number in ways.items():
         if not chosen[split]:
             remedy = "use more tasks or other data.splits, or lower data.min_examples"
             if isinstance(data.splits, Fractions):
-                remedy = f"use more tasks, at least {_least(data.splits, dict.fromkeys(ways, 1))}"
+                remedy = f"use more tasks, at least {_least(data.splits, one_each)}"
                 remedy += ", or lower data.min_examples" if data.min_examples else ""
+            if copies_would_do():
+                remedy = f"set data.copies=true, or {remedy}"
             raise DataError(f"data.splits: {split}", f"none of {len(members)} tasks", remedy)
         for task in chosen[split]:
             if (count := len(members[task])) != number:
@@ -103,7 +124,11 @@ def split_tasks(
     splits = {split: sorted(name for task in names for name in members[task]) for split, names in chosen.items()}
     fewer = data.model_copy(update={"min_examples": examples_per_class})
     _check_examples(
-        splits, counts, examples_per_class, lambda: _are_enough(_split(smallest, groups, fewer), dict.fromkeys(ways, 1))
+        splits,
+        source,
+        examples_per_class,
+        can_leave_out=lambda: _are_enough(_split(smallest, groups, fewer), one_each),
+        copies_would_do=copies_would_do,
     )
     chosen["meta_train"] = chosen_for_training(chosen["meta_train"], only)
     return splits, {split: tuple(tuple(members[task]) for task in names) for split, names in chosen.items()}
@@ -132,24 +157,6 @@ def _split(counts: Mapping[str, int], groups: Mapping[str, str], data: DataConfi
         return _draw(kept, groups, data.splits, data.split)
     splits = read_splits(Path(data.splits), data.split, groups)
     return {split: sorted(set(names).intersection(kept)) for split, names in splits.items()}
-
-
-def class_groups(source: Source) -> dict[str, str]:
-    """The group of each class; if the source has no groups, each class is its own group.
-
-    Raises:
-        DataError: the rows of a class belong to two groups.
-    """
-    if source.groups is None:
-        return {label: label for label in source.labels}
-    first: dict[str, int] = {}
-    for row, label in enumerate(source.labels):
-        other = first.setdefault(label, row)
-        if source.groups[row] != source.groups[other]:
-            found = f"class {label!r} is in group {source.groups[row]!r}, but at {source.names[other]} in group"
-            remedy = "give each class one group"
-            raise DataError(source.names[row], f"{found} {source.groups[other]!r}", remedy)
-    return {label: source.groups[row] for label, row in first.items()}
 
 
 def _draw(classes: Sequence[str], groups: Mapping[str, str], shares: Fractions, split: str) -> Splits:
@@ -208,14 +215,32 @@ def _least(shares: Fractions, ways: Mapping[str, int]) -> int:
     return max(math.ceil(number / share[split] - 1e-9) for split, number in ways.items())
 
 
-def _check_examples(splits: Splits, counts: Mapping[str, int], needed: int, can_leave_out: Callable[[], bool]) -> None:
+def _with_copies(source: Source) -> dict[str, int]:
+    """How many rows each class has if copies count."""
+    return {name: count + source.copies.get(name, 0) for name, count in source.counts.items()}
+
+
+def _suffice(splits: Splits, counts: Mapping[str, int], ways: Mapping[str, int], needed: int) -> bool:
+    return _are_enough(splits, ways) and all(counts[name] >= needed for names in splits.values() for name in names)
+
+
+def _check_examples(
+    splits: Splits,
+    source: Source,
+    needed: int,
+    can_leave_out: Callable[[], bool],
+    copies_would_do: Callable[[], bool],
+) -> None:
     for split in SPLITS:
         for name in splits[split]:
-            if counts[name] < needed:
-                found = f"{counts[name]} examples, and episodes take {needed} of each class"
+            if (count := source.counts[name]) < needed:
+                copies = f" without {source.copies[name]} copies" if name in source.copies else ""
+                found = f"{count} examples{copies}, and episodes take {needed} of each class"
                 remedy = "lower shots or queries (of evaluation too)"
                 if can_leave_out():
                     remedy = f"set data.min_examples={needed} to leave it out, or {remedy}"
                 else:
                     remedy += f": without the classes that have fewer than {needed} examples, too few are left"
+                if copies_would_do():
+                    remedy = f"set data.copies=true, or {remedy}"
                 raise DataError(f"class {reprlib.repr(name)} of {split}", found, remedy)

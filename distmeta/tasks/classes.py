@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from distmeta.data.corpus import tokens_of
+from distmeta.data.tokens import tokens_of
 from distmeta.errors import DataError
 from distmeta.protocols import Example, Prediction
 from distmeta.tasks.base import Family, weighted_mean

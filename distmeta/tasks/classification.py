@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,18 @@ from tokenizers import Tokenizer
 
 from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus, build_corpus
+from distmeta.data.labelled import Source
 from distmeta.data.look import look
-from distmeta.data.sources import Source, read_source
+from distmeta.data.sources import read_source
 from distmeta.data.splits import Splits, Tasks, chosen_for_training, split_classes, split_tasks
-from distmeta.errors import ConfigError
+from distmeta.data.values import strings
+from distmeta.errors import ConfigError, shortened
 from distmeta.tasks.base import Loaded, Split, registry
 from distmeta.tasks.classes import ClassScoring, TextCodec
 from distmeta.tasks.drawing import Classes, Draw, Drawing
 from distmeta.types import Batch, Episode, Inputs, Stream
+
+SAMPLE = 300  # characters of a text that users are shown
 
 
 @registry.register("classification")
@@ -73,8 +78,7 @@ class LabelledTexts:
 
     def texts(self) -> Iterator[str]:
         """The texts of meta-training."""
-        labels = set(self.splits["meta_train"])
-        return (text for text, label in zip(self.source.texts, self.source.labels, strict=True) if label in labels)
+        return chain.from_iterable(strings(self.source.texts_of(self.splits["meta_train"])))
 
     def load(self, tokenizer: Tokenizer | None, architecture: Mapping[str, Any]) -> Loaded:
         """Tokenises the texts.
@@ -87,10 +91,10 @@ class LabelledTexts:
         if (longest := architecture.get("max_length", data.max_length)) < data.max_length:
             found = f"{data.max_length} tokens"
             raise ConfigError("data.max_length", found, f"{config.model.name} takes at most {longest}")
-        corpus = build_corpus(source, self.splits, tokenizer, data.max_length, data.cache_folder)
-        samples = {names[0]: source.texts[source.labels.index(names[0])] for names in self.splits.values()}
+        corpus = build_corpus(source, self.splits, tokenizer, data.max_length, data.cache_folder, data.copies)
+        samples = {names[0]: source.texts_of(names[:1])[0].as_py() for names in self.splits.values()}
         described = {
-            split: Split(tuple(names), len(corpus.rows(split)), f"{names[0]}: {samples[names[0]]}")
+            split: Split(tuple(names), len(corpus.rows(split)), shortened(f"{names[0]}: {samples[names[0]]}", SAMPLE))
             for split, names in self.splits.items()
         }
         subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
@@ -192,7 +196,7 @@ class Classification(ClassScoring):
         )
 
     def to_json(self, draw: Draw) -> dict[str, Any]:
-        """Rows of the source. `support` and `query` hold one list of rows per class, in the order of `classes`."""
+        """Rows of the files. `support` and `query` hold one list of rows per class, in the order of `classes`."""
         return {
             "classes": list(draw.names),
             "support": self.corpus.source_rows[draw.support].tolist(),

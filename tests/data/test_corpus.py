@@ -13,8 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from distmeta.config import DataConfig
 from distmeta.data import corpus as module
+from distmeta.data import tokens
 from distmeta.data.corpus import Corpus, build_corpus
-from distmeta.data.sources import Source, read_source
+from distmeta.data.labelled import Source
+from distmeta.data.sources import read_source
 from distmeta.data.splits import split_classes
 from distmeta.errors import DataError
 
@@ -31,7 +33,7 @@ def words(**vocabulary: int) -> Tokenizer:
 
 
 def source(texts: list[str] = TEXTS) -> Source:
-    return Source(texts, LABELS, None, [f"made row {row}" for row in range(1, 7)])
+    return Source.of(texts, LABELS)
 
 
 def built(cache: Path, **changes: Any) -> Corpus:
@@ -94,19 +96,19 @@ def test_long_texts_are_cut(tmp_path: Path) -> None:
 
 def test_chunks_of_texts_join_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = built(tmp_path / "whole")
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr("distmeta.data.tokens.CHUNK", 2)
     assert built(tmp_path / "chunks").table.equals(whole.table)
 
 
 def test_text_without_tokens(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="made row 4: no token in ' '"):
+    with pytest.raises(DataError, match="row 4: no token in ' '"):
         built(tmp_path, source=source([*TEXTS[:3], " ", *TEXTS[4:]]))
 
 
 def test_second_time_reads_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = built(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [f"{first.fingerprint}.arrow"]
-    monkeypatch.setattr(module, "_tokenise", None)  # not called again
+    monkeypatch.setattr(module, "tokenise", None)  # not called again
     second = built(tmp_path)
     assert second.table.equals(first.table)
     assert (second.classes, second.splits, second.pad_id) == (first.classes, first.splits, first.pad_id)
@@ -171,14 +173,14 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_several_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(4)
-    tokenise = module._tokenise
+    tokenise = tokens.tokenise
 
     def waiting(*arguments: Any) -> pa.Table:
         table = tokenise(*arguments)
         together.wait(timeout=30)
         return table
 
-    monkeypatch.setattr(module, "_tokenise", waiting)
+    monkeypatch.setattr(module, "tokenise", waiting)
     with ThreadPoolExecutor(4) as pool:
         corpora = list(pool.map(built, [tmp_path] * 4))
     assert [corpus.lengths.tolist() for corpus in corpora] == [[3, 1, 2, 1, 2]] * 4
@@ -203,11 +205,12 @@ def test_pickle_leaves_the_buffers_out_of_band(tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_real_texts_with_a_real_tokenizer(real_data: Path, minilm: str, tmp_path: Path) -> None:
-    data = DataConfig(path=str(real_data / "banking77.parquet"), splits=str(real_data / "banking77.splits.json"))
+    splits = str(real_data / "banking77.splits.json")
+    data = DataConfig(path=str(real_data / "banking77.parquet"), splits=splits, copies=True)
     texts = read_source(data)
-    splits = split_classes(texts, data, ways={}, examples_per_class=10)
+    classes = split_classes(texts, data, ways={}, examples_per_class=10)
     tokenizer = Tokenizer.from_file(f"{minilm}/tokenizer.json")
-    corpus = build_corpus(texts, splits, tokenizer, 32, tmp_path)
+    corpus = build_corpus(texts, classes, tokenizer, 32, tmp_path)
     assert (len(corpus.lengths), len(corpus.classes), int(corpus.lengths.max())) == (13083, 77, 32)
     rows = corpus.rows("meta_test")
     assert np.array_equal(np.sort(corpus.lengths[rows]), corpus.lengths[rows])
@@ -217,6 +220,6 @@ def test_real_texts_with_a_real_tokenizer(real_data: Path, minilm: str, tmp_path
     some = rows[:: len(rows) // 50]
     tokens = corpus.tokens(some)
     for row, ids, mask in zip(some, tokens["input_ids"], tokens["attention_mask"], strict=True):
-        expected = tokenizer.encode(texts.texts[corpus.source_rows[row]]).ids
+        expected = tokenizer.encode(texts.texts[int(corpus.source_rows[row])].as_py()).ids
         assert ids[: len(expected)].tolist() == expected
         assert mask.tolist() == [1] * len(expected) + [0] * (len(ids) - len(expected))

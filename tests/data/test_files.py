@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from source_helpers import fault, read
+from source_helpers import fault, labels, read, texts
 
 from distmeta.errors import DataError
 
@@ -82,7 +82,7 @@ def test_other_forms_are_read_alike(tmp_path: Path, name: str) -> None:
     (path := tmp_path / "set #2?%41" / name).write_bytes(READ[name])
     for given_path in (path, path.parent):
         source = read(given_path)
-        assert list(zip(source.texts, source.labels, strict=True)) == ROWS
+        assert list(zip(texts(source), labels(source), strict=True)) == ROWS
     assert [("separated" in remark) for remark in source.remarks] == [True] * (
         path.stem in ("semicolons", "tabs", "bars")
     )
@@ -91,7 +91,7 @@ def test_other_forms_are_read_alike(tmp_path: Path, name: str) -> None:
 def test_cells_of_any_length(tmp_path: Path) -> None:
     rows = [("word " * 60_000, "a")]
     (tmp_path / "a.csv").write_text(table(rows=rows))
-    assert read(tmp_path / "a.csv").texts == [rows[0][0]]
+    assert texts(read(tmp_path / "a.csv")) == [rows[0][0]]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: str
     if found:
         assert found in fault(tmp_path / name)
     else:
-        assert read(tmp_path / name).labels == ["b"]
+        assert labels(read(tmp_path / name)) == ["b"]
 
 
 def test_a_compressed_file_that_was_cut(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_folders(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "part.jsonl").write_text(LINES)
     assert read(tmp_path).names[0] == f"{tmp_path}/test/part.jsonl line 1"
-    assert len(read(tmp_path).texts) == 6
+    assert len(read(tmp_path, copies=True).texts) == 6
     (tmp_path / "splits.json").write_text("{}")
     (tmp_path / "a.CSV").write_text(table())
     assert len(read(tmp_path).texts) == 3  # what the folder has itself, without JSON that is no data
@@ -191,9 +191,9 @@ def test_what_datasets_saves(tmp_path: Path) -> None:
     part = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
     DatasetDict({"train": part, "test": part}).save_to_disk(tmp_path / "saved")
     source = read(tmp_path / "saved")
-    assert (source.labels, source.unlabelled) == (["yes", "no"] * 2, 2)
+    assert (labels(source), source.unlabelled, source.copies) == (["yes", "no"], 2, {"yes": 1, "no": 1})
     (tmp_path / "saved" / "train" / "cache-1.arrow").write_bytes(b"computed")
-    assert read(tmp_path / "saved" / "train").labels == ["yes", "no"]
+    assert labels(read(tmp_path / "saved" / "train")) == ["yes", "no"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_pipes(tmp_path: Path, content: str | bytes, found: str | None) -> None:
         assert found in fault(pipe)
     else:
         source = read(pipe)
-        assert list(zip(source.texts, source.labels, strict=True)) == ROWS
+        assert list(zip(texts(source), labels(source), strict=True)) == ROWS
         assert "can be read once" in source.remarks[-1]
     writer.join()
 
@@ -228,7 +228,7 @@ def test_pipes(tmp_path: Path, content: str | bytes, found: str | None) -> None:
 def test_a_descriptor_and_devices(tmp_path: Path) -> None:
     (tmp_path / "a").write_text(table())
     with (tmp_path / "a").open() as file:
-        assert read(f"/dev/fd/{file.fileno()}").texts == [text for text, _ in ROWS]
+        assert texts(read(f"/dev/fd/{file.fileno()}")) == [text for text, _ in ROWS]
     assert "/dev/null: no rows" in fault("/dev/null")
     leader, follower = os.openpty()
     assert "a terminal; name a file" in fault(os.ttyname(follower))
@@ -237,7 +237,7 @@ def test_a_descriptor_and_devices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "labels"),
+    ("parts", "kept"),
     [
         ([["0", "1", "2"], ["-1", "-1"]], ["0", "1", "2"]),
         ([["0", "1"], ["-1"]], ["0", "1"]),
@@ -249,13 +249,13 @@ def test_a_descriptor_and_devices(tmp_path: Path) -> None:
         ([["a", -1]], ["a"]),
     ],
 )
-def test_placeholders_are_left_out(tmp_path: Path, parts: list[list[Any]], labels: list[str]) -> None:
+def test_placeholders_are_left_out(tmp_path: Path, parts: list[list[Any]], kept: list[str]) -> None:
     for number, part in enumerate(parts):
         lines = [json.dumps({"text": "t", "label": label}) for label in part]
         (tmp_path / f"{number}.jsonl").write_text("\n".join(lines))
     source = read(tmp_path)
-    assert source.labels == labels
-    assert source.unlabelled == sum(map(len, parts)) - len(labels)
+    assert labels(source) == kept
+    assert source.unlabelled == sum(map(len, parts)) - len(kept)
     assert len(source.remarks) == bool(source.unlabelled)
 
 
@@ -266,9 +266,9 @@ def test_placeholders_alone(tmp_path: Path) -> None:
 
 def test_two_pairs_of_task_and_label_are_two_classes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("domain,text,label\na,t,b/c\na/b,t,c\na/b,t,d\n")
-    assert read(tmp_path / "a.csv", task="domain").labels == ["a/b/c", r"a\/b/c", r"a\/b/d"]
+    assert labels(read(tmp_path / "a.csv", task="domain")) == ["a/b/c", r"a\/b/c", r"a\/b/d"]
     (tmp_path / "a.csv").write_text("domain,text,label\na,t,b/c\na/b,t,d\n")
-    assert read(tmp_path / "a.csv", task="domain").labels == ["a/b/c", "a/b/d"]
+    assert labels(read(tmp_path / "a.csv", task="domain")) == ["a/b/c", "a/b/d"]
 
 
 CELLS = st.one_of(
@@ -293,7 +293,7 @@ def test_any_cells_are_read_as_written_or_refused_in_one_line(rows: list[tuple[s
         (path := Path(folder) / f"a{kind}").write_bytes(content.encode(errors="surrogatepass"))
         line, source = "", None
         try:
-            source = read(path)
+            source = read(path, copies=True)
         except DataError as error:
             line = str(error)
     if source is None:
@@ -303,4 +303,4 @@ def test_any_cells_are_read_as_written_or_refused_in_one_line(rows: list[tuple[s
         }
     else:
         kept = [row for row in rows if not (source.unlabelled and row[1].strip() == "-1")]
-        assert list(zip(source.texts, source.labels, strict=True)) == kept
+        assert list(zip(texts(source), labels(source), strict=True)) == kept

@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from source_helpers import labels, texts
 
 from distmeta.config import DataConfig
-from distmeta.data.sources import Source, read_source
+from distmeta.data.labelled import Source
+from distmeta.data.sources import read_source
 from distmeta.errors import DataError
 
 
@@ -42,8 +44,8 @@ def test_hub_concatenates_all_splits(hub_folder: Path) -> None:
     write(hub_folder / "data" / "test-00000-of-00001.parquet", ["c"], ["y"])
     write(hub_folder / "data" / "train-00000-of-00001.parquet", ["a", "b"], ["x", "y"])
     source = read("hub:clinc/clinc_oos")
-    assert (source.texts, source.labels) == (["a", "b", "c"], ["x", "y", "y"])
-    assert source.names[1:] == ["hub:clinc/clinc_oos train row 2", "hub:clinc/clinc_oos test row 1"]
+    assert (texts(source), labels(source)) == (["a", "b", "c"], ["x", "y", "y"])
+    assert list(source.names)[1:] == ["hub:clinc/clinc_oos train row 2", "hub:clinc/clinc_oos test row 1"]
     assert "hub:clinc/clinc_oos train: no column 'intent'" in fault("hub:clinc/clinc_oos", label="intent")
 
 
@@ -68,9 +70,9 @@ def test_hub_subset_and_class_names(hub_folder: Path) -> None:
     (hub_folder / "README.md").write_text(README)
     write(hub_folder / "data" / "small-0.parquet", ["a", "b"], [1, 0])
     write(hub_folder / "data" / "plus-0.parquet", ["c", "d"], [0, -1])
-    assert read("hub:clinc/clinc_oos", subset="small").labels == ["bye", "hello"]
+    assert labels(read("hub:clinc/clinc_oos", subset="small")) == ["bye", "hello"]
     plus = read("hub:clinc/clinc_oos", subset="plus")
-    assert (plus.texts, plus.labels, plus.unlabelled) == (["c"], ["hello"], 1)
+    assert (texts(plus), labels(plus), plus.unlabelled) == (["c"], ["hello"], 1)
     assert "1 rows with the label -1 are left out" in plus.remarks[0]
     assert re.search("'large' not found.*small.*data.subset", fault("hub:clinc/clinc_oos", subset="large"))
 

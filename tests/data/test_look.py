@@ -1,18 +1,20 @@
 """What stands out in data is counted, with one example each."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from distmeta.data.labelled import Source
 from distmeta.data.look import look
-from distmeta.data.sources import Source
 
 ROWS = [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"), ("e", "y")]
 
 
 def source_of(rows: list[tuple[str, str]], **more: Any) -> Source:
     texts, labels = (list(column) for column in zip(*rows, strict=True))
-    return Source(texts, labels, None, [f"row {row}" for row in range(len(rows))], **more)
+    tasks = more.pop("tasks", None)
+    return replace(Source.of(texts, labels, tasks=tasks), **more)
 
 
 def test_plain_data() -> None:
@@ -64,3 +66,15 @@ def test_what_reading_assumed_is_passed_on() -> None:
     seen = look(source_of(ROWS, remarks=("the columns are separated by tabs",), unlabelled=3), {}, 0)
     assert seen.unlabelled == 3
     assert "the columns are separated by tabs" in seen.remarks()
+
+
+@pytest.mark.timeout(20)
+def test_many_labels_that_look_alike_take_no_time() -> None:
+    """Fifty million pairs, of which none is made."""
+    names = [" " * (number % 100) + "\t" * (number // 100) + "x" for number in range(10_000)]
+    seen = look(Source.of(names, names), {"meta_train": names[1:3], "meta_test": names[3:]}, 0)
+    assert (seen.alike, seen.twins, seen.twins_splits) == (
+        49_995_000,
+        (names[1], names[3]),
+        ("meta_train", "meta_test"),
+    )

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_helpers import fault, read
+from source_helpers import fault, groups, labels, read, texts
 
-from distmeta.data.sources import Source
+from distmeta.data.labelled import Source
 
 ROWS = [("wie spät ist es", "time"), ('say "hi", please', "greet"), ("how late\nis it", "time")]
 
@@ -32,30 +32,30 @@ def write(path: Path, texts: Any, labels: Any) -> Path:
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl", "ndjson"])
 def test_reads_every_kind_alike(tmp_path: Path, ending: str) -> None:
-    texts, labels = (list(column) for column in zip(*ROWS, strict=True))
-    source = read(write(tmp_path / f"a.{ending}", texts, labels))
-    assert (source.texts, source.labels, source.groups) == (texts, labels, None)
-    same = read(write(tmp_path / "b.jsonl", texts, labels))
+    columns = tuple(list(column) for column in zip(*ROWS, strict=True))
+    source = read(write(tmp_path / f"a.{ending}", *columns))
+    assert (texts(source), labels(source), groups(source)) == (*columns, None)
+    same = read(write(tmp_path / "b.jsonl", *columns))
     assert source.fingerprint == same.fingerprint
 
 
 def test_fingerprint_is_of_content_in_order() -> None:
-    source = Source(["a", "b"], ["x", "y"], None, ["1", "2"])
+    source = Source.of(["a", "b"], ["x", "y"])
     others = [
-        Source(["b", "a"], ["y", "x"], None, ["1", "2"]),
-        Source(["a", "b"], ["x", "x"], None, ["1", "2"]),
-        Source(["a", "b"], ["x", "y"], ["g", "g"], ["1", "2"]),
-        Source(["a", 'b"],["x'], ["x", "y"], None, ["1", "2"]),
+        Source.of(["b", "a"], ["y", "x"]),
+        Source.of(["a", "b"], ["x", "x"]),
+        Source.of(["a", "b"], ["x", "y"], ["g", "g"]),
+        Source.of(["a", 'b"],["x'], ["x", "y"]),
     ]
     assert len({s.fingerprint for s in [source, *others]}) == 5
-    assert source.fingerprint == Source(["a", "b"], ["x", "y"], None, ["3", "4"]).fingerprint
+    assert source.fingerprint == Source.of(["a", "b"], ["x", "y"]).fingerprint
     # sha256sum of the three lines ["a", "b"], ["x", "y"] and null
     assert source.fingerprint == "6b856013f6c00e5496ed14cc2b4fca8d8742ceeffcdf3a7f3a27e3eaa73d454e"
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_whole_number_labels_are_names(tmp_path: Path, ending: str) -> None:
-    assert read(write(tmp_path / f"a.{ending}", ["a", "b"], [7, 10])).labels == ["7", "10"]
+    assert labels(read(write(tmp_path / f"a.{ending}", ["a", "b"], [7, 10]))) == ["7", "10"]
 
 
 def test_dictionary_and_large_strings(tmp_path: Path) -> None:
@@ -66,22 +66,22 @@ def test_dictionary_and_large_strings(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet").labels == ["x", "x"]
+    assert labels(read(tmp_path / "a.parquet")) == ["x", "x"]
 
 
 def test_other_columns_and_groups(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("\ufeffutterance,topic,intent,note\nhello,small talk,greet,\xe9\n", encoding="utf-8")
     source = read(path, text="utterance", label="intent", group="topic")
-    assert (source.texts, source.labels, source.groups) == (["hello"], ["greet"], ["small talk"])
+    assert (texts(source), labels(source), groups(source)) == (["hello"], ["greet"], ["small talk"])
 
 
 def test_text_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nNA,007\n 2020-01-01 ,null\n2020-01-01,x\n2020-01-01,x\n", encoding="utf-8")
-    source = read(path)
-    assert source.texts == ["NA", " 2020-01-01 ", "2020-01-01", "2020-01-01"]
-    assert source.labels == ["007", "null", "x", "x"]
+    source = read(path, copies=True)
+    assert texts(source) == ["NA", " 2020-01-01 ", "2020-01-01", "2020-01-01"]
+    assert labels(source) == ["007", "null", "x", "x"]
 
 
 def test_folder_is_read_by_name(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_folder_is_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("about")
     (tmp_path / ".hidden.csv").write_text("x")
     source = read(tmp_path)
-    assert source.texts == list("01234567")
-    assert source.names == [f"{tmp_path}/{number}.csv line 2" for number in range(8)]
+    assert texts(source) == list("01234567")
+    assert list(source.names) == [f"{tmp_path}/{number}.csv line 2" for number in range(8)]
 
 
 def test_folder_without_or_with_several_kinds(tmp_path: Path) -> None:
@@ -142,14 +142,19 @@ def test_column_given_twice(tmp_path: Path) -> None:
 
 def test_not_utf8_names_the_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"text,label\nfine,x\ncaf\xe9,x\n")
-    assert "a.csv line 3: the text is not UTF-8" in fault(tmp_path / "a.csv")
+    expected = (
+        "a.csv line 3: the text is not UTF-8 (byte 0xE9); save the file as UTF-8; iconv -f cp1252 -t utf-8 does that"
+    )
+    assert expected in fault(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine", "label": "x"}\n{"text": "b", "label": "caf\xe9"}\n')
     assert "a.jsonl line 2: the label is not UTF-8" in fault(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_text('{"text": "half a pair \\ud800", "label": "x"}\n')
-    assert "b.jsonl line 1: the text is not UTF-8" in fault(tmp_path / "b.jsonl")
+    expected = r"b.jsonl line 1: the text is not UTF-8 ('\ud800' is half of a pair); write the pair, or remove it"
+    assert expected in fault(tmp_path / "b.jsonl")
     latin = pa.array([b"fine", b"caf\xe9"], pa.binary())
     write(tmp_path / "a.parquet", pa.Array.from_buffers(pa.string(), 2, latin.buffers()), ["x", "x"])
-    assert "a.parquet row 2: the text is not UTF-8" in fault(tmp_path / "a.parquet")
+    expected = "a.parquet row 2: the text is not UTF-8 (byte 0xE9); write the column as UTF-8"
+    assert expected in fault(tmp_path / "a.parquet")
     coded = pa.Array.from_buffers(pa.string(), 2, latin.buffers()).dictionary_encode()
     write(tmp_path / "b.parquet", ["a", "b"], coded)
     assert "b.parquet row 2: the label is not UTF-8" in fault(tmp_path / "b.parquet")
@@ -170,6 +175,12 @@ def test_empty_csv_value_and_absent_json_key(tmp_path: Path) -> None:
     assert "a.csv line 5: the text is empty" in fault(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_text('{"text": "a", "label": "x"}\n\n{"text": "b"}\n')
     assert "a.jsonl line 3: the label is empty" in fault(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+def test_columns_inside_a_column_are_named(tmp_path: Path, name: str) -> None:
+    line = fault(write(tmp_path / name, ["a"], [{"id": 1, "name": "x"}]))
+    assert "1: the label is an object with the keys ['id', 'name']; write each of them as a column of its own" in line
 
 
 @pytest.mark.parametrize("label", [1.5, True, ["x"]])
@@ -210,8 +221,12 @@ def test_subset_is_for_the_hub(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "rows", "classes"), [("banking77", 13083, 77), ("clinc150", 22500, 150)])
-def test_real_files(real_data: Path, name: str, rows: int, classes: int) -> None:
-    source = read(real_data / f"{name}.parquet")
-    assert (len(source.texts), len(set(source.labels))) == (rows, classes)
+@pytest.mark.parametrize(
+    ("name", "rows", "copies", "classes"), [("banking77", 13083, 11, 77), ("clinc150", 22500, 1, 150)]
+)
+def test_real_files(real_data: Path, name: str, rows: int, copies: int, classes: int) -> None:
+    source = read(real_data / f"{name}.parquet", copies=True)
+    assert (len(source.texts), len(source.classes)) == (rows, classes)
     assert source.names[-1] == f"{real_data}/{name}.parquet row {rows}"
+    once = read(real_data / f"{name}.parquet")
+    assert (len(once.texts), sum(once.copies.values())) == (rows - copies, copies)

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from distmeta.config import DataConfig, Fractions
-from distmeta.data.sources import Source, read_source
+from distmeta.data.labelled import Source
+from distmeta.data.sources import read_source
 from distmeta.data.splits import SPLITS, Splits, split_classes
 from distmeta.errors import DataError
 
@@ -22,9 +23,8 @@ LETTERS = list("abcdefghij")
 
 
 def source_of(labels: list[str], groups: dict[str, str] | None = None) -> Source:
-    names = [f"made row {row}" for row in range(1, len(labels) + 1)]
     of_rows = [groups[label] for label in labels] if groups else None
-    return Source([f"text {row}" for row in range(len(labels))], labels, of_rows, names)
+    return Source.of([f"text {row}" for row in range(len(labels))], labels, of_rows)
 
 
 def split(source: Source, *, ways: dict[str, int] | None = None, needed: int = 1, **keys: Any) -> Splits:
@@ -59,9 +59,9 @@ def test_shares_do_not_depend_on_row_order_or_hash_seed() -> None:
     random.Random(0).shuffle(shuffled)
     assert split(source_of(shuffled)) == split(source_of(LETTERS))
     code = (
-        "from distmeta.config import DataConfig; from distmeta.data.sources import Source\n"
+        "from distmeta.config import DataConfig; from distmeta.data.labelled import Source\n"
         "from distmeta.data.splits import split_classes; names = list('abcdefghij')\n"
-        "print(split_classes(Source(names, names, None, names), DataConfig(path='x'), ways={}, examples_per_class=1))"
+        "print(split_classes(Source.of(names, names), DataConfig(path='x'), ways={}, examples_per_class=1))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -89,7 +89,7 @@ def test_groups_stay_whole() -> None:
 
 
 def test_class_in_two_groups() -> None:
-    source = Source(["t", "u", "v"], ["x", "y", "x"], ["g", "g", "h"], ["row 1", "row 2", "row 3"])
+    source = Source.of(["t", "u", "v"], ["x", "y", "x"], ["g", "g", "h"])
     assert fault(source).startswith("row 3: class 'x' is in group 'h', but at row 1 in group 'g'")
 
 

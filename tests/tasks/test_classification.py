@@ -16,13 +16,14 @@ import torch
 from corpora import kind_in
 from model_helpers import episodes
 from tokenizers import Tokenizer
-from toy import changed
+from toy import changed, toy_config
 
 from distmeta.config import DataConfig
 from distmeta.data.corpus import build_corpus
 from distmeta.data.sources import read_source
 from distmeta.data.splits import split_classes
 from distmeta.protocols import TaskFamily
+from distmeta.runs.experiment import build_experiment
 from distmeta.tasks.base import manifest, manifest_sha256
 from distmeta.tasks.classification import Classification
 from distmeta.tasks.drawing import Classes
@@ -201,8 +202,18 @@ def test_real_episodes(real_data: Path, minilm: str, tmp_path: Path) -> None:
     corpus = build_corpus(source, splits, tokenizer, 32, tmp_path)
     kind = Classification(corpus, Classes(corpus))
     stream = Stream.of("classification", "meta_test", 0, ways=5, shots=5, queries=5)
+    every = read_source(data.model_copy(update={"copies": True}))
     for episode in manifest(kind, stream, 50)["episodes"]:
         assert set(episode["classes"]) <= set(splits["meta_test"])
         for name, support, query in zip(episode["classes"], episode["support"], episode["query"], strict=True):
-            assert {source.labels[row] for row in support + query} == {name}
+            assert {every.labels[row].as_py() for row in support + query} == {name}
             assert len({*support, *query}) == 10
+
+
+def test_a_long_label_is_shown_short(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    path = Path(config.data.path or "")
+    path.write_text(path.read_text().replace("class", "very " * 50_000 + "long"))
+    samples = [split.sample for split in build_experiment(config).splits["classification"].values()]
+    assert max(map(len, samples)) == 300
+    assert any("…" in sample for sample in samples)

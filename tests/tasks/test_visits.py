@@ -188,10 +188,10 @@ WAYS = dict.fromkeys(("meta_train", "meta_validation", "meta_test"), 2)
 
 def test_whole_tasks_go_into_a_split(tmp_path: Path) -> None:
     """Six tasks of two labels, and one whose second label has a single example."""
-    rows = [f"t,{label},d{domain},s" for domain in range(6) for label in (10, 9) for _ in range(3)]
-    data = rows_of(tmp_path, [*rows, "t,9,small,s", "t,10,small,s", "t,10,small,s"])
+    rows = [f"t{n},{label},d{domain},s" for domain in range(6) for label in (10, 9) for n in range(3)]
+    data = rows_of(tmp_path, [*rows, "t,9,small,s", "t,10,small,s", "u,10,small,s"])
     source = read_source(data)
-    assert (source.labels[0], source.tasks and source.tasks[0]) == ("d0/10", "d0")
+    assert (source.labels[0].as_py(), source.tasks and source.tasks[0].as_py()) == ("d0/10", "d0")
     data = data.model_copy(update={"min_examples": 2})
     splits, tasks = split_tasks(source, data, ways=WAYS, examples_per_class=2)
     assert sorted(len(its) for its in tasks.values()) == [2, 2, 2]
@@ -211,7 +211,7 @@ def test_whole_tasks_go_into_a_split(tmp_path: Path) -> None:
     ],
 )
 def test_tasks_that_do_not_do_are_named(tmp_path: Path, extra: list[str], change: dict[str, Any], message: str) -> None:
-    rows = [f"t,{label},d{domain},s{domain}" for domain in range(3) for label in (0, 1) for _ in range(3)]
+    rows = [f"t{n},{label},d{domain},s{domain}" for domain in range(3) for label in (0, 1) for n in range(3)]
     data = rows_of(tmp_path, [*rows, *extra]).model_copy(update=change)
     with pytest.raises(DataError) as caught:
         split_tasks(read_source(data), data, ways=WAYS, examples_per_class=2)
@@ -219,7 +219,7 @@ def test_tasks_that_do_not_do_are_named(tmp_path: Path, extra: list[str], change
 
 
 def test_a_split_file_lists_tasks(tmp_path: Path) -> None:
-    rows = [f"t,{label},d{domain},s" for domain in range(3) for label in (0, 1) for _ in range(3)]
+    rows = [f"t{n},{label},d{domain},s" for domain in range(3) for label in (0, 1) for n in range(3)]
     (tmp_path / "splits.json").write_text('{"train": ["d2"], "validation": ["d0"], "test": ["d1"]}', encoding="utf-8")
     data = rows_of(tmp_path, rows).model_copy(update={"splits": str(tmp_path / "splits.json")})
     _, tasks = split_tasks(read_source(data), data, ways=WAYS, examples_per_class=2)

@@ -1,0 +1,227 @@
+"""A text and its label count once, and a text stands in an episode once, unless `data.copies` is set."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from source_helpers import labels, read, texts
+from streams import stream_config, visit
+from toy import toy_config
+
+from distmeta.config import DataConfig, RunConfig
+from distmeta.data.corpus import Corpus
+from distmeta.data.labelled import Source
+from distmeta.data.look import look
+from distmeta.data.splits import SPLITS, split_classes, split_tasks
+from distmeta.errors import DataError
+from distmeta.runs.experiment import build_experiment
+from distmeta.tasks.classification import Classification
+from distmeta.tasks.drawing import draw_rows
+from distmeta.tasks.rounds import generator
+from distmeta.types import Stream
+
+Row = dict[str, str]
+
+
+def row(text: str, label: str, task: str = "t") -> Row:
+    return {"text": text, "label": label, "task": task}
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("files", "keys", "kept", "copies"),
+    [
+        ([[row("a", "x"), row("a", "x"), row("b", "x"), row("a", "x")]], {}, [0, 2], {"x": 2}),
+        ([[row("a", "x"), row("a", "y"), row("a", "y")]], {}, [0, 1], {"y": 1}),
+        ([[row("a", "x"), row("a ", "x"), row("A", "x"), row("a", "x ")]], {}, [0, 1, 2, 3], {}),
+        ([[row("a", "x", "s"), row("a", "x", "t"), row("a", "x", "s")]], {"task": "task"}, [0, 1], {"s/x": 1}),
+        ([[row("a", "x", "s"), row("a", "x", "t"), row("a", "x", "s")]], {}, [0], {"x": 2}),
+        (
+            [[row("a", "x"), row("b", "y")], [row("b", "y"), row("a", "y")], [row("a", "x")]],
+            {},
+            [0, 1, 3],
+            {"x": 1, "y": 1},
+        ),
+        ([[row("a", "-1"), row("a", "0"), row("b", "5"), row("a", "0"), row("c", "5")]], {}, [1, 2, 4], {"0": 1}),
+    ],
+    ids=["same label", "other label", "blanks and case", "tasks", "tasks not named", "files", "placeholders"],
+)
+def test_what_is_a_copy(
+    tmp_path: Path, files: list[list[Row]], keys: dict[str, str], kept: list[int], copies: dict[str, int]
+) -> None:
+    for number, rows in enumerate(files):
+        write(tmp_path / f"{number}.jsonl", rows)
+    every = [each for rows in files for each in rows]
+    names = [f"{tmp_path}/{n}.jsonl line {line}" for n, rows in enumerate(files) for line, _ in enumerate(rows, 1)]
+    source = read(tmp_path, **keys)
+    assert texts(source) == [every[number]["text"] for number in kept]
+    assert [name.rpartition("/")[2] for name in labels(source)] == [every[number]["label"] for number in kept]
+    assert list(source.names) == [names[number] for number in kept]
+    assert source.copies == copies
+    assert (list(range(len(every))) if source.numbers is None else source.numbers.tolist()) == kept
+    with_all = read(tmp_path, copies=True, **keys)
+    assert len(with_all.texts) - len(kept) == sum(copies.values())
+    assert look(with_all, {}, 0).copies == look(source, {}, 0).copies == sum(copies.values())
+    assert look(with_all, {}, 0).copies_kept == bool(copies)
+
+
+def test_the_look_says_what_became_of_copies() -> None:
+    every = Source.of(["a", "b", "a", "a"], ["x", "y", "x", "y"])
+    remark = "1 more rows are copies of these with the same label and are left out (data.copies=true keeps them)"
+    assert look(every.without_copies(), {}, 0).remarks()[1] == remark
+    assert look(every, {}, 0).remarks()[1].startswith("1 rows are copies of others with the same label")
+
+
+def test_data_without_copies_are_as_they_were(tmp_path: Path) -> None:
+    source = Source.of(["a", "b"], ["x", "y"])
+    assert source.without_copies() is source
+    with_copy = Source.of(["a", "a", "b"], ["x", "x", "y"])
+    assert with_copy.without_copies().fingerprint == source.fingerprint != with_copy.fingerprint
+
+
+LETTERS = "abcdefghij"
+
+
+@pytest.mark.parametrize(("keys", "least"), [({}, 5), ({"min_examples": 5}, 4)])
+def test_too_few_without_copies_says_so_and_copies_help(keys: dict[str, Any], least: int) -> None:
+    """Three texts a class, one of them three times."""
+    every = Source.of(
+        [f"{letter} {n}" for letter in LETTERS for n in (0, 0, 0, 1, 2)],
+        [letter for letter in LETTERS for _ in "12345"],
+    )
+    ways, data = dict.fromkeys(SPLITS, 2), DataConfig(path="made", **keys)
+    with pytest.raises(DataError, match=r"copies.*; set data\.copies=true, or ") as caught:
+        split_classes(every.without_copies(), data, ways=ways, examples_per_class=least)
+    reason = "10 of 10, counted without copies" if keys else "3 examples without 2 copies, and episodes take 5"
+    assert reason in str(caught.value)
+    assert split_classes(every, data, ways=ways, examples_per_class=least)
+    with pytest.raises(DataError, match="without 2 copies") as caught:
+        split_classes(every.without_copies(), DataConfig(path="made"), ways=ways, examples_per_class=6)
+    assert "data.copies" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("keys", "least"), [({}, 5), ({"min_examples": 5}, 4)])
+def test_too_few_without_copies_in_tasks(keys: dict[str, Any], least: int) -> None:
+    texts = [f"{letter} {n}" for letter in LETTERS for _ in "xy" for n in (0, 0, 0, 1, 2)]
+    names = [label for _ in LETTERS for label in "xy" for _ in range(5)]
+    every = Source.of(texts, names, tasks=[letter for letter in LETTERS for _ in range(10)]).joined()
+    ways, data = dict.fromkeys(SPLITS, 2), DataConfig(path="made", **keys)
+    with pytest.raises(DataError, match=r"; set data\.copies=true, or "):
+        split_tasks(every.without_copies(), data, ways=ways, examples_per_class=least)
+    assert split_tasks(every, data, ways=ways, examples_per_class=least)
+
+
+def contradictory(folder: Path, shared: int, own: int, **keys: Any) -> RunConfig:
+    """Twelve classes, or twelve tasks of three, of `own` texts, and `shared` texts that stand in each of them."""
+    names = [(f"c{n:02}", "t") for n in range(12)] if "data__task" not in keys else []
+    names = names or [(label, f"t{n:02}") for n in range(12) for label in "xyz"]
+    rows = [row(f"word{n} own {label} {task}", label, task) for label, task in names for n in range(own)]
+    rows += [row(f"word{n} shared", label, task) for label, task in names for n in range(shared)] * 2
+    path = write(folder / "data.jsonl", rows)
+    return toy_config(folder, data__path=str(path), **keys)
+
+
+def family_of(config: RunConfig) -> Classification:
+    family = build_experiment(config).setup.families["classification"]
+    assert isinstance(family, Classification)
+    return family
+
+
+def drawn(family: Classification, stream: Stream, index: int) -> list[str]:
+    """The texts of an episode, as token ids."""
+    draw = family.draw(stream, index)
+    rows = np.concatenate([draw.support, draw.query], axis=1)
+    assert len(np.unique(rows)) == rows.size
+    inputs = family.collate(rows)
+    classes = np.array(family.corpus.classes)[inputs["labels"].numpy()]
+    for number, name in enumerate(draw.names):
+        assert set(classes[number]) == set(name.split(" + "))
+    return [str(ids[ids != family.corpus.pad_id].tolist()) for ids in inputs["input_ids"].flatten(0, 1)]
+
+
+SHAPE = {"ways": 3, "shots": 2, "queries": 2}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"episodes": {**SHAPE, "label_mixing": 0.5}},
+        {"episodes": {**SHAPE, "label_shuffle": False}},
+        {"data__task": "task"},
+    ],
+    ids=["classes", "mixed", "ordered", "tasks"],
+)
+def test_no_text_is_twice_in_an_episode(tmp_path: Path, keys: dict[str, Any]) -> None:
+    """Each class has five texts of its own and nine that all have; an episode takes four of each class."""
+    config = contradictory(tmp_path, 9, 5, **keys)
+    family = family_of(config)
+    mixing = {"label_mixing": 0.5} if config.episodes.label_mixing else {}
+    stream = Stream.of(
+        "classification", "meta_train", 0, **SHAPE, label_shuffle=config.episodes.label_shuffle, **mixing
+    )
+    for index in range(200):
+        found = drawn(family, stream, index)
+        assert len(set(found)) == len(found)
+    again = family_of(config.model_copy(update={"data": config.data.model_copy(update={"copies": True})}))
+    several = [drawn(again, stream, index) for index in range(200)]
+    assert sum(len(set(found)) < len(found) for found in several) > 100
+
+
+def test_the_texts_of_rounds_are_once_in_an_episode(tmp_path: Path) -> None:
+    """Tasks of two labels that have ten texts in common."""
+    rows = [row(f"own{n} {label} {task}", label, f"t{task}") for task in range(8) for label in "xy" for n in range(30)]
+    rows += [row(f"word{n} shared", label, f"t{task}") for task in range(8) for label in "xy" for n in range(10)]
+    path = write(tmp_path / "data.jsonl", rows)
+    family = family_of(stream_config(tmp_path, data__path=str(path), data__task="task"))
+    for stream in (visit((2, 2, 2)), visit((2, 2, 2), round=1), visit((2, 4, 4), round=2)):
+        for index in range(60):
+            found = drawn(family, stream, index)
+            assert len(set(found)) == len(found)
+
+
+def test_too_few_examples_for_the_rounds_without_copies(tmp_path: Path) -> None:
+    rows = [
+        row(f"own{n % 9} {label} {task}", label, f"t{task}") for task in range(8) for label in "xy" for n in range(40)
+    ]
+    path = write(tmp_path / "data.jsonl", rows)
+    with pytest.raises(DataError, match="to train on, without the rows that were left out in reading; lower"):
+        build_experiment(stream_config(tmp_path, data__path=str(path), data__task="task"))
+
+
+def test_a_class_with_too_few_other_texts_keeps_the_text(tmp_path: Path) -> None:
+    family = family_of(contradictory(tmp_path, 4, 1))
+    stream = Stream.of("classification", "meta_train", 0, **SHAPE)
+    for index in range(50):
+        found = drawn(family, stream, index)
+        # Three of their own at most, and the four that all have.
+        assert 4 < len(set(found)) <= 7
+        assert len(found) == 12
+
+
+def test_only_episodes_with_a_text_twice_are_changed() -> None:
+    """Rows 3 and 13 have one text. In an episode with both, one of them gives way to another row of its class."""
+    pools = [np.arange(10), np.arange(10, 20), np.arange(20, 30)]
+    plain = Corpus(pa.table({}), (), {}, 0, "", "", 8)
+    once = replace(plain, repeated=np.array([[3, 13], [7, 7]]))
+    stayed = []
+    for seed in range(300):
+        before, after = (np.stack(draw_rows(its, pools, [4] * 3, generator(seed))) for its in (plain, once))
+        if not {3, 13} <= set(before.flat):
+            assert after.tolist() == before.tolist()
+            continue
+        stayed += sorted({3, 13} & set(after.flat))
+        ((pool, place),) = np.argwhere(before != after)
+        assert before[pool, place] in (3, 13)
+        assert after[pool, place] in set(pools[pool]) - set(before[pool])
+    # Both are in an episode with probability 0.4², and either may stay: binomial, 4 standard deviations.
+    assert abs(len(stayed) - 48) < 4 * 6.4
+    assert abs(stayed.count(3) - len(stayed) / 2) < 4 * len(stayed) ** 0.5 / 2
