@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distmeta.backends.private import ignore_rule
+from distmeta.config.base import is_path
 from distmeta.errors import ConfigError
 
 EXCLUDES = [
@@ -21,7 +22,6 @@ EXCLUDES = [
 ]
 EVERYWHERE = "or give an absolute path that all nodes have"
 _FILES = re.compile(r"(?:tasks\..*\.)?data\.(?:path|splits)|model\.path|algorithm\.teacher")
-_ELSEWHERE = re.compile(r"attack$|(?:hub|package):|\w+://|[/~]")  # values that name no file of the working directory
 
 
 def strings(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -53,10 +53,12 @@ def check_uploaded(config: str | Path, content: Mapping[str, Any], top: Path) ->
     if not Path(config).resolve().is_relative_to(top):
         raise ConfigError(str(config), f"not inside {top}, which is uploaded", "run this in a folder that contains it")
     remarks: list[str] = []
-    named = [(key, text) for key, text in strings(content) if _FILES.fullmatch(key) and not _ELSEWHERE.match(text)]
+    named = [(key, text) for key, text in strings(content) if _FILES.fullmatch(key)]
     for key, name in [("CONFIG", str(Path(config).resolve().relative_to(top))), *named]:
         if name == "-":
             raise ConfigError(key, "a job has no standard input", f"name a file in {top}, {EVERYWHERE}")
+        if not is_path(name) or name.startswith(("/", "~")):
+            continue
         path = Path(os.path.normpath(top / name))
         if not path.is_relative_to(top) or not path.resolve().is_relative_to(top):
             raise ConfigError(key, f"{name!r} is not inside {top}, which is uploaded", f"move it there, {EVERYWHERE}")

@@ -19,7 +19,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 MOST = 2**32 - 1
 Patterns = str | list[str]
 
+_ELSEWHERE = re.compile(r"attack$|-$|(?:hub|package):|[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+
+
+def is_path(text: str) -> bool:
+    """Whether a `Location` names a file or folder here, and not data of a package, on the hub or at an address."""
+    return _ELSEWHERE.match(text) is None
 
 
 def expand(path: str) -> str:
