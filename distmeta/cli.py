@@ -247,7 +247,7 @@ def main() -> None:
     with outlets():
         try:
             _require_folder()
-            sys.exit(app(standalone_mode=len(sys.argv) < 2))  # alone it shows the help
+            sys.exit(app(prog_name="distmeta", standalone_mode=len(sys.argv) < 2))  # alone it shows the help
         except (UserError, TrainingError, usage) as error:
             from distmeta.tracking import mask
 
