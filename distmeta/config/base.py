@@ -17,6 +17,7 @@ Ways = Annotated[int, Field(ge=2)]
 Sample = Annotated[int, Field(ge=2)]  # one episode has no confidence interval
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 MOST = 2**32 - 1
+A_NUMBER, AT_MOST = "give a number", f"give at most {MOST:,}"
 Patterns = str | list[str]
 
 _ELSEWHERE = re.compile(r"attack$|-$|(?:hub|package):|[A-Za-z][A-Za-z0-9+.-]*://")
@@ -75,15 +76,15 @@ def alternatives(annotation: Any) -> list[Any]:
     return [type(value) for value in arguments] if origin is Literal else [annotation]
 
 
-def wrong_number(value: Any, annotation: Any) -> str | None:
-    """What is wrong with a value as a number of that annotation, where pydantic takes it.
-
-    It takes `True` as 1, and whole numbers that no computer counts to and no array holds.
-    """
+def refuses_bool(annotation: Any) -> bool:
+    """Whether an annotation takes numbers and no truth value: pydantic takes `True` as 1."""
     takes = alternatives(annotation)
-    if isinstance(value, bool) and {int, float}.intersection(takes) and not {bool, Any}.intersection(takes):
-        return "give a number"
-    return f"give at most {MOST:,}" if isinstance(value, int) and value > MOST and Any not in takes else None
+    return bool({int, float}.intersection(takes)) and not {bool, Any}.intersection(takes)
+
+
+def too_large(value: Any) -> bool:
+    """Whether it is a whole number to which no computer counts; arrays hold none that is much larger."""
+    return isinstance(value, int) and value > MOST
 
 
 class Section(BaseModel):
@@ -93,8 +94,15 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation if info.field_name in cls.model_fields else Any
-        if found := wrong_number(value, annotation):
-            raise ValueError(found)
+    def _no_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields.get(info.field_name or "")
+        if isinstance(value, bool) and field and refuses_bool(field.annotation):
+            raise ValueError(A_NUMBER)
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        if too_large(value):
+            raise ValueError(AT_MOST)
         return value

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import pydantic
 
 from distmeta.config import AlgorithmConfig, ModelConfig, RunConfig, Section
-from distmeta.config.base import wrong_number
+from distmeta.config.base import A_NUMBER, AT_MOST, refuses_bool, too_large
 from distmeta.config.syntax import parse_setting, parse_yaml, quoted
 from distmeta.config.typed import typed
 from distmeta.errors import ConfigError, suggest
@@ -166,12 +166,16 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
             raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(keys[name], [*valid, *inner]))
     types = get_type_hints(cls, include_extras=True)
     for name, value in options.items():
-        if found := wrong_number(value, types[name]):
-            raise ConfigError(keys[name], f"invalid value {value}", found)
+        if isinstance(value, bool) and refuses_bool(types[name]):
+            raise ConfigError(keys[name], f"invalid value {value}", A_NUMBER)
     try:
-        return pydantic.TypeAdapter(cls).validate_python(options)
+        made = pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:
         raise config_error(error, cls, keys) from error
+    for name, value in options.items():
+        if too_large(getattr(made, name)):
+            raise ConfigError(keys[name], f"invalid value {value}", AT_MOST)
+    return made
 
 
 def default_run_dir(path: str | Path) -> Path:
