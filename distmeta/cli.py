@@ -17,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import distmeta
-from distmeta.errors import ConfigError, TrainingError, UserError, printable
+from distmeta.errors import ConfigError, TrainingError, UserError, printable, usage_error
 from distmeta.report.output import outlets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
@@ -44,8 +44,7 @@ def train(
     """Meta-train, then evaluate on meta-test."""
     from distmeta.config.load import default_run_dir, load_config
 
-    # Slow imports come after the settings are checked.
-    settings, given = list(overrides or []), None
+    settings, given = list(overrides or []), None  # they are checked before slow imports
     if resume is not None:
         from distmeta.runs.directory import read, resolve
 
@@ -244,15 +243,17 @@ def _require_folder() -> None:
 
 def main() -> None:
     """Entry point: prints an error that a user can fix as one line."""
+    usage: Any = typer.BadParameter.__mro__[1]  # Click's UsageError; Typer may have a copy of Click
     with outlets():
         try:
             _require_folder()
-            app()
-        except (UserError, TrainingError) as error:
+            sys.exit(app(prog_name="distmeta", standalone_mode=len(sys.argv) < 2))  # alone it shows the help
+        except (UserError, TrainingError, usage) as error:
             from distmeta.tracking import mask
 
-            print(f"distmeta: {printable(mask(str(error)))}", file=sys.stderr)
-            sys.exit(2 if isinstance(error, UserError) else 1)
+            line = str(usage_error(error) if isinstance(error, usage) else error)
+            print(f"distmeta: {printable(mask(line))}", file=sys.stderr)
+            sys.exit(1 if isinstance(error, TrainingError) else 2)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 LINE = 400  # characters of an error, at most
 _TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # characters that turn the direction of text
@@ -54,6 +55,14 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A configuration key or value that cannot be used."""
+
+
+def usage_error(error: Any) -> ConfigError:
+    """What is wrong with the words of a command: Click's `UsageError`, as one of ours."""
+    command = error.ctx.command_path if error.ctx else "distmeta"
+    option = getattr(error, "option_name", None) or ""
+    remedy = f"write a setting without dashes: {option.lstrip('-')}=VALUE" if "." in option else f"see {command} --help"
+    return ConfigError(command.partition(" ")[2] or "command", error.format_message().rstrip("."), remedy)
 
 
 class DataError(UserError):
@@ -106,6 +115,6 @@ def suggest(name: str, valid: Iterable[str]) -> str:
     # All keys of a section share its prefix, so it is left out of the comparison.
     section = name.rpartition(".")[0] + "."
     section = section if any(key.startswith(section) for key in valid) else ""
-    ends = {key.removeprefix(section): key for key in valid}
-    near = difflib.get_close_matches(name.removeprefix(section), ends, n=1, cutoff=0.5)
+    ends = {key.removeprefix(section).lower(): key for key in valid}
+    near = difflib.get_close_matches(name.removeprefix(section).lower(), ends, n=1, cutoff=0.5)
     return f"did you mean {ends[near[0]]}?" if near else f"valid: {', '.join(valid)}"

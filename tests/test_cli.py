@@ -317,7 +317,7 @@ def test_a_working_directory_that_was_deleted_is_one_line(
 def test_a_secret_in_an_error_is_not_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse() -> None:
+    def refuse(**_: Any) -> None:
         raise ConfigError("tracking.uri", "invalid value 'http://ann:pa/ss@host'", "give another")
 
     monkeypatch.setattr(cli, "app", refuse)

@@ -101,7 +101,8 @@ def agree(one: float | None, other: float | None, digits: int) -> bool:
 
 
 def _marked(name: str) -> Any:
-    return pytest.param(name, marks=pytest.mark.slow if name in ("quickstart", "online") else ())
+    long = {"quickstart": pytest.mark.slow, "online": pytest.mark.nightly}  # a small run with `online` is below
+    return pytest.param(name, marks=long.get(name, ()))
 
 
 @pytest.mark.parametrize("name", [*map(_marked, RUNS), *(f"algorithm {name}" for name in ALGORITHMS)])

@@ -8,6 +8,7 @@ job_config          no option keeps the working directory off the search path of
 resource_limits     no public function gives the most that an autoscaling cluster could have
 error_text          Ray Tune writes a failed trial's error to a file; the public reader looks where it is only later
 HEALTH_CHECK        the command `ray` may not be on the PATH of an interpreter that can import Ray
+ignore_rule         no public function tells which files a job's upload leaves out
 LOGGERS             loggers of the job client, which has no option to be quiet
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,14 @@ class _SearchPath(list[str]):
     def extend(self, folders: Iterable[str]) -> None:
         known = {str(Path(folder).absolute()) for folder in sys.path}
         super().extend(folder for folder in folders if folder in known)
+
+
+def ignore_rule(lines: Iterable[str]) -> Callable[[str], bool]:
+    """Whether lines of a .gitignore or .rayignore match a path, as Ray reads them."""
+    from ray._private.thirdparty.pathspec import PathSpec
+
+    matches: Callable[[str], bool] = PathSpec.from_lines("gitwildmatch", lines).match_file
+    return matches
 
 
 def resource_limits() -> dict[str, float]:

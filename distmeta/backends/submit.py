@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from distmeta.backends.private import LOGGERS
+from distmeta.backends.upload import EXCLUDES, check_uploaded, strings
 from distmeta.config.load import default_run_dir, load_config
 from distmeta.errors import ClusterError, ConfigError, TokenError
 from distmeta.tracking import mask
@@ -29,14 +30,6 @@ from distmeta.tracking import mask
 CONNECT_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.5
 INTERRUPTED = 130  # what shells return after Ctrl-C
-EXCLUDES = [
-    *(".git", ".venv", "venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", "*.egg-info"),
-    *("/runs", "/mlruns", "/mlartifacts", "/mlflow.db*"),
-    # Secrets: all who use the cluster can read uploaded files.
-    *(".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".git-credentials", ".pgpass", ".pypirc", ".npmrc"),
-    *(".aws", ".azure", ".gcloud", ".kube", ".ssh", ".gnupg", ".docker", ".databrickscfg"),
-    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "id_rsa*", "id_ecdsa*", "id_ed25519*"),
-]
 STORE = 'MLFLOW_TRACKING_URI="${MLFLOW_TRACKING_URI:-sqlite:///$HOME/distmeta/mlflow.db}"'
 START_SECONDS, NOT_YET = 60.0, "no available agent"
 TOO_LARGE = ("status code 413", "exceeds the maximum size")
@@ -55,44 +48,27 @@ def train_command(config: str | Path, overrides: Sequence[str], working_dir: str
 
     Raises:
         ConfigError: the configuration is invalid or holds a password; or the configuration, or a file that it names by
-            a relative path, is not uploaded.
+            a relative path, does not exist or is not uploaded.
     """
     top = Path(working_dir).resolve()
     content = load_config(config, overrides)
     written = [item.partition("=")[::2] for item in overrides]
-    for where, text in [*_texts(content.model_dump(mode="json", by_alias=True)), *written]:
+    settings = content.model_dump(mode="json", by_alias=True)
+    for where, text in [*strings(settings), *written]:
         if mask(text) != text:
             found = "holds a user or a password in an address, which all who use the cluster could read"
             remedy = "give the address without it"
             if where.startswith("tracking"):
                 remedy += ", and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the cluster is started"
             raise ConfigError(where, found, remedy)
-    if not Path(config).resolve().is_relative_to(top):
-        raise ConfigError(str(config), f"not inside {top}, which is uploaded", "run this in a folder that contains it")
-    data, model = content.data, content.model
-    for key, value in {"data.path": data.path, "data.splits": data.splits, "model.path": model.path}.items():
-        relative = isinstance(value, str) and value[:1] not in "/~"
-        if relative and not (top / str(value)).resolve().is_relative_to(top):
-            remedy = "move it there, or give an absolute path that all nodes have"
-            raise ConfigError(key, f"{value!r} is not inside {top}, which is uploaded", remedy)
+    for remark in check_uploaded(config, settings, top):
+        print(f"distmeta: {remark}", file=sys.stderr)
     name = Path(config).resolve().relative_to(top).as_posix()
     words = ["distmeta", "train", name, "cluster.address=auto", *overrides]
     command = f'mkdir -p "$HOME/distmeta" && {STORE} {shlex.join(words)}'
     if content.run_dir is None:
         command += f' run_dir="$HOME"/distmeta/{shlex.quote(default_run_dir(config).as_posix())}'
     return command
-
-
-def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a configuration, each with its dotted key."""
-    if isinstance(content, dict):
-        for name, value in content.items():
-            yield from _texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(content, list):
-        for value in content:
-            yield from _texts(value, key)
-    elif isinstance(content, str):
-        yield key, content
 
 
 def submit(address: str, entrypoint: Sequence[str] | str, working_dir: str | Path, follow: bool = True) -> int:

@@ -24,6 +24,7 @@ from distmeta.config.base import (
 from distmeta.config.cluster import ClusterConfig
 from distmeta.config.tasks import DataConfig, EpisodesConfig, FamilyConfig, Fractions, StreamConfig
 from distmeta.config.tune import Dimension, TuneConfig
+from distmeta.errors import ConfigError
 
 __all__ = [
     "AlgorithmConfig",
@@ -131,7 +132,7 @@ class TrackingConfig(Section):
     """Tracking in MLflow."""
 
     uri: str | None = None  # none: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here
-    experiment: str = "distmeta"
+    experiment: Annotated[str, Field(max_length=500)] = "distmeta"  # as long as MLflow takes
 
 
 FamilyName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]  # becomes part of parameter names
@@ -164,7 +165,7 @@ class RunConfig(Section):
     def _one_form(self) -> Self:
         for name in ("data", "episodes"):
             if self.tasks and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"both tasks and {name} are given; move {name} into tasks.NAME.{name}")
+                raise ConfigError("tasks", f"given beside {name}", f"move {name} into tasks.NAME.{name}")
         return self
 
     @property

@@ -3,9 +3,10 @@
 import os
 import pwd
 import re
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -15,9 +16,16 @@ Count = Annotated[int, Field(ge=1)]
 Ways = Annotated[int, Field(ge=2)]
 Sample = Annotated[int, Field(ge=2)]  # one episode has no confidence interval
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MOST = 2**32 - 1
 Patterns = str | list[str]
 
+_ELSEWHERE = re.compile(r"attack$|-$|(?:hub|package):|[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+
+
+def is_path(text: str) -> bool:
+    """Whether a `Location` names a file or folder here, and not data of a package, on the hub or at an address."""
+    return _ELSEWHERE.match(text) is None
 
 
 def expand(path: str) -> str:
@@ -26,8 +34,10 @@ def expand(path: str) -> str:
     Names on the hub and in packages are no paths. A path with a $ that exists stays as typed.
 
     Raises:
-        ValueError: a variable that is not set, or a user who is not known.
+        ValueError: a variable that is not set, a user who is not known, or a NUL character.
     """
+    if "\0" in path:
+        raise ValueError("leave out the NUL character")
     # Path.exists raises where os.path.exists says no, such as in a folder that may not be read.
     if path.startswith(("hub:", "package:")) or ("$" in path and os.path.exists(path)):  # noqa: PTH110
         return path
@@ -55,7 +65,36 @@ def _home(user: str) -> str:
 Location = Annotated[str, AfterValidator(expand)]
 
 
+def alternatives(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, without their constraints; for a Literal the types of its values."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return alternatives(arguments[0])
+    if origin in (Union, UnionType):
+        return [one for argument in arguments for one in alternatives(argument)]
+    return [type(value) for value in arguments] if origin is Literal else [annotation]
+
+
+def wrong_number(value: Any, annotation: Any) -> str | None:
+    """What is wrong with a value as a number of that annotation, where pydantic takes it.
+
+    It takes `True` as 1, and whole numbers that no computer counts to and no array holds.
+    """
+    takes = alternatives(annotation)
+    if isinstance(value, bool) and {int, float}.intersection(takes) and not {bool, Any}.intersection(takes):
+        return "give a number"
+    return f"give at most {MOST:,}" if isinstance(value, int) and value > MOST and Any not in takes else None
+
+
 class Section(BaseModel):
     """A section that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name in cls.model_fields else Any
+        if found := wrong_number(value, annotation):
+            raise ValueError(found)
+        return value

@@ -16,11 +16,20 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import pydantic
 
 from distmeta.config import AlgorithmConfig, ModelConfig, RunConfig, Section
+from distmeta.config.base import wrong_number
 from distmeta.config.syntax import parse_setting, parse_yaml, quoted
 from distmeta.config.typed import typed
 from distmeta.errors import ConfigError, suggest
 
 T = TypeVar("T")
+# Where pydantic names a type of Python, by its kind of error.
+_REMEDIES = {
+    **dict.fromkeys(("list_type", "tuple_type"), "give a list, such as [{value}]"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "give true or false"),
+    **dict.fromkeys(("model_type", "dict_type"), "this is a section: set the keys in it"),
+    "too_short": "give at least one",
+    "string_pattern_mismatch": "begin with a letter; letters, digits, - and _ may follow",
+}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -32,10 +41,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         data = Path(path).read_bytes()
         text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error.strerror})", "give a YAML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), f"not UTF-8 at byte {error.start}", "save it as UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise ConfigError(str(path) or "CONFIG", found, "give a YAML file") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(str(path), "holds no sections", "start from a file in jobs/")
@@ -65,6 +75,10 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise ConfigError(repr(item), "not of the form key=value", "write for example outer.steps=50")
+        if not all(key.split(".")):
+            raise ConfigError(
+                repr(item), "a part of the key is empty", "check its dots: write for example outer.steps=50"
+            )
         set_value(content, key, parse_setting(key, value))
     return content
 
@@ -114,6 +128,7 @@ def config_error(
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_type" and first["input"] is not None:
         message += f"; for text write {quoted(key, 'TEXT')}"
+    message = _REMEDIES.get(first["type"], message).format(value=first["input"])
     return ConfigError(key, f"invalid value {first['input']!r}", message[0].lower() + message[1:])
 
 
@@ -149,6 +164,10 @@ def build_options(cls: type[T], options: dict[str, Any], keys: dict[str, str], a
             inner = [f"inner.{field[6:]}" for field in fields if field.startswith("inner_")]
             valid = [f"{section}.{field}" for field in (*fields, *also) if not field.startswith("inner_")]
             raise ConfigError(keys[name], f"not an option of {cls.__name__}", suggest(keys[name], [*valid, *inner]))
+    types = get_type_hints(cls, include_extras=True)
+    for name, value in options.items():
+        if found := wrong_number(value, types[name]):
+            raise ConfigError(keys[name], f"invalid value {value}", found)
     try:
         return pydantic.TypeAdapter(cls).validate_python(options)
     except pydantic.ValidationError as error:

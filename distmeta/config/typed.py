@@ -1,9 +1,8 @@
 """What plain values mean, by what their key in `RunConfig` takes."""
 
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from distmeta.config.base import Section
+from distmeta.config.base import Section, alternatives
 from distmeta.config.syntax import Plain, scalar
 
 NUMBERS = {bool, int, float}
@@ -27,16 +26,6 @@ def typed(value: Any, annotation: Any, key: str = "") -> Any:
     if isinstance(value, list):
         return [typed(item, _item(annotation, n), f"{key}.{n}" if key else str(n)) for n, item in enumerate(value)]
     return _plain(value, annotation, key) if isinstance(value, Plain) else value
-
-
-def alternatives(annotation: Any) -> list[Any]:
-    """The types that an annotation allows, without their constraints; for a Literal the types of its values."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return alternatives(arguments[0])
-    if origin in (Union, UnionType):
-        return [one for argument in arguments for one in alternatives(argument)]
-    return [type(value) for value in arguments] if origin is Literal else [annotation]
 
 
 def _plain(value: Plain, annotation: Any, key: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TextIO
@@ -26,11 +27,18 @@ def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",")
     Raises:
         DataError: the text is malformed, or lacks a column.
     """
-    delimiter, lines = _delimiter(file, columns, where, usual)
+    first = file.readline()
+    if declared := re.fullmatch(r'"?sep=([^"\n])"?\s*', first):  # a line that Excel writes and reads
+        if declared[1] not in DELIMITERS:
+            raise DataError(f"{where} line 1", f"columns separated by {declared[1]!r}", "separate them by commas")
+        first, usual = "\n", declared[1]
+    delimiter, lines = _delimiter(chain([first], file), columns, where, usual)
     records = _records(lines, delimiter, where)
     _, header = next(records, (1, []))
     if not header:
         raise DataError(where, "no rows", "give a header and at least one labelled text")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in "".join(header)):
+        raise DataError(where, "its first line is not text of UTF-8", "save it as CSV in UTF-8")
     index = find_columns(header, columns, where)
     remark = f"the columns are separated by {DELIMITERS[delimiter]}, not by {DELIMITERS[usual]}"
     while block := list(islice(records, BLOCK)):
@@ -43,7 +51,7 @@ def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",")
         yield Block(values, f"{where} line", [line for line, _ in block], (remark,) if delimiter != usual else ())
 
 
-def _delimiter(file: TextIO, columns: Columns, where: str, usual: str) -> tuple[str, Iterator[str]]:
+def _delimiter(file: Iterator[str], columns: Columns, where: str, usual: str) -> tuple[str, Iterator[str]]:
     """The delimiter of the columns, and all lines of the file. If none fits, the one that gives most columns."""
     taken: list[str] = []
     widths: dict[str, int] = {}

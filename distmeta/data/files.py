@@ -16,11 +16,14 @@ from typing import Any, BinaryIO, TextIO, cast
 from distmeta.data.arrow import read_arrow, read_parquet
 from distmeta.data.columns import Block, Columns
 from distmeta.data.delimited import read_delimited
+from distmeta.data.formats import refuse_other_formats
 from distmeta.data.json_records import read_json
+from distmeta.data.remote import RemoteFile, find_remote, reaching
 from distmeta.errors import DataError
 
 ABOUT = ("dataset_info.json", "dataset_dict.json", "state.json")  # beside the tables that `datasets` saves
 HEAD = 4096  # bytes that tell the encoding
+MOST = 100_000  # files that are looked at below a folder
 MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -46,22 +49,47 @@ def find_files(path: Path) -> list[Path]:
     except OSError as error:
         remedy = "check data.path and its permissions"
         raise DataError(str(path), f"cannot be read ({error.strerror})", remedy) from error
-    if not _is_stream(path) and _kind(path)[0] not in KINDS:
-        found = f"{''.join(path.suffixes[-2:]) or 'no ending'!r} is no known kind of file"
-        raise DataError(str(path), found, f"save it as {_LISTED}, and name it so")
+    if not _is_stream(path):
+        _require_kind(path, str(path))
     return [path]
 
 
+def _require_kind(path: Path, where: str) -> None:
+    if _kind(path)[0] not in KINDS:
+        found = f"{''.join(path.suffixes[-2:]) or 'no ending'!r} is no known kind of file"
+        raise DataError(where, found, f"save it as {_LISTED}, and name it so")
+
+
 def _files_of(folder: Path) -> list[Path]:
-    files = _data_files(folder.iterdir()) or _data_files(
-        path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    return of_one_kind(_data_files(folder.iterdir()) or _data_files(_below(folder)), str(folder))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is not hidden.
+
+    Raises:
+        DataError: it is too much to be a folder of data, such as a whole disk.
+    """
+    for number, path in enumerate(folder.rglob("*")):
+        if number == MOST:
+            raise DataError(str(folder), f"over {MOST:,} files below, and none beside", "name the folder of the data")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def of_one_kind(files: list[Path], where: str) -> list[Path]:
+    """The data files of a folder. JSON files beside others are none.
+
+    Raises:
+        DataError: there are none, or of several kinds.
+    """
+    files = _data_files(files)
     if any(_kind(file)[0] != ".json" for file in files):
         files = [file for file in files if _kind(file)[0] != ".json"]
     if not files:
-        raise DataError(str(folder), "no data files in this folder", f"put {_LISTED} files there")
+        raise DataError(where, "no data files in this folder", f"put {_LISTED} files there")
     if len(kinds := sorted({_kind(file)[0] for file in files})) > 1:
-        raise DataError(str(folder), f"files of several kinds ({', '.join(kinds)})", "keep one kind or name one file")
+        raise DataError(where, f"files of several kinds ({', '.join(kinds)})", "keep one kind or name one file")
     return files
 
 
@@ -90,43 +118,62 @@ def _kind(path: Path) -> tuple[str, str]:
     return (before, last) if last in COMPRESSION else (last, "")
 
 
-def read_file(path: Path, columns: Columns) -> Iterator[Block]:
-    """The given columns of one file, unchecked.
+def read_remote(address: str, columns: Columns) -> Iterator[Block]:
+    """The given columns of a file, or of the data files of a folder, at an address of fsspec.
+
+    Raises:
+        DataError: as in `find_files` and `read_file`; or nothing can be reached there.
+    """
+    files = find_remote(address)
+    if len(files) == 1:
+        _require_kind(files[0].path, address)
+        chosen = [files[0].path]
+    else:
+        chosen = of_one_kind([file.path for file in files], address)
+    for file in files:
+        if file.path in chosen:
+            with reaching(file.where):
+                yield from read_file(file.path, columns, file)
+
+
+def read_file(path: Path, columns: Columns, remote: RemoteFile | None = None) -> Iterator[Block]:
+    """The given columns of one file, unchecked; of the remote one with this path if it is given.
 
     Raises:
         DataError: the file cannot be read or parsed, has no rows, or lacks a column.
     """
-    where, is_empty = str(path), True
+    where, is_empty = remote.where if remote else str(path), True
     try:
-        with path.open("rb") as raw:
-            for block in _read_stream(raw, columns, where) if _is_stream(path) else _read(raw, path, columns):
+        with remote.open() if remote else path.open("rb") as raw:
+            is_stream = remote is None and _is_stream(path)
+            for block in _read_stream(raw, columns, where) if is_stream else _read(raw, path, columns, where):
                 is_empty = False
                 yield block
     except UnicodeError as error:
         raise DataError(where, f"not valid {error.args[0]}", "save the file as UTF-8") from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        raise DataError(where, found, "check the file and its permissions") from error
+        cause = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
+        raise DataError(where, f"cannot be read ({cause})", "check the file and its permissions") from error
     if is_empty:
         raise DataError(where, "no rows", "give at least one labelled text")
 
 
-def _read(raw: BinaryIO, path: Path, columns: Columns) -> Iterator[Block]:
+def _read(raw: BinaryIO, path: Path, columns: Columns, where: str) -> Iterator[Block]:
     kind, compression = _kind(path)
     with COMPRESSION[compression](raw) if compression else raw as file:
         if reader := TABLES.get(kind):  # these jump to and fro in a file
-            yield from reader(io.BytesIO(file.read()) if compression else file, columns, str(path))
+            yield from reader(io.BytesIO(file.read()) if compression else file, columns, where)
         else:
-            text, _ = _text(file)
+            text, _ = _text(file, where)
             with text:
-                yield from TEXTS[kind](text, columns, str(path))
+                yield from TEXTS[kind](text, columns, where)
 
 
 def _read_stream(raw: BinaryIO, columns: Columns, where: str) -> Iterator[Block]:
     """JSON if it begins like JSON, or else delimited text."""
     if raw.isatty():
         raise DataError(where, "a terminal", "name a file, or send its content through a pipe")
-    file, head = _text(raw)
+    file, head = _text(raw, where)
     with file:
         first = head.lstrip()[:1]
         if first and not first.isprintable():
@@ -136,13 +183,17 @@ def _read_stream(raw: BinaryIO, columns: Columns, where: str) -> Iterator[Block]
             yield block._replace(remarks=(*block.remarks, remark))
 
 
-def _text(file: BinaryIO) -> tuple[TextIO, str]:
+def _text(file: BinaryIO, where: str) -> tuple[TextIO, str]:
     """The text of a file of UTF-8, or of UTF-16 or UTF-32 if its beginning says so; and that beginning.
 
     Bytes that are not UTF-8 become lone surrogates; the check of the values then names their line.
+
+    Raises:
+        DataError: its beginning is that of a format that is no text.
     """
     buffered = io.BufferedReader(cast(Any, file))
     head = buffered.peek(HEAD)[:HEAD]
+    refuse_other_formats(head, where)
     encoding = _encoding(head)
     errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
     return io.TextIOWrapper(buffered, encoding, errors, newline=""), head.decode(encoding, "ignore")

@@ -13,8 +13,9 @@ from distmeta.data.arrow import table_blocks
 from distmeta.data.attack import read_procedures
 from distmeta.data.checked import source_of
 from distmeta.data.columns import Block, Columns
-from distmeta.data.files import find_files, read_file
+from distmeta.data.files import find_files, read_file, read_remote
 from distmeta.data.labelled import Source
+from distmeta.data.remote import is_remote
 from distmeta.data.values import Places
 from distmeta.errors import DataError
 
@@ -23,6 +24,8 @@ HUB_TIMEOUT_SECONDS = 10.0
 
 def read_source(data: DataConfig) -> Source:
     """Reads what `data.path` names: a file, a folder of files of one kind, ``-``, ``hub:owner/name`` or ``attack``.
+
+    A path such as s3://bucket/file.csv is read through fsspec.
 
     Raises:
         DataError: something is missing, unreadable, malformed, empty or not UTF-8; the message names the file and row.
@@ -40,8 +43,8 @@ def read_source(data: DataConfig) -> Source:
         return source_of(_read_hub(data, columns), data.copies)
     if data.subset is not None:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
-    if "\0" in data.path:
-        raise DataError("data.path", f"{data.path!r} holds a NUL character", "leave it out")
+    if is_remote(data.path):
+        return source_of(read_remote(data.path, columns), data.copies)
     path = Path("/dev/stdin" if data.path == "-" else data.path)
     blocks = chain.from_iterable(read_file(file, columns) for file in find_files(path))
     return source_of(blocks, data.copies)

@@ -16,6 +16,7 @@ from torch.func import functional_call, vmap
 from distmeta.models.body import Body
 from distmeta.models.heads.base import LinearHead
 from distmeta.models.heads.base import registry as heads
+from distmeta.models.memory import allocating
 from distmeta.models.names import layer_of, match
 from distmeta.protocols import Scoring
 from distmeta.registry import Registry
@@ -246,12 +247,14 @@ def build(
         values: parameter values by name.
         seed: of the random values.
         device: a torch device.
+
+    Raises:
+        ModelError: the network does not fit into memory.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), allocating("model"):
         torch.manual_seed(seed)
         made = {family: (heads.get(element)(), count) for family, (element, count) in outputs.items()}
         network = Network(options.body(architecture), made, options.normalize)
-    unknown = network.load_state_dict(dict(values or {}), strict=False).unexpected_keys
-    if unknown:
+    if unknown := network.load_state_dict(dict(values or {}), strict=False).unexpected_keys:
         raise ValueError(f"values for parameters that the network does not have: {', '.join(unknown)}")
     return network.to(device)

@@ -28,7 +28,7 @@ from typing import Any
 
 from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
-from distmeta.config.base import expand
+from distmeta.config.base import expand, is_path
 from distmeta.config.load import override, validate
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
@@ -88,7 +88,7 @@ def _with_paths(config: RunConfig, change: Callable[[str], Path]) -> RunConfig:
     """The configuration with a change to each path in it."""
 
     def full(path: Any, key: str = "") -> Any:
-        if not isinstance(path, str) or path in ("attack", "-") or path.startswith(("hub:", "package:")):
+        if not isinstance(path, str) or not is_path(path):
             return path
         try:
             return str(change(path))

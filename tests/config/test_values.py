@@ -131,7 +131,7 @@ REFUSED = [
     ("seed=" + "9" * 5000, "seed: a number of 5000 digits; give one of fewer digits"),
     ("seed=1:30", "seed: invalid value '1:30'; input should be a valid integer"),
     ("seed=2024-11-22", "seed: invalid value '2024-11-22'; input should be a valid integer"),
-    ("inner.learn_lr=maybe", "inner.learn_lr: invalid value 'maybe'; input should be a valid boolean"),
+    ("inner.learn_lr=maybe", "inner.learn_lr: invalid value 'maybe'; give true or false"),
     ("outer.optimizer=null", "outer.optimizer: invalid value 'null'; input should be 'sgd', 'adam' or 'adamw'"),
     ("tracking.experiment=", "tracking.experiment: invalid value None; input should be a valid string"),
     ("data.path=[a] b.csv", "data.path line 1: not valid YAML (expected '<document start>', but found '<scalar>'); fix "
@@ -149,9 +149,9 @@ REFUSED = [
     ("—outer.steps=5", "—outer: unknown key"),
     ("outer.steps =5", "outer.steps : unknown key; did you mean outer.steps?"),
     ("=5", "'=5': not of the form key=value"),
-    ("outer.=5", "outer.: unknown key"),
-    (".outer=5", ": unknown key"),
-    ("outer..steps=5", "outer.: unknown key"),
+    ("outer.=5", "'outer.=5': a part of the key is empty; check its dots"),
+    (".outer=5", "'.outer=5': a part of the key is empty; check its dots"),
+    ("outer..steps=5", "'outer..steps=5': a part of the key is empty; check its dots"),
     ("config.yaml=5", "config: unknown key"),
 ]  # fmt: skip
 

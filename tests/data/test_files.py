@@ -169,7 +169,6 @@ def test_folders(tmp_path: Path) -> None:
 
 def test_paths_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot be read (File name too long)" in fault(tmp_path / ("a" * 300))
-    assert r"data.path: 'a\x00b.csv' holds a NUL character" in fault("a\0b.csv")
     (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
     assert "loop.csv" in fault(tmp_path / "loop.csv")
 
@@ -202,7 +201,7 @@ def test_what_datasets_saves(tmp_path: Path) -> None:
         (LINES, None),
         (json.dumps(RECORDS, indent=1), None),
         (table(";"), None),
-        (gzip.compress(table().encode(), mtime=0), "neither JSON nor delimited text"),
+        (gzip.compress(table().encode(), mtime=0), "its content is compressed by gzip"),
         (arrow(pa.ipc.new_stream), "neither JSON nor delimited text"),
         ("", "no rows"),
     ],

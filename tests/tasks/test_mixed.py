@@ -114,7 +114,7 @@ def test_figures_of_a_step_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"data__path": "x.csv"}, "both tasks and data are given; move data into tasks.NAME.data"),
+        ({"data__path": "x.csv"}, "tasks: given beside data; move data into tasks.NAME.data"),
         ({"tasks__words__kind": "tag"}, "tasks.words.kind: 'tag' is unknown; did you mean tags?"),
         ({"tasks__words__data": {"sub": "x"}}, "tasks.words.data.sub"),
         ({"algorithm__name": "protonet", "inner": {}}, "algorithm.name: prototypes stand for classes"),

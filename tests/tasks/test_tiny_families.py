@@ -39,8 +39,8 @@ def run(folder: Path, name: str, kind: str, **overrides: Any) -> dict[str, Any]:
     [
         ("tags", "protomaml"),
         pytest.param("spans", "maml", marks=pytest.mark.slow),
-        pytest.param("tags", "maml", marks=pytest.mark.slow),
-        pytest.param("tags", "protonet", marks=pytest.mark.slow),
+        pytest.param("tags", "maml", marks=pytest.mark.nightly),
+        pytest.param("tags", "protonet", marks=pytest.mark.nightly),
     ],
 )
 def test_a_family_from_elsewhere_meta_trains_to_the_same_bits_here_and_on_ray(

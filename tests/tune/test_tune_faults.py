@@ -19,6 +19,7 @@ from distmeta.errors import TrainingError
 from distmeta.report.progress import Reporter
 from distmeta.tune import study
 from distmeta.tune.records import Records
+from distmeta.tune.search import STARTUP
 
 
 @pytest.mark.nightly
@@ -57,10 +58,19 @@ def tune(folder: Path, *words: str) -> "subprocess.Popen[str]":
     return start_training(folder, *words, command="tune")
 
 
-@pytest.mark.slow
-def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_again(tmp_path: Path) -> None:
-    """Trial by trial, where they run one after another: whoever pauses goes on, and TPE learns from the same trials."""
-    overrides: dict[str, Any] = {"outer__steps": 12, "tune__trials": 10, "tune__concurrent": 1, "tune__winner_seeds": 0}
+@pytest.mark.parametrize(
+    ("trials", "over"),
+    [pytest.param(5, 0, marks=pytest.mark.slow), pytest.param(STARTUP + 2, 1, marks=pytest.mark.nightly)],
+)
+def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_again(
+    tmp_path: Path, trials: int, over: int
+) -> None:
+    """Trial by trial, where they run one after another: whoever pauses goes on, and TPE learns from the same trials.
+
+    It is killed when most trials have begun and so many are over.
+    """
+    overrides: dict[str, Any] = {"outer__steps": 12, "tune__concurrent": 1, "tune__winner_seeds": 0}
+    overrides["tune__trials"] = trials
     overrides |= {"tune__grace_steps": 2, "checkpoint__every": 2}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides)))
 
@@ -72,13 +82,13 @@ def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_ag
     assert process.communicate(timeout=500)[0]
     process = tune(tmp_path, "toy.yaml", "run_dir=killed")
     records = Records(tmp_path / "killed" / "trials")
-    while len(records.all()) < 6 or not any(trial.is_over for trial in records.all()):
+    while len(now := records.all()) < trials - 2 or sum(trial.is_over for trial in now) < over:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = records.all()
-    assert len(before) < 10, "it was to be killed before the end"
+    assert len(before) < trials, "it was to be killed before the end"
     out, log = tune(tmp_path, "--resume", "killed").communicate(timeout=500)
     assert out, log
     assert outcome("killed") == outcome("straight")

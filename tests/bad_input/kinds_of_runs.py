@@ -1,59 +1,16 @@
-"""Whatever a user gets wrong: one line that names it, exit code 2, no traceback, nothing half-written."""
+"""Settings, data and models that do not go together, each with the words of its one line."""
 
 import json
-import socket
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-import yaml
+from bad_input.commands import write
 from model_helpers import save_encoder
-from toy import toy_config, toy_settings
 
-from distmeta import cli
-from distmeta.report.progress import Reporter
-from distmeta.runs import train as driver
-
-Folder = Path
 Settings = dict[str, Any]
-
-
-def fail(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a command that must be refused; returns its one line."""
-    monkeypatch.setattr(sys, "argv", ["distmeta", *arguments])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert caught.value.code == 2, err
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("distmeta: ")
-    return err
-
-
-def files(folder: Path) -> set[Path]:
-    return {p for p in folder.rglob("*") if "cache" not in p.parts}
-
-
-@pytest.fixture(params=["silent", "closed"])
-def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A port that nobody listens on, or that accepts connections and never says anything."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        if request.param == "silent":
-            listener.listen()
-        yield listener.getsockname()[1]
-
-
-def write(path: Path, content: bytes | str) -> str:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
 
 
 def write_splits(folder: Path, **changes: list[str]) -> str:
@@ -80,7 +37,7 @@ def model_without_weights(folder: Path) -> Settings:
 
 
 SINUSOID: Settings = {"data": {"kind": "sinusoid"}, "model": {"name": "dense"}, "episodes": {"shots": 2, "queries": 2}}
-CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
+RUNS: dict[str, tuple[Callable[[Path], Settings], str]] = {
     "unknown key": (lambda f: {"inner__lrr": 1}, "inner.lrr: unknown key; did you mean inner.lr?"),
     "wrong type": (lambda f: {"outer__steps": "many"}, "outer.steps: invalid value 'many'"),
     "wrong range": (lambda f: {"inner__lr": -1}, "inner.lr: invalid value -1"),
@@ -156,7 +113,7 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
         lambda f: {"data__path": write(f / "a.xlsx", b"PK")}, "a.xlsx: '.xlsx' is no known kind of file; save it as",
     ),
     "name that is too long": (lambda f: {"data__path": str(f / ("a" * 300))}, "cannot be read (File name too long)"),
-    "NUL in a path": (lambda f: {"data__path": "a\0b"}, "data.path: '"),
+    "NUL in a path": (lambda f: {"data__path": "a\0b"}, "'; leave out the NUL character"),
     "link to nothing": (lambda f: {"data__path": broken_link(f)}, "b.csv: a link to"),
     "too few examples": (lambda f: {"episodes__shots": 7}, "take 9 of each class; lower shots or queries"),
     "too few examples to evaluate": (
@@ -189,99 +146,3 @@ CASES: dict[str, tuple[Callable[[Folder], Settings], str]] = {
     ),
     "MLflow store in a missing folder": (lambda f: {"tracking__uri": f"sqlite:///{f}/none/mlflow.db"}, "none"),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("seed=010", "seed: 010 with its leading 0 can mean 10 or 8; write 10 or 8"),
-        ("outer.steps==5", "outer.steps: invalid value '=5'"),
-        ("outer.steps = 5", "outer.steps : unknown key; did you mean outer.steps?"),
-        ("—outer.steps=5", "—outer: unknown key"),
-        ("outer.=5", "outer.: unknown key"),
-        ("nothing.x=5", "nothing: unknown key"),
-        ("run_dir=$NO_SUCH_VARIABLE/x", "run_dir: invalid value '$NO_SUCH_VARIABLE/x'; the environment variable"),
-        ("data.path=~no-such-user/x.csv", "data.path: invalid value '~no-such-user/x.csv'; there is no user"),
-        ("algorithm.teacher=2024", "algorithm.teacher: not an option of MAML"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_one_line(
-    setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run")))
-    before = files(tmp_path)
-    assert message in fail(["check", "config.yaml", setting], capsys, monkeypatch)
-    assert files(tmp_path) == before
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("command", ["check", "train"])
-def test_a_mistake_is_one_line(
-    command: str, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make, message = CASES[case]
-    content = toy_settings(tmp_path, run_dir="run")
-    # After the data file, so that the changes may write files of their own.
-    content = toy_settings(tmp_path, run_dir="run", **make(tmp_path))
-    write(tmp_path / "config.yaml", yaml.safe_dump(content))
-    before = files(tmp_path)
-    assert message in fail([command, "config.yaml"], capsys, monkeypatch)
-    assert {p for p in files(tmp_path) - before if p.suffix != ".lock" and p.name != "mlartifacts"} == set()
-
-
-def test_an_address_where_no_ray_answers(
-    dead_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address = f"127.0.0.1:{dead_port}"
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    content = toy_settings(tmp_path, run_dir="run", cluster__backend="ray", cluster__address=address)
-    path = write(tmp_path / "config.yaml", yaml.safe_dump(content))
-    started = time.monotonic()
-    assert f"no Ray answers at {address}" in fail(["train", path], capsys, monkeypatch)
-    assert time.monotonic() - started < 15
-
-
-def test_an_mlflow_that_does_not_answer(
-    dead_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = f"http://user:secret@127.0.0.1:{dead_port}"
-    path = write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run", tracking__uri=uri)))
-    message = fail(["train", path], capsys, monkeypatch)
-    assert "tracking.uri: http://***@127.0.0.1" in message
-    assert "does not answer" in message
-
-
-@pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    """A run's directory."""
-    driver.train(toy_config(tmp_path, outer__steps=1), tmp_path / "run", Reporter())
-    return tmp_path / "run"
-
-
-def test_runs_that_cannot_go_on(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In one test, since a finished run takes seconds to make."""
-    monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "config.yaml", yaml.safe_dump(toy_settings(tmp_path, run_dir="run")))
-
-    def refused(*arguments: str) -> str:
-        return fail(list(arguments), capsys, monkeypatch)
-
-    assert "run_dir: run exists" in refused("train", path)
-    assert "inner.lr: cannot change in a run that has begun" in refused("train", "--resume", "run", "inner.lr=2")
-    other = refused("train", path, "inner.lr=2", "--resume", "run")
-    assert "was made with other settings: inner.lr was 0.1, and is 2.0" in other
-    assert "no such run directory" in refused("evaluate", "no/run")
-    assert "Run with id=0123456789abcdef not found" in refused("evaluate", "0123456789abcdef")
-    assert "is not a run's directory" in refused("evaluate", str(tmp_path))
-    assert "CONFIG: missing" in refused("train")
-
-    (data := tmp_path / "data.csv").write_text(data.read_text().replace("topic", "subject"))
-    assert "was made with other data" in refused("train", "--resume", "run")
-    state = finished / "checkpoints" / "step-00000001" / "state.safetensors"
-    for content in (state.read_bytes()[:-1], b"x" + state.read_bytes()[1:]):
-        state.write_bytes(content)
-        assert "state.safetensors: was altered or cut short" in refused("evaluate", "run")
