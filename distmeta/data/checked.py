@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,16 @@ class _Names:
             self.values.append(value)
         return number
 
-    @property
+    @cached_property
     def codes(self) -> np.ndarray:
         """(R,) int32, into `values`."""
         return np.concatenate(self._chunks)
+
+    def column(self, key: str) -> pa.DictionaryArray:
+        """The values as strings; 7 and "7" are the same."""
+        number: dict[Any, int] = {}
+        merged = [number.setdefault(_string(value, key), len(number)) for value in self.values]
+        return coded(np.array(merged, np.int32)[self.codes], list(number))
 
 
 def source_of(blocks: Iterable[Block], copies: bool) -> Source:
@@ -79,30 +86,31 @@ def source_of(blocks: Iterable[Block], copies: bool) -> Source:
         numbers.append(np.asarray(block.numbers, np.int64))
         remarks.update(dict.fromkeys(block.remarks))
     places = Places(tuple(files), np.concatenate(parts), np.concatenate(numbers))
-    texts, codes = columns.pop(TEXT), {key: column.codes for key, column in columns.items()}
-    left_out = _placeholders(columns[LABEL].values, codes[LABEL], places.file)
+    texts, labels = columns.pop(TEXT), columns[LABEL]
+    left_out = _placeholders(labels.values, labels.codes, places.file)
     if count := int(left_out.sum()):
         remarks[f"{count} rows with the label -1 are left out: it stands for a label that is not known"] = None
         if left_out.all():
             raise DataError(places[0], "the label is -1 in all rows", "give rows whose labels are known")
-    faults = [(row, TEXT, value) for row, value in texts.refused.items() if not left_out[row]]
-    named: dict[str, pa.DictionaryArray] = {}
-    for key, column in columns.items():
-        strings = [_string(value, key) for value in column.values]
-        refused = np.array([string is None for string in strings])[codes[key]] & ~left_out
-        if refused.any():
-            row = int(refused.argmax())
-            faults.append((row, key, column.values[codes[key][row]]))
-        number: dict[Any, int] = {}
-        merged = np.array([number.setdefault(string, len(number)) for string in strings], np.int32)
-        named[key] = coded(merged[codes[key]], list(number))
-    if faults:
-        row, key, value = min(faults, key=lambda fault: fault[0])
-        raise _refusal(value, key, places[row])
+    _check(texts, columns, left_out, places)
+    named = {key: column.column(key) for key, column in columns.items()}
     source = Source(texts.column(), named[LABEL], named.get(GROUP), places, named.get(TASK), tuple(remarks), count)
     source = source.take(np.flatnonzero(~left_out)) if count else source
     source = source if source.tasks is None else source.joined()
     return source if copies else source.without_copies()
+
+
+def _check(texts: _Texts, names: Mapping[str, _Names], left_out: np.ndarray, places: Places) -> None:
+    """Raises the error of the first row, among those that are not left out, with a value that cannot be used."""
+    faults = [(row, TEXT, value) for row, value in texts.refused.items() if not left_out[row]]
+    for key, column in names.items():
+        refused = np.array([_string(value, key) is None for value in column.values])[column.codes] & ~left_out
+        if refused.any():
+            row = int(refused.argmax())
+            faults.append((row, key, column.values[column.codes[row]]))
+    if faults:
+        row, key, value = min(faults, key=lambda fault: fault[0])
+        raise _refusal(value, key, places[row])
 
 
 def _placeholders(values: Sequence[Any], codes: np.ndarray, files: np.ndarray) -> np.ndarray:

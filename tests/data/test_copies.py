@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from source_helpers import labels, read, texts
 from streams import stream_config, visit
 from toy import toy_config
@@ -24,7 +26,9 @@ from distmeta.tasks.drawing import draw_rows
 from distmeta.tasks.rounds import generator
 from distmeta.types import Stream
 
-Row = dict[str, str]
+Row = dict[str, Any]
+
+PLAIN = Corpus(pa.table({}), (), {}, 0, "", "", 8)
 
 
 def row(text: str, label: str, task: str = "t") -> Row:
@@ -210,11 +214,10 @@ def test_a_class_with_too_few_other_texts_keeps_the_text(tmp_path: Path) -> None
 def test_only_episodes_with_a_text_twice_are_changed() -> None:
     """Rows 3 and 13 have one text. In an episode with both, one of them gives way to another row of its class."""
     pools = [np.arange(10), np.arange(10, 20), np.arange(20, 30)]
-    plain = Corpus(pa.table({}), (), {}, 0, "", "", 8)
-    once = replace(plain, repeated=np.array([[3, 13], [7, 7]]))
+    once = replace(PLAIN, repeated=np.array([[3, 13], [7, 7]]))
     stayed = []
     for seed in range(300):
-        before, after = (np.stack(draw_rows(its, pools, [4] * 3, generator(seed))) for its in (plain, once))
+        before, after = (np.stack(draw_rows(its, pools, [4] * 3, generator(seed))) for its in (PLAIN, once))
         if not {3, 13} <= set(before.flat):
             assert after.tolist() == before.tolist()
             continue
@@ -225,3 +228,60 @@ def test_only_episodes_with_a_text_twice_are_changed() -> None:
     # Both are in an episode with probability 0.4², and either may stay: binomial, 4 standard deviations.
     assert abs(len(stayed) - 48) < 4 * 6.4
     assert abs(stayed.count(3) - len(stayed) / 2) < 4 * len(stayed) ** 0.5 / 2
+
+
+def test_episodes_name_the_rows_of_the_file(tmp_path: Path) -> None:
+    """Each row is followed by its copy, and the first has no known label."""
+    rows = [row(f"word{n} own {letter}", letter) for letter in LETTERS for n in range(5)]
+    every = [row("nothing", "-1"), *(each for pair in zip(rows, rows, strict=True) for each in pair)]
+    lines = [each if each["label"] != "-1" else {**each, "label": -1} for each in every]
+    write(tmp_path / "data.jsonl", lines)
+    family = family_of(toy_config(tmp_path, data__path=str(tmp_path / "data.jsonl"), episodes={**SHAPE, "ways": 2}))
+    for index in range(20):
+        episode = family.to_json(
+            family.draw(Stream.of("classification", "meta_train", 0, ways=2, shots=2, queries=2), index)
+        )
+        for name, *parts in zip(episode["classes"], episode["support"], episode["query"], strict=True):
+            for number in [number for part in parts for number in part]:
+                assert every[number]["label"] == name
+                assert number % 2  # the first of the two
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=st.lists(st.integers(0, 8), min_size=12, max_size=30),
+    pools=st.integers(1, 4),
+    count=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_a_text_stays_twice_only_where_nothing_else_is_left(
+    texts: list[int], pools: int, count: int, seed: int
+) -> None:
+    """Texts 0 to 8 by row; pools of neighbouring rows, as classes are."""
+    rows = np.array([row for row, text in enumerate(texts) if texts.count(text) > 1], np.int64)
+    corpus = replace(PLAIN, repeated=np.stack([rows, np.array(texts, np.int64)[rows]]))
+    parts = np.array_split(np.arange(len(texts)), pools)
+    drawn = draw_rows(corpus, parts, [count] * pools, generator(seed))
+    found = [texts[row] for row in np.concatenate(drawn)]
+    for part, chosen in zip(parts, drawn, strict=True):
+        assert set(chosen) <= set(part)
+        assert len(set(chosen)) == count
+        others = {texts[row] for row in part} - set(found)
+        assert not others or all(found.count(texts[row]) == 1 for row in chosen)
+
+
+@pytest.mark.parametrize("rows", [["a,x", "b,x"], ["a,x", "a,x", "b,x"], ["a,x", "b,x", "a,y"]])
+def test_the_identity_of_a_run(tmp_path: Path, rows: list[str]) -> None:
+    """The key counts only if it is set; data with copies or contradictions are others without it."""
+    config = toy_config(tmp_path)
+    path = Path(config.data.path or "")
+    own = [f"{letter}{n},{letter}" for letter in "xyzuvwrstpqm" for n in range(6)]
+    path.write_text("\n".join(["text,label", *own, *rows]))
+    splits = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    once, often = (
+        build_experiment(toy_config(tmp_path, data__copies=copies, data__splits=splits)).identity
+        for copies in (False, True)
+    )
+    assert "data.copies" not in once["settings"]
+    assert often["settings"]["data.copies"] is True
+    assert (once["data"] == often["data"]) == (rows == ["a,x", "b,x"])

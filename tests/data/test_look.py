@@ -1,9 +1,14 @@
 """What stands out in data is counted, with one example each."""
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from source_helpers import labels as labels_of
+from source_helpers import texts as texts_of
 
 from distmeta.data.labelled import Source
 from distmeta.data.look import look
@@ -78,3 +83,41 @@ def test_many_labels_that_look_alike_take_no_time() -> None:
         (names[1], names[3]),
         ("meta_train", "meta_test"),
     )
+
+
+LABELS = ["x", "X", " x", "y", "Y", "z"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*map(st.sampled_from, ("ab", "abc", LABELS))), min_size=1, max_size=12),
+    used=st.lists(st.sampled_from([None, "meta_train", "meta_test"]), min_size=6, max_size=6),
+    has_tasks=st.booleans(),
+)
+def test_counts_are_those_of_counting_pair_by_pair(
+    rows: list[tuple[str, str, str]], used: list[str | None], has_tasks: bool
+) -> None:
+    tasks, texts, labels = (list(column) for column in zip(*rows, strict=True))
+    source = Source.of(texts, labels, tasks=tasks if has_tasks else None)
+    rows = rows if has_tasks else [("", text, label) for _, text, label in rows]
+    source = source.joined() if has_tasks else source
+    named = [(task, text, f"{task}/{label}" if has_tasks else label) for task, text, label in rows]
+    names = list(dict.fromkeys(label for _, _, label in named))
+    split_of = {name: split for name, split in zip(names, used, strict=False) if split}
+    splits = {split: [name for name in names if split_of.get(name) == split] for split in ("meta_train", "meta_test")}
+    seen, once = look(source, splits, 0), source.without_copies()
+    assert seen.copies == len(named) - len(set(named)) == sum(once.copies.values())
+    assert list(zip(texts_of(once), labels_of(once), strict=True)) == list(
+        dict.fromkeys((text, label) for _, text, label in named)
+    )
+    found_of = {
+        key: {row[2]: None for row in named if row[:2] == key} for key in dict.fromkeys(row[:2] for row in named)
+    }
+    several = [(text, *list(found)[:2]) for (_, text), found in found_of.items() if len(found) > 1]
+    assert (seen.contradictions, seen.contradiction) == (len(several), several[0] if several else None)
+    alike = [pair for pair in combinations(names, 2) if len({name.strip().casefold() for name in pair}) == 1]
+    assert seen.alike == len(alike)
+    apart = [pair for pair in alike if len({split_of.get(name) for name in pair} - {None}) == 2]
+    both = [pair for pair in alike if {*pair} <= split_of.keys()]
+    assert seen.twins in (apart or both or alike) if alike else seen.twins is None
+    assert (seen.twins_splits is None) == (not both)
