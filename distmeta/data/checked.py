@@ -161,7 +161,8 @@ def _string(value: Any, key: str) -> str | None:
 def _refusal(value: Any, key: str, where: str) -> DataError:
     """The error for a value that cannot be used."""
     what = key.removeprefix("data.")
-    if value is None or (isinstance(value, str | bytes) and not value.strip()):
+    text = value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+    if text is None or (isinstance(text, str) and not text.strip()):
         return DataError(where, f"the {what} is empty", "fill it in or remove the row")
     if isinstance(value, str | bytes):
         return _not_utf8(value, what, where)

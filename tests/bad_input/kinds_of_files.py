@@ -172,6 +172,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "struct_text.parquet": (parquet(text=[{"a": text} for text in TEXTS]), "struct_text.parquet"),
     "bytes.parquet": (parquet(text=[b"\xff"] * 128), "bytes.parquet row 1: the text is not UTF-8"),
+    "blank_bytes.parquet": (parquet(text=[b"\x1f"] * 128), "blank_bytes.parquet row 1: the text is empty"),
     "float_label.parquet": (parquet(label=[n % 16 + 0.5 for n in range(128)]), "row 1: the label is 0.5, a float"),
     "list_label.parquet": (parquet(label=[[label] for label in LABELS]), "row 1: the label is ['c0'], a list"),
     "date_label.parquet": (
