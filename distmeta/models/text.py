@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from distmeta.models.base import Architecture, ModelOptions
 from distmeta.types import Params
 
 PAD, UNK = "[PAD]", "[UNK]"
+LONGEST = 1000  # letters of a word from which pieces are learned; those of more than 100 become [UNK] anyway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ def build_tokenizer(texts: Sequence[str], vocabulary: str, vocab_size: int, min_
             limit_alphabet=len(letters),
             show_progress=False,
         )
+        texts = [_without_long_words(learned, text) for text in texts]
     learned.train_from_iterator(texts, trainer)
     # A new tokenizer, so that no user text is read as a special token.
     return _tokenizer(type(learned.model)(learned.get_vocab(), unk_token=UNK))
@@ -77,6 +80,14 @@ def _tokenizer(model: models.Model) -> Tokenizer:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
+
+
+def _without_long_words(tokenizer: Tokenizer, text: str) -> str:
+    """Learning pieces takes more than linear time in the length of a word: minutes for a single one of a megabyte."""
+    if not re.search(rf"\S{{{LONGEST + 1}}}", text):
+        return text
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    return " ".join(word for word, _ in words if len(word) <= LONGEST)
 
 
 def _letters(normalizer: normalizers.Normalizer, texts: Sequence[str], limit: int) -> list[str]:

@@ -117,6 +117,16 @@ def test_special_tokens_in_a_text_are_text() -> None:
     assert 0 not in tokenizer.encode("[PAD]").ids
 
 
+def test_a_word_beyond_all_length_teaches_no_pieces() -> None:
+    """A megabyte without a blank; what stands beside it, and punctuation in it, is learned as ever."""
+    texts = ["low lower lowest"] * 5
+    there = build_tokenizer([*texts, f"newer {'qz' * 500_000} (newer)"] * 2, "wordpieces", 80, 2)
+    assert "##qz" not in there.get_vocab()
+    assert there.encode("newer").tokens == ["newer"]
+    long = build_tokenizer([*texts, "qz" * 100] * 2, "wordpieces", 80, 2)
+    assert "##qz" in long.get_vocab() or "##qzqz" in long.get_vocab()
+
+
 @pytest.mark.parametrize("vocabulary", ["words", "wordpieces"])
 def test_a_tokenizer_is_the_same_every_time(vocabulary: str) -> None:
     texts = [f"{a}{b} {b}{a}{b}" for a in "déjàvucontest" for b in "wörterbuch"]
