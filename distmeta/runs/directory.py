@@ -30,6 +30,7 @@ from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
 from distmeta.config.base import expand
 from distmeta.config.load import override, validate
+from distmeta.config.places import barrier, exists
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.formats import parse_object, require_format
@@ -49,11 +50,10 @@ RESUMABLE = (
 
 def require_new(run_dir: Path, command: str = "train") -> None:
     """Raises a `ConfigError` if the directory exists already, or cannot be made."""
-    if run_dir.exists():
+    if exists(run_dir):
         raise _exists(run_dir, command)
-    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError("run_dir", f"{parent} cannot be written to", "choose another place")
+    if closed := barrier(run_dir.absolute().parent):
+        raise ConfigError("run_dir", f"{closed} cannot be written to", "choose another place")
 
 
 def _exists(run_dir: Path, command: str = "train") -> ConfigError:
@@ -75,11 +75,11 @@ def _beside(config: RunConfig, run_dir: Path) -> RunConfig:
 
     def found(text: str) -> Path:
         path = Path(text)
-        if path.exists():
+        if exists(path):
             return path
         around = run_dir.absolute().parents
         places = (top.joinpath(*path.parts[first:]) for top in around for first in range(1, len(path.parts)))
-        return next((place for place in places if place.exists()), path)
+        return next((place for place in places if exists(place)), path)
 
     return _with_paths(config, found)
 

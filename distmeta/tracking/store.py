@@ -15,7 +15,7 @@ from typing import Any
 
 from distmeta.errors import TrackingError
 from distmeta.tracking.private import KIND, LOGGERS
-from distmeta.tracking.uri import check_store, database, mask, require_active
+from distmeta.tracking.uri import artifact_folder, check_store, database, lock_file, mask, require_active
 
 RUN_DIR_TAG = "distmeta.run_dir"
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -62,10 +62,10 @@ def connect(uri: str) -> Any:
 
     if not uri.startswith("sqlite:"):
         return MlflowClient(uri)
-    artifacts = _artifact_folder(uri)
-    artifacts.mkdir(exist_ok=True)
+    path = database(uri)
+    artifact_folder(path).mkdir(exist_ok=True)
     # Processes that migrate the same fresh database at once crash: MLflow itself takes no lock.
-    with (artifacts / f".{database(uri).name}.lock").open("w") as lock:
+    with lock_file(path).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return MlflowClient(_as_sqlalchemy(uri))
 
@@ -81,11 +81,6 @@ def _as_sqlalchemy(uri: str) -> str:
 
     url = make_url(uri).set(drivername="sqlite+pysqlite", database=str(database(uri)))
     return url.render_as_string()
-
-
-def _artifact_folder(uri: str) -> Path:
-    """The folder beside the database; MLflow's default would be the working directory of the first process."""
-    return database(uri).parent / "mlartifacts"
 
 
 def is_outage(error: Exception) -> bool:
@@ -121,7 +116,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     if found := client.get_experiment_by_name(name):
         require_active(name, found.lifecycle_stage == "deleted")
         return str(found.experiment_id)
-    location = _artifact_folder(uri).as_uri() if uri.startswith("sqlite:") else None
+    location = artifact_folder(database(uri)).as_uri() if uri.startswith("sqlite:") else None
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=KIND))
     except MlflowException as error:
@@ -165,7 +160,12 @@ def ui_command(uri: str, port: int) -> list[str]:
     check_store(uri)
     _must_exist(uri)
     _require_free(port)
-    options = ["--backend-store-uri", _as_sqlalchemy(uri), "--artifacts-destination", _artifact_folder(uri).as_uri()]
+    options = [
+        "--backend-store-uri",
+        _as_sqlalchemy(uri),
+        "--artifacts-destination",
+        artifact_folder(database(uri)).as_uri(),
+    ]
     options += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-P", "-m", "mlflow", "ui", *options]  # -P: not a file mlflow.py in this folder
 

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 from distmeta.config.base import expand
+from distmeta.config.places import barrier, exists
 from distmeta.errors import TrackingError
 from distmeta.tracking.private import deleted
 
@@ -76,6 +77,16 @@ def database(uri: str) -> Path:
     return Path(urllib.parse.unquote(path))
 
 
+def artifact_folder(path: Path) -> Path:
+    """The folder beside a database; MLflow's default would be the working directory of the first process."""
+    return path.parent / "mlartifacts"
+
+
+def lock_file(path: Path) -> Path:
+    """The file that a process locks while it makes or migrates a database."""
+    return artifact_folder(path) / f".{path.name}.lock"
+
+
 def check_store(uri: str, experiment: str | None = None) -> None:
     """Checks within seconds that a resolved URI can be used and, in a file, that an experiment was not deleted.
 
@@ -95,13 +106,17 @@ def check_store(uri: str, experiment: str | None = None) -> None:
 
 
 def _check_sqlite(path: Path, experiment: str | None) -> None:
-    if not path.parent.is_dir():
+    if not exists(path.parent):
+        closed = barrier(path.parent)
+        if closed and not os.access(closed, os.X_OK):
+            raise TrackingError("tracking.uri", f"this user may not look into {closed}", "choose another place")
         raise TrackingError("tracking.uri", f"the folder {path.parent} does not exist", "create it")
+    for target in (path.parent, path, artifact_folder(path), lock_file(path)):
+        # SQLite writes its journal beside the file.
+        if exists(target) and not os.access(target, os.R_OK | os.W_OK | (os.X_OK if target.is_dir() else 0)):
+            raise TrackingError("tracking.uri", f"{target} is not writable", "choose another place")
     if path.is_dir():
         raise TrackingError("tracking.uri", f"{path} is a folder", "name a file, such as mlflow.db")
-    for target in (path.parent, path):  # SQLite writes its journal beside the file
-        if target.exists() and not os.access(target, os.W_OK):
-            raise TrackingError("tracking.uri", f"{target} is not writable", "choose another place")
     if path.exists() and path.stat().st_size:
         with path.open("rb") as file:
             if file.read(16) != b"SQLite format 3\0":
