@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -14,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from distmeta.errors import TrackingError
-from distmeta.tracking.private import KIND, LOGGERS
-from distmeta.tracking.uri import artifact_folder, check_store, database, lock_file, mask, require_active
+from distmeta.tracking import sqlite
+from distmeta.tracking.private import ERRORS, KIND, LOGGERS
+from distmeta.tracking.sqlite import artifact_folder, opened, require_active, require_unlocked
+from distmeta.tracking.uri import check_store, database, key_of, mask
 
 RUN_DIR_TAG = "distmeta.run_dir"
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -33,6 +34,7 @@ def _quiet() -> None:
 
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(ERRORS).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
@@ -43,30 +45,35 @@ def user_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         found = mask(str(error).splitlines()[0])
-        raise TrackingError(f"MLflow at {mask(uri)}", found, "check tracking.uri and the run") from error
+        raise TrackingError(f"MLflow at {mask(uri)}", found, f"check {key_of(uri)} and the run") from error
 
 
 def outages() -> tuple[type[Exception], ...]:
-    """The exceptions raised when MLflow or its artifact store does not answer; other faults raise them too."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
+    """The exceptions raised when MLflow or its artifact store does not answer, or cannot be written to now.
 
-    return MlflowException, RequestException
+    Other faults raise them too.
+    """
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException, OSError  # those of `requests` are OSErrors
 
 
 def connect(uri: str) -> Any:
-    """An MlflowClient. Only one process at a time initialises a fresh SQLite database."""
+    """An MlflowClient.
+
+    Raises:
+        OSError: another program keeps an SQLite database locked.
+    """
     from mlflow import MlflowClient
 
     if not uri.startswith("sqlite:"):
         return MlflowClient(uri)
     path = database(uri)
     artifact_folder(path).mkdir(exist_ok=True)
-    # Processes that migrate the same fresh database at once crash: MLflow itself takes no lock.
-    with lock_file(path).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    require_unlocked(path, sqlite.LOCK_SECONDS)
+    with opened(path):
         return MlflowClient(_as_sqlalchemy(uri))
 
 
@@ -114,7 +121,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
-        require_active(name, found.lifecycle_stage == "deleted")
+        require_active(name, found.experiment_id if found.lifecycle_stage == "deleted" else None, uri)
         return str(found.experiment_id)
     location = artifact_folder(database(uri)).as_uri() if uri.startswith("sqlite:") else None
     try:
