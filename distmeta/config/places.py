@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distmeta.config.base import expand
@@ -24,6 +24,17 @@ def barrier(folder: Path) -> Path | None:
     folder = folder.absolute()
     nearest = next(place for place in (folder, *folder.parents) if exists(place))
     return None if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) else nearest
+
+
+def moved(path: Path, around: Iterable[Path]) -> Path:
+    """Where a file or folder is now: where it was, or else at the same place below one of the folders `around`.
+
+    The first one that holds it counts. If none does, the path stays.
+    """
+    if exists(path):
+        return path
+    places = (top.joinpath(*path.parts[first:]) for top in around for first in range(1, len(path.parts)))
+    return next((place for place in places if exists(place)), path)
 
 
 def stand_in() -> Path:

@@ -2,21 +2,25 @@
 
 `pyproject.toml` allows no later minor version. `tests/tracking/test_private.py` names the parts that a new one lacks.
 
-last_steps   public classes have a metric's last value without the step; its history would cost a request per metric
-KIND         without this tag the UI opens an experiment on pages about language-model traces
-look         looks into the database, which costs no import of MLflow
-schemas      reads MLflow's migrations, likewise
-LOGGERS      these loggers report each migration of a database
-ERRORS       this logger shows the traceback of an error that is raised too
+last_steps      public classes have a metric's last value without the step; its history would cost a request per metric
+KIND            without this tag the UI opens an experiment on pages about language-model traces
+look            looks into the database, which costs no import of MLflow
+move_artifacts  MLflow keeps absolute paths, with no way to change them
+schemas         reads MLflow's migrations, which costs no import either
+LOGGERS         these loggers report each migration of a database
+ERRORS          this logger shows the traceback of an error that is raised too
 """
 
 import contextlib
 import re
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from distmeta.config.places import exists
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 LOGGERS = ("mlflow", "alembic")
@@ -72,6 +76,35 @@ def look(path: Path, experiment: str | None, run_id: str | None, wait_seconds: f
             first(named, experiment) if filled else None,
             first("SELECT lifecycle_stage FROM runs WHERE run_uuid = ?", run_id) if filled else None,
         )
+
+
+def move_artifacts(database: sqlite3.Connection, folder: Path) -> list[str]:
+    """Experiments whose folder of artifacts is gone, since it was moved with the database, get the one beside it.
+
+    Only folders of the same name count.
+
+    Returns:
+        The addresses that were replaced.
+    """
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+        return []  # MLflow has not made its tables yet
+    found = [place for (place,) in database.execute("SELECT DISTINCT artifact_location FROM experiments")]
+    gone = [
+        place
+        for place in found
+        if place and place.startswith("file:///") and place.endswith(f"/{folder.name}") and not exists(_path(place))
+    ]
+    for place in gone:
+        new, rest = folder.as_uri(), len(place) + 1
+        database.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (new, place))
+        query = "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?"
+        database.execute(query, (new, rest, rest, f"{place}/"))
+    database.execute("COMMIT")
+    return gone
+
+
+def _path(address: str) -> str:
+    return urllib.parse.unquote(urllib.parse.urlsplit(address).path)
 
 
 def schemas() -> tuple[str, frozenset[str]]:

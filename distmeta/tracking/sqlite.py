@@ -37,15 +37,25 @@ def opened(path: Path) -> Iterator[None]:
         yield
 
 
-def require_unlocked(path: Path, wait_seconds: float) -> None:
-    """Raises an `OSError` if another program keeps a database locked: MLflow would wait for 20 seconds each time."""
-    if not path.exists():
-        return
+@contextlib.contextmanager
+def unlocked(path: Path, wait_seconds: float) -> Iterator[sqlite3.Connection]:
+    """A connection that may write.
+
+    Raises:
+        OSError: another program keeps the database locked.
+    """
     try:
-        with private.writing(path, wait_seconds):
-            pass
+        with private.writing(path, wait_seconds) as connection:
+            yield connection
     except sqlite3.OperationalError as error:
         raise OSError(errno.EBUSY, str(error), str(path)) from error
+
+
+def require_unlocked(path: Path, wait_seconds: float) -> None:
+    """Raises an `OSError` if another program keeps a database locked: MLflow would wait for 20 seconds each time."""
+    if path.exists():
+        with unlocked(path, wait_seconds):
+            pass
 
 
 def check_sqlite(path: Path, uri: str, key: str, experiment: str | None, run_id: str | None) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distmeta.config.places import moved
 from distmeta.errors import TrackingError
 from distmeta.tracking import sqlite
-from distmeta.tracking.private import ERRORS, KIND, LOGGERS
-from distmeta.tracking.sqlite import artifact_folder, opened, require_active, require_unlocked
+from distmeta.tracking.private import ERRORS, KIND, LOGGERS, move_artifacts
+from distmeta.tracking.sqlite import artifact_folder, opened, require_active, require_unlocked, unlocked
 from distmeta.tracking.uri import check_store, database, key_of, mask
 
 RUN_DIR_TAG = "distmeta.run_dir"
@@ -90,6 +91,20 @@ def _as_sqlalchemy(uri: str) -> str:
     return url.render_as_string()
 
 
+def find_artifacts(uri: str, note: Callable[[str], None]) -> None:
+    """Makes a database that was moved together with its artifacts look for them beside it, with a remark."""
+    if not uri.startswith("sqlite:"):
+        return
+    path = database(uri)
+    if path.exists() and artifact_folder(path).exists():
+        with unlocked(path, sqlite.LOCK_SECONDS) as connection:
+            gone = move_artifacts(connection, artifact_folder(path))
+        if gone:
+            note(
+                f"note: {path} was moved; its artifacts are in {artifact_folder(path)}, no longer in {', '.join(gone)}"
+            )
+
+
 def is_outage(error: Exception) -> bool:
     """Whether an error, one of `outages`, means that MLflow is away and not that it refused a request."""
     return getattr(error, "error_code", "INTERNAL_ERROR") in OUTAGES
@@ -145,6 +160,8 @@ def find_run_dir(uri: str, run_id: str) -> Path:
     if RUN_DIR_TAG not in tags:
         raise TrackingError(f"MLflow run {run_id}", f"has no tag {RUN_DIR_TAG}", "give a run of distmeta")
     run_dir = Path(tags[RUN_DIR_TAG])
+    if uri.startswith("sqlite:"):
+        run_dir = moved(run_dir, database(uri).parents)
     if not run_dir.is_dir():
         raise TrackingError(f"MLflow run {run_id}", f"{run_dir} is not on this machine", "give its run directory")
     return run_dir
@@ -167,6 +184,7 @@ def ui_command(uri: str, port: int) -> list[str]:
     check_store(uri)
     _must_exist(uri)
     _require_free(port)
+    find_artifacts(uri, lambda remark: print(f"distmeta: {remark}", file=sys.stderr))
     options = [
         "--backend-store-uri",
         _as_sqlalchemy(uri),

@@ -17,6 +17,7 @@ from distmeta.tracking.store import (
     RUN_DIR_TAG,
     connect,
     experiment_id,
+    find_artifacts,
     is_outage,
     outages,
     user_errors,
@@ -95,6 +96,7 @@ class Tracker:
         params = flatten(config)
         labels = {**(tags or {}), RUN_DIR_TAG: str(Path(run_dir).absolute()), **({KEY_TAG: key} if key else {})}
         with user_errors(uri):
+            find_artifacts(uri, note)
             client = connect(uri)
             if run_id is None:
                 group = experiment_id(client, uri, experiment)
