@@ -12,13 +12,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
 import distmeta
-from distmeta.errors import ConfigError, TrainingError, UserError, printable, usage_error
-from distmeta.report.output import outlets
+from distmeta.errors import ConfigError, TrainingError, UserError, printable, refusals, usage_error
+from distmeta.report.output import clean_stdout, outlets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
@@ -67,7 +67,7 @@ def train(
     from distmeta.runs import train as driver
     from distmeta.runs.settings import fitting
 
-    with _resumable(run_dir), _clean_stdout(), Reporter() as reporter:
+    with _resumable(run_dir), clean_stdout(), Reporter() as reporter:
         given = given and fitting(given, reporter.note)
         if resume is not None:
             result = driver.resume(run_dir, settings, reporter, given, step)
@@ -90,7 +90,7 @@ def evaluate(run: Run, overrides: Overrides = None, step: Step = None, as_json: 
     from distmeta.report.progress import Reporter
     from distmeta.runs import train as driver
 
-    with _clean_stdout(), Reporter() as reporter:
+    with clean_stdout(), Reporter() as reporter:
         result = driver.evaluate(run_dir, settings, reporter, step)
     _print(result, as_json)
 
@@ -121,7 +121,7 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
     from distmeta.runs.check import check as inspect
     from distmeta.runs.settings import fitting
 
-    with _clean_stdout(), Reporter() as reporter:
+    with clean_stdout(), Reporter() as reporter:
         content = fitting(content, reporter.note)
         result = inspect(content, reporter)
         if content.tune:
@@ -159,7 +159,7 @@ def tune(
     from distmeta.runs.settings import fitting as fit
     from distmeta.tune import study
 
-    with _resumable(folder, "tune"), _clean_stdout(), Reporter() as shown:
+    with _resumable(folder, "tune"), clean_stdout(), Reporter() as shown:
         result = study.resume(folder, shown) if resume else study.start(fit(content, shown.note), folder, shown)
     _print(result, as_json)
 
@@ -186,7 +186,7 @@ def sync(
     from distmeta.runs import directory
 
     count = 0
-    with _clean_stdout():
+    with clean_stdout():
         for run_dir in directory.within(Path(run)):
             config, about = directory.read(run_dir, [])
             with directory.locked(run_dir, print):
@@ -223,22 +223,21 @@ def _resumable(run_dir: Path, command: str = "train") -> Iterator[None]:
         raise typer.Exit(getattr(error, "code", 130)) from None
 
 
-def _clean_stdout() -> contextlib.redirect_stdout[TextIO]:
-    """Sends to stderr what libraries print on stdout, such as Ray's messages: stdout is only for results."""
-    return contextlib.redirect_stdout(sys.stderr)
-
-
 def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
 
 
-def _require_folder() -> None:
-    """Raises a `ConfigError` if the working directory was deleted."""
+def _require_folders() -> None:
+    """Refuses a working directory that was deleted. Gives a user without a home folder another one, with a remark."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
         raise ConfigError("working directory", "was deleted", "change to another, such as `cd ~`") from error
+    if not os.environ.get("HOME"):
+        from distmeta.config.places import provide_home
+
+        provide_home(lambda remark: print(f"distmeta: {printable(remark)}", file=sys.stderr))
 
 
 def main() -> None:
@@ -246,8 +245,9 @@ def main() -> None:
     usage: Any = typer.BadParameter.__mro__[1]  # Click's UsageError; Typer may have a copy of Click
     with outlets():
         try:
-            _require_folder()
-            sys.exit(app(prog_name="distmeta", standalone_mode=len(sys.argv) < 2))  # alone it shows the help
+            _require_folders()
+            with refusals():
+                sys.exit(app(prog_name="distmeta", standalone_mode=len(sys.argv) < 2) or 0)  # alone it shows the help
         except (UserError, TrainingError, usage) as error:
             from distmeta.tracking import mask
 

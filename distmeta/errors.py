@@ -4,12 +4,18 @@ A `UserError` is a mistake the user can fix: the command line prints it as one l
 actor starts. A `TrainingError` is one line too, with exit code 1. Other exceptions show their traceback.
 """
 
+import contextlib
 import difflib
+import errno
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+# What a system refuses a user, with the remedy. The places that know the key check before.
+_ALLOW, _FREE = "allow this user to read and write it, or name another place", "free some, or name another place"
+REFUSALS = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOW)
+REFUSALS |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FREE)
 LINE = 400  # characters of an error, at most
 _TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # characters that turn the direction of text
 
@@ -107,6 +113,21 @@ class GradientsLostError(RuntimeError):
 
 class DivergedError(TrainingError):
     """An evaluation in which adaptation to a task gave figures that are not finite."""
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turns what the system refuses, such as a file of another user, into a user's error.
+
+    Raises:
+        UserError: it names the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS or not error.filename:
+            raise
+        raise UserError(str(error.filename), str(error.strerror), REFUSALS[error.errno]) from error
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import resource
 import sys
 from pathlib import Path
 
+from distmeta.config.places import barrier
 from distmeta.errors import ClusterError
 
 SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # longest path of a socket
@@ -41,10 +42,7 @@ def _fault(folder: Path) -> str:
     """Why Ray cannot use a folder; empty if it can."""
     if len(os.fsencode(folder)) + len(SOCKET) > SOCKET_BYTES:
         return f"the path {folder} is too long for a socket"
-    existing = next(place for place in (folder, *folder.parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return f"{existing} cannot be written to"
-    return ""
+    return f"{closed} cannot be written to" if (closed := barrier(folder)) else ""
 
 
 def allow_open_files() -> None:

@@ -1,5 +1,6 @@
 """The sections `data`, `episodes`, `tasks` and `stream`: what is learned."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -7,7 +8,10 @@ import pydantic
 from pydantic import ConfigDict, Field
 
 from distmeta.config.base import Count, Location, Positive, Probability, Sample, Section, Share, Ways, expand
+from distmeta.config.places import barrier, stand_in
 from distmeta.errors import ConfigError
+
+CACHE = "~/.cache/distmeta"
 
 
 class Fractions(Section):
@@ -43,20 +47,33 @@ class DataConfig(Section):
     copies: bool = False  # true: rows with the text and label of an earlier row count, and episodes may repeat a text
     min_examples: Annotated[int, Field(ge=0)] = 0  # smaller classes are left out
     max_length: Annotated[int, Field(ge=4)] = 64  # tokens; longer texts are cut
-    cache: str = "~/.cache/distmeta"  # folder of tokenised texts
+    cache: str = CACHE  # folder of tokenised texts
     keep_features: bool = False  # also cache a frozen encoder's features; a study's trials share them
 
     @property
     def cache_folder(self) -> Path:
         """`cache`, expanded only here: a run's own settings keep `~`, which each machine has its own of.
 
+        The default one is in the temporary folder if the home cannot be written to.
+
         Raises:
-            ConfigError: it cannot be expanded.
+            ConfigError: it cannot be expanded, or this user may not look into it.
         """
         try:
-            return Path(expand(self.cache))
+            folder = Path(expand(self.cache))
         except ValueError as error:
             raise ConfigError("data.cache", f"invalid value {self.cache!r}", str(error)) from error
+        if (closed := barrier(folder)) and self.cache == CACHE:
+            return stand_in() / "cache"
+        if closed and not os.access(closed, os.R_OK | os.X_OK):
+            raise ConfigError("data.cache", f"this user may not look into {closed}", "name another folder")
+        return folder
+
+    @property
+    def cache_remark(self) -> str:
+        """Why `cache_folder` is elsewhere than `cache` says; empty if it is not."""
+        folder, home = self.cache_folder, Path(expand(self.cache))
+        return "" if folder == home else f"note: {home} cannot be written to; texts are cached in {folder}"
 
     @pydantic.field_validator("split", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 
 class Outlet:
@@ -57,3 +57,8 @@ def outlets() -> Iterator[None]:
             if stream:
                 stream.flush()
         sys.stdout, sys.stderr = kept
+
+
+def clean_stdout() -> contextlib.redirect_stdout[TextIO]:
+    """Sends to stderr what libraries print on stdout, such as Ray's messages: stdout is only for results."""
+    return contextlib.redirect_stdout(sys.stderr)

@@ -52,8 +52,9 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
 
 
 def remarks(experiment: Experiment) -> list[str]:
-    """What stands out in the data, a paragraph for each family."""
-    return [
+    """What stands out in the data, a paragraph for each family; before it, where texts are cached instead."""
+    elsewhere = dict.fromkeys(family.data.cache_remark for family in experiment.config.families.values())
+    return [remark for remark in elsewhere if remark] + [
         f"{'data' if len(experiment.splits) == 1 else f'data of {name}'}: {'; '.join(seen.remarks())}"
         for name, seen in experiment.looks.items()
     ]

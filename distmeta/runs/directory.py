@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -27,18 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from distmeta import tracking
-from distmeta.config import DataConfig, RunConfig
-from distmeta.config.base import expand, is_path
+from distmeta.config import RunConfig
 from distmeta.config.load import override, validate
+from distmeta.config.places import barrier, exists
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.formats import parse_object, require_format
+from distmeta.runs.paths import beside
 
 CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
 FORMAT = 2  # of run.json; format 1 had no number, key or identity
 EVALUATION_FORMAT = 2  # of evaluation.json, which is never read back; in format 1 rows had ways and shots, no shape
 LOCK_SECONDS = 5.0  # for a killed process to end
-FOLDERS = ("teacher",)  # options of algorithms that name a folder
 # Settings that may change when a run goes on. None of them decides its result.
 RESUMABLE = (
     *("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps"),
@@ -46,14 +47,24 @@ RESUMABLE = (
     *("data.cache", "data.path", "data.splits", "model.path", "algorithm.teacher"),
 )
 
+Note = Callable[[str], None]
+
+
+def _ignore(remark: str) -> None: ...
+
 
 def require_new(run_dir: Path, command: str = "train") -> None:
     """Raises a `ConfigError` if the directory exists already, or cannot be made."""
-    if run_dir.exists():
+    if exists(run_dir):
         raise _exists(run_dir, command)
-    parent = next(folder for folder in run_dir.absolute().parents if folder.exists())
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError("run_dir", f"{parent} cannot be written to", "choose another place")
+    try:
+        run_dir.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # not there, or named below
+    except OSError as error:  # such as a name that is too long
+        raise _not_made(run_dir, error) from error
+    if closed := barrier(run_dir.absolute().parent):
+        raise ConfigError("run_dir", f"{closed} cannot be written to", "choose another place")
 
 
 def _exists(run_dir: Path, command: str = "train") -> ConfigError:
@@ -61,68 +72,8 @@ def _exists(run_dir: Path, command: str = "train") -> ConfigError:
     return ConfigError("run_dir", f"{run_dir} exists", remedy)
 
 
-def absolute(config: RunConfig) -> RunConfig:
-    """The configuration with absolute paths, so that its run can go on from any directory."""
-    return _with_paths(config, lambda path: Path(expand(path)).absolute())
-
-
-def _beside(config: RunConfig, run_dir: Path) -> RunConfig:
-    """The configuration of a run that may have been moved with the folders around it.
-
-    A file that is no longer where it was is looked for at the same place below a folder around the run, the nearest
-    first. Another file than before is refused later: data, weights and the MLflow run are known by their content.
-    """
-
-    def found(text: str) -> Path:
-        path = Path(text)
-        if path.exists():
-            return path
-        around = run_dir.absolute().parents
-        places = (top.joinpath(*path.parts[first:]) for top in around for first in range(1, len(path.parts)))
-        return next((place for place in places if place.exists()), path)
-
-    return _with_paths(config, found)
-
-
-def _with_paths(config: RunConfig, change: Callable[[str], Path]) -> RunConfig:
-    """The configuration with a change to each path in it."""
-
-    def full(path: Any, key: str = "") -> Any:
-        if not isinstance(path, str) or not is_path(path):
-            return path
-        try:
-            return str(change(path))
-        except ValueError as error:
-            raise ConfigError(key, f"invalid value {path!r}", str(error)) from error
-
-    def here(data: DataConfig) -> DataConfig:
-        return data.model_copy(update={"path": full(data.path), "splits": full(data.splits)})
-
-    families = {name: task.model_copy(update={"data": here(task.data)}) for name, task in config.tasks.items()}
-    options = config.algorithm.model_extra or {}
-    folders = {key: full(value, f"algorithm.{key}") for key, value in options.items() if key in FOLDERS}
-    tune = config.tune
-    if tune:
-        space = dict(tune.space)
-        for key in {"model.path", *(f"algorithm.{name}" for name in FOLDERS)} & space.keys():
-            if space[key].is_list:
-                values = [full(value, f"tune.space.{key}") for value in space[key].values or []]
-                space[key] = space[key].model_copy(update={space[key].kind: values})
-        tune = tune.model_copy(update={"space": space})
-    store = tracking.resolve_uri(config.tracking.uri)
-    if store.startswith("sqlite:///"):
-        store = tracking.address(change(str(tracking.database(store))), store)
-    return config.model_copy(
-        update={
-            "data": here(config.data),
-            "tasks": families,
-            "model": config.model.model_copy(update={"path": full(config.model.path)}),
-            "algorithm": config.algorithm.model_copy(update=folders),
-            "tune": tune,
-            # A server's address may hold a password: it is read from the environment again.
-            "tracking": config.tracking.model_copy(update={"uri": store} if store.startswith("sqlite:") else {}),
-        }
-    )
+def _not_made(run_dir: Path, error: OSError) -> ConfigError:
+    return ConfigError("run_dir", f"{run_dir} cannot be made ({error.strerror})", "choose another place")
 
 
 def create(run_dir: Path, config: RunConfig, tokenizer: str | None, run: dict[str, Any] | None = None) -> None:
@@ -137,10 +88,13 @@ def create(run_dir: Path, config: RunConfig, tokenizer: str | None, run: dict[st
         run: the content of `run.json`.
 
     Raises:
-        ConfigError: another process has made it in the meantime.
+        ConfigError: it cannot be made, or another process has made it in the meantime.
     """
-    aside = run_dir.with_name(f".{run_dir.name}.{uuid.uuid4().hex}")
-    aside.mkdir(parents=True)
+    aside = run_dir.with_name(f".{uuid.uuid4().hex}")
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise _not_made(run_dir, error) from error
     write_config(aside / CONFIG, config)
     if tokenizer is not None:
         (aside / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
@@ -173,8 +127,10 @@ def _replace(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]]:
+def read(run_dir: Path, overrides: list[str], note: Note = _ignore) -> tuple[RunConfig, dict[str, Any]]:
     """The configuration of a run with overrides, and the content of its `run.json`.
+
+    `note` gets a remark if the run was moved.
 
     Raises:
         CheckpointError: not a run's directory.
@@ -190,16 +146,17 @@ def read(run_dir: Path, overrides: list[str]) -> tuple[RunConfig, dict[str, Any]
     require_format(run, run_dir / RUN, 1, FORMAT)
     for item in overrides:
         key = item.partition("=")[0]
-        if not key.startswith(RESUMABLE) or key == "cluster.tasks_per_unit":
+        own = re.sub(r"^tasks\.[^.]+\.data\.", "data.", key)  # of one family among several
+        if not own.startswith(RESUMABLE) or own == "cluster.tasks_per_unit":
             raise ConfigError(
                 key, "cannot change in a run that has begun", "start a new run with `distmeta train CONFIG`"
             )
-    kept = _beside(validate(content), run_dir).model_dump(mode="json", by_alias=True)
+    kept = beside(validate(content), run_dir, note).model_dump(mode="json", by_alias=True)
     return validate(override(kept, overrides)), run
 
 
 @contextmanager
-def locked(run_dir: Path, note: Callable[[str], None]) -> Iterator[None]:
+def locked(run_dir: Path, note: Note) -> Iterator[None]:
     """Locks a run or study, so that no other process works on it. Processes that only read it need no lock.
 
     The operating system releases the lock when the process ends, even if it is killed. On a disk without locks, `note`
@@ -249,4 +206,7 @@ def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
     if not run.isalnum():
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
     settings = validate(override({}, [item for item in overrides if item.startswith("tracking.")]))
-    return tracking.find_run_dir(tracking.resolve_uri(settings.tracking.uri), run)
+    run_dir = tracking.find_run_dir(tracking.resolve_uri(settings.tracking.uri), run)
+    if read(run_dir, [])[1]["mlflow_run_id"] != run:
+        raise CheckpointError(run, f"{run_dir} is the directory of another run", "give its run directory")
+    return run_dir

@@ -59,7 +59,8 @@ def open_run(
         identity: the checkpoint's identity. None: the one in `run.json`, if any. Empty: it is not compared.
         parent: the MLflow run of the study. The run is then a trial, without meta-test.
     """
-    tracking.check_store(tracking.resolve_uri(config.tracking.uri), config.tracking.experiment)
+    own = (run or {}).get("mlflow_run_id")
+    tracking.check_store(tracking.resolve_uri(config.tracking.uri), config.tracking.experiment, own)
     if parent is None:  # a study has checked already
         preflight(config.cluster)
     experiment = replace(with_teacher(build_experiment(config)), has_meta_test=parent is None)

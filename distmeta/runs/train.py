@@ -15,7 +15,7 @@ from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
 from distmeta.report.tables import markdown_table, table_rows, table_title
-from distmeta.runs import checkpoint, directory, learner
+from distmeta.runs import checkpoint, directory, learner, paths
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.check import remarks
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
@@ -35,7 +35,7 @@ def train(config: RunConfig, run_dir: Path, reporter: Reporter) -> dict[str, Any
         UserError: a mistake of the user, before anything is written.
     """
     directory.require_new(run_dir)
-    with open_run(directory.absolute(config), run_dir, reporter) as opened:
+    with open_run(paths.absolute(config), run_dir, reporter) as opened:
         for remark in remarks(opened.experiment):
             reporter.note(remark)
         return _train_and_test(opened, 0)
@@ -53,8 +53,8 @@ def resume(
         given: a configuration to use instead of the run's own; refused if it would change the result.
         step: the outer step of the checkpoint; none: the newest.
     """
-    config, run = directory.read(run_dir, [] if given else overrides)
-    config = directory.absolute(given) if given else config
+    config, run = directory.read(run_dir, [] if given else overrides, reporter.note)
+    config = paths.absolute(given) if given else config
     with directory.locked(run_dir, reporter.note):
         if step is None and not checkpoint.exists(run_dir):
             with open_run(config, run_dir, reporter, run) as opened:
@@ -95,9 +95,9 @@ def train_trial(
         if is_kept:
             state, identity = checkpoint.load(run_dir)
         elif run and start is not None:
-            directory.write_config(run_dir / directory.CONFIG, directory.absolute(config))
+            directory.write_config(run_dir / directory.CONFIG, paths.absolute(config))
             identity = {}
-        opened = stack.enter_context(open_run(directory.absolute(config), run_dir, reporter, run, identity, parent))
+        opened = stack.enter_context(open_run(paths.absolute(config), run_dir, reporter, run, identity, parent))
         done = 0
         if state:
             opened.coordination.load(state)
@@ -113,7 +113,7 @@ def train_trial(
 
 def evaluate(run_dir: Path, overrides: list[str], reporter: Reporter, step: int | None = None) -> dict[str, Any]:
     """Evaluates a run's checkpoint on meta-test: the newest, or the one of a step."""
-    config, run = directory.read(run_dir, overrides)
+    config, run = directory.read(run_dir, overrides, reporter.note)
     with directory.locked(run_dir, reporter.note):
         state, identity = checkpoint.load(run_dir, step)
         with open_run(config, run_dir, reporter, run, identity) as opened:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -13,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from distmeta.config.places import moved
 from distmeta.errors import TrackingError
-from distmeta.tracking.private import KIND, LOGGERS
-from distmeta.tracking.uri import check_store, database, mask, require_active
+from distmeta.tracking import sqlite
+from distmeta.tracking.private import ERRORS, KIND, LOGGERS, move_artifacts
+from distmeta.tracking.sqlite import artifact_folder, opened, require_active, require_unlocked, unlocked
+from distmeta.tracking.uri import check_store, database, key_of, mask
 
 RUN_DIR_TAG = "distmeta.run_dir"
 OUTAGES = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
@@ -33,6 +35,7 @@ def _quiet() -> None:
 
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(ERRORS).setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
@@ -43,30 +46,35 @@ def user_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         found = mask(str(error).splitlines()[0])
-        raise TrackingError(f"MLflow at {mask(uri)}", found, "check tracking.uri and the run") from error
+        raise TrackingError(f"MLflow at {mask(uri)}", found, f"check {key_of(uri)} and the run") from error
 
 
 def outages() -> tuple[type[Exception], ...]:
-    """The exceptions raised when MLflow or its artifact store does not answer; other faults raise them too."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
+    """The exceptions raised when MLflow or its artifact store does not answer, or cannot be written to now.
 
-    return MlflowException, RequestException
+    Other faults raise them too.
+    """
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException, OSError  # those of `requests` are OSErrors
 
 
 def connect(uri: str) -> Any:
-    """An MlflowClient. Only one process at a time initialises a fresh SQLite database."""
+    """An MlflowClient.
+
+    Raises:
+        OSError: another program keeps an SQLite database locked.
+    """
     from mlflow import MlflowClient
 
     if not uri.startswith("sqlite:"):
         return MlflowClient(uri)
-    artifacts = _artifact_folder(uri)
-    artifacts.mkdir(exist_ok=True)
-    # Processes that migrate the same fresh database at once crash: MLflow itself takes no lock.
-    with (artifacts / f".{database(uri).name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    path = database(uri)
+    artifact_folder(path).mkdir(exist_ok=True)
+    require_unlocked(path, sqlite.LOCK_SECONDS)
+    with opened(path):
         return MlflowClient(_as_sqlalchemy(uri))
 
 
@@ -83,9 +91,18 @@ def _as_sqlalchemy(uri: str) -> str:
     return url.render_as_string()
 
 
-def _artifact_folder(uri: str) -> Path:
-    """The folder beside the database; MLflow's default would be the working directory of the first process."""
-    return database(uri).parent / "mlartifacts"
+def find_artifacts(uri: str, note: Callable[[str], None]) -> None:
+    """Makes a database that was moved together with its artifacts look for them beside it, with a remark."""
+    if not uri.startswith("sqlite:"):
+        return
+    path = database(uri)
+    if path.exists() and artifact_folder(path).exists():
+        with unlocked(path, sqlite.LOCK_SECONDS) as connection:
+            gone = move_artifacts(connection, artifact_folder(path))
+        if gone:
+            note(
+                f"note: {path} was moved; its artifacts are in {artifact_folder(path)}, no longer in {', '.join(gone)}"
+            )
 
 
 def is_outage(error: Exception) -> bool:
@@ -119,9 +136,9 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if found := client.get_experiment_by_name(name):
-        require_active(name, found.lifecycle_stage == "deleted")
+        require_active(name, found.experiment_id if found.lifecycle_stage == "deleted" else None, uri)
         return str(found.experiment_id)
-    location = _artifact_folder(uri).as_uri() if uri.startswith("sqlite:") else None
+    location = artifact_folder(database(uri)).as_uri() if uri.startswith("sqlite:") else None
     try:
         return str(client.create_experiment(name, artifact_location=location, tags=KIND))
     except MlflowException as error:
@@ -143,6 +160,8 @@ def find_run_dir(uri: str, run_id: str) -> Path:
     if RUN_DIR_TAG not in tags:
         raise TrackingError(f"MLflow run {run_id}", f"has no tag {RUN_DIR_TAG}", "give a run of distmeta")
     run_dir = Path(tags[RUN_DIR_TAG])
+    if uri.startswith("sqlite:"):
+        run_dir = moved(run_dir, database(uri).parents)
     if not run_dir.is_dir():
         raise TrackingError(f"MLflow run {run_id}", f"{run_dir} is not on this machine", "give its run directory")
     return run_dir
@@ -165,7 +184,13 @@ def ui_command(uri: str, port: int) -> list[str]:
     check_store(uri)
     _must_exist(uri)
     _require_free(port)
-    options = ["--backend-store-uri", _as_sqlalchemy(uri), "--artifacts-destination", _artifact_folder(uri).as_uri()]
+    find_artifacts(uri, lambda remark: print(f"distmeta: {remark}", file=sys.stderr))
+    options = [
+        "--backend-store-uri",
+        _as_sqlalchemy(uri),
+        "--artifacts-destination",
+        artifact_folder(database(uri)).as_uri(),
+    ]
     options += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-P", "-m", "mlflow", "ui", *options]  # -P: not a file mlflow.py in this folder
 

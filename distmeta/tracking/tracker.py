@@ -9,19 +9,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from distmeta.errors import TrackingError
 from distmeta.tracking import private
 from distmeta.tracking.outbox import Outbox
+from distmeta.tracking.sqlite import BUSY_SECONDS, require_unlocked
 from distmeta.tracking.store import (
     RETRY_SECONDS,
     RUN_DIR_TAG,
     connect,
     experiment_id,
+    find_artifacts,
     is_outage,
     outages,
     user_errors,
 )
-from distmeta.tracking.uri import mask
+from distmeta.tracking.uri import database, mask
 
 REASON_TAG, KEY_TAG = "distmeta.reason", "distmeta.key"
 RESUMED_TAG = "distmeta.resumed."  # + parameter: the value since a resume; MLflow's parameters cannot change
@@ -49,8 +50,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 class Tracker:
     """One MLflow run, made by `start`. Entries are sent in batches, and wait while MLflow is away."""
 
-    def __init__(self, client: Any, run_id: str, last_steps: dict[str, int], outbox: Outbox, note: Note) -> None:
+    def __init__(
+        self, uri: str, client: Any, run_id: str, last_steps: dict[str, int], outbox: Outbox, note: Note
+    ) -> None:
         self.run_id = run_id
+        self._database = database(uri) if uri.startswith("sqlite:") else None
         self._client, self._last_steps, self._outbox, self._note = client, last_steps, outbox, note
         self._flushed, self._away_until = time.monotonic(), 0.0
         for entry in outbox.entries:
@@ -92,6 +96,7 @@ class Tracker:
         params = flatten(config)
         labels = {**(tags or {}), RUN_DIR_TAG: str(Path(run_dir).absolute()), **({KEY_TAG: key} if key else {})}
         with user_errors(uri):
+            find_artifacts(uri, note)
             client = connect(uri)
             if run_id is None:
                 group = experiment_id(client, uri, experiment)
@@ -113,7 +118,7 @@ class Tracker:
             outbox = Outbox(Path(run_dir) / UNSENT)
             # The run continues: an end that the last process could not send is out of date.
             outbox.drop("end")
-            tracker = cls(client, run.info.run_id, last_steps, outbox, note)
+            tracker = cls(uri, client, run.info.run_id, last_steps, outbox, note)
             tracker._log_params(params)
         return tracker
 
@@ -132,7 +137,10 @@ class Tracker:
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copies a file to the run's artifacts, below `folder`."""
-        self._outbox.entries.append({"artifact": [str(Path(path).absolute()), folder]})
+        full, run_dir = Path(path).absolute(), self._outbox.path.parent.absolute()
+        # A run may be moved before it is sent.
+        kept = full.relative_to(run_dir) if full.is_relative_to(run_dir) else full
+        self._outbox.entries.append({"artifact": [str(kept), folder]})
         self.flush()
 
     def describe(self, markdown: str) -> None:
@@ -167,6 +175,8 @@ class Tracker:
             return
         if now or self._flushed >= self._away_until:
             try:
+                if self._database:
+                    require_unlocked(self._database, BUSY_SECONDS)
                 while self._outbox.entries:
                     self._outbox.take(self._send())
             except outages() as error:
@@ -193,7 +203,11 @@ class Tracker:
                 self._client.log_batch(self.run_id, metrics=[Metric(*entry["metric"]) for entry in metrics])
                 return len(metrics)
             case "artifact":
-                self._client.log_artifact(self.run_id, *values)
+                path = self._outbox.path.parent / values[0]
+                if path.exists():
+                    self._client.log_artifact(self.run_id, path, values[1])
+                else:  # it would never be sent
+                    self._note(f"{path} is no longer there; MLflow does not get it")
             case "tag":
                 self._client.set_tag(self.run_id, *values)
             case _:
@@ -206,50 +220,3 @@ class Tracker:
         entries = [Param(key, value) for key, value in params.items()]
         for start in range(0, len(entries), PARAMS_PER_BATCH):
             self._client.log_batch(self.run_id, params=entries[start : start + PARAMS_PER_BATCH])
-
-
-def sync(uri: str, run_id: str, run_dir: Path, note: Note = print) -> int:
-    """Sends the entries that an ended run could not send; returns their number.
-
-    Raises:
-        TrackingError: MLflow refuses them or does not answer.
-    """
-    outbox = Outbox(run_dir / UNSENT)
-    count = len(outbox.entries)
-    if not count:
-        return 0
-    with user_errors(uri):
-        tracker = Tracker(connect(uri), run_id, {}, outbox, note)
-    tracker.flush(now=True)
-    if outbox.entries:
-        raise TrackingError(f"MLflow at {mask(uri)}", "is still away", "try again when it answers")
-    return count
-
-
-def end(uri: str, run_id: str, run_dir: Path, status: Ended, reason: str = "") -> bool:
-    """Ends a run that its own process did not end: the process was lost, or the run paused and is not continued.
-
-    Returns:
-        Whether MLflow has recorded the end. If MLflow is away, the end waits in `run_dir` for `sync`.
-
-    Raises:
-        TrackingError: MLflow refuses it.
-    """
-    with user_errors(uri):
-        client = connect(uri)
-        try:
-            info = client.get_run(run_id).info
-            if info.status != status:
-                if reason:
-                    client.set_tag(run_id, REASON_TAG, reason)
-                client.set_terminated(run_id, status, info.end_time)
-        except outages() as error:
-            if not is_outage(error):
-                raise
-            outbox = Outbox(run_dir / UNSENT)
-            outbox.drop("end")
-            outbox.entries += [{"tag": [REASON_TAG, reason]}] if reason else []
-            outbox.entries.append({"end": status})
-            outbox.keep()
-            return False
-    return True

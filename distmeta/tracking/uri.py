@@ -7,7 +7,6 @@ import base64
 import http.client
 import os
 import re
-import sqlite3
 import ssl
 import urllib.error
 import urllib.parse
@@ -16,10 +15,9 @@ from pathlib import Path
 
 from distmeta.config.base import expand
 from distmeta.errors import TrackingError
-from distmeta.tracking.private import deleted
+from distmeta.tracking.sqlite import check_sqlite
 
 HEALTH_TIMEOUT_SECONDS = 5.0
-LOCK_SECONDS = 5.0  # for another process that writes
 SECRET_WORDS = "token|passw|pwd|secret|api_?key|access_?key|auth|credential|signature"
 USABLE = "give sqlite:///FOLDER/mlflow.db or the http address of an MLflow server"
 
@@ -36,7 +34,14 @@ def resolve_uri(configured: str | None) -> str:
     try:
         return address(Path(expand(urllib.parse.unquote(path))).absolute(), uri)
     except ValueError as error:
-        raise TrackingError("tracking.uri", f"invalid value {uri!r}", str(error)) from error
+        key = "tracking.uri" if configured else "$MLFLOW_TRACKING_URI"
+        raise TrackingError(key, f"invalid value {uri!r}", str(error)) from error
+
+
+def key_of(uri: str) -> str:
+    """What names a resolved store, for messages: the environment variable or the setting."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    return "$MLFLOW_TRACKING_URI" if given and resolve_uri(None) == uri else "tracking.uri"
 
 
 def address(path: Path, former: str = "") -> str:
@@ -70,14 +75,14 @@ def database(uri: str) -> Path:
     """
     path, _, query = uri.removeprefix("sqlite:///").partition("?")
     if not uri.startswith("sqlite:///") or path in ("", ":memory:"):
-        raise TrackingError("tracking.uri", f"{mask(uri)!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
+        raise TrackingError(key_of(uri), f"{mask(uri)!r} names no SQLite file", "give sqlite:///FOLDER/mlflow.db")
     if query and "=" not in query:
-        raise TrackingError("tracking.uri", f"{mask(uri)!r} has a ? in its path", "write it %3F")
+        raise TrackingError(key_of(uri), f"{mask(uri)!r} has a ? in its path", "write it %3F")
     return Path(urllib.parse.unquote(path))
 
 
-def check_store(uri: str, experiment: str | None = None) -> None:
-    """Checks within seconds that a resolved URI can be used and, in a file, that an experiment was not deleted.
+def check_store(uri: str, experiment: str | None = None, run_id: str | None = None) -> None:
+    """Checks within seconds that a resolved URI can be used; in a file, also that experiment and run were not deleted.
 
     Raises:
         TrackingError: the server does not answer, the file cannot be written, or the kind of store is
@@ -87,44 +92,17 @@ def check_store(uri: str, experiment: str | None = None) -> None:
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite":
-        _check_sqlite(database(uri), experiment)
+        check_sqlite(database(uri), uri, key_of(uri), experiment, run_id)
     elif "://" not in uri or scheme == "file":
-        raise TrackingError("tracking.uri", f"{mask(uri)!r} is a file store, which MLflow 3 refuses", USABLE)
+        raise TrackingError(key_of(uri), f"{mask(uri)!r} is a file store, which MLflow 3 refuses", USABLE)
     else:
-        raise TrackingError("tracking.uri", f"the kind of store {scheme!r} is not supported", USABLE)
-
-
-def _check_sqlite(path: Path, experiment: str | None) -> None:
-    if not path.parent.is_dir():
-        raise TrackingError("tracking.uri", f"the folder {path.parent} does not exist", "create it")
-    if path.is_dir():
-        raise TrackingError("tracking.uri", f"{path} is a folder", "name a file, such as mlflow.db")
-    for target in (path.parent, path):  # SQLite writes its journal beside the file
-        if target.exists() and not os.access(target, os.W_OK):
-            raise TrackingError("tracking.uri", f"{target} is not writable", "choose another place")
-    if path.exists() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(16) != b"SQLite format 3\0":
-                raise TrackingError("tracking.uri", f"{path} is not an SQLite database", "name another file")
-        try:
-            is_deleted = experiment is not None and deleted(path, experiment, LOCK_SECONDS)
-        except sqlite3.DatabaseError as error:
-            remedy = "wait until no other program locks it, or name another file"
-            raise TrackingError("tracking.uri", f"{path} cannot be read ({error})", remedy) from error
-        require_active(experiment or "", is_deleted)
-
-
-def require_active(experiment: str, is_deleted: bool) -> None:
-    """Raises a `TrackingError` if an experiment was deleted: MLflow keeps its name."""
-    if is_deleted:
-        remedy = "choose another name, or restore it with `mlflow experiments restore`"
-        raise TrackingError("tracking.experiment", f"{experiment!r} was deleted in MLflow", remedy)
+        raise TrackingError(key_of(uri), f"the kind of store {scheme!r} is not supported", USABLE)
 
 
 def _check_server(uri: str) -> None:
     def fault(found: str) -> TrackingError:
         remedy = "start it (mlflow server), or fix the address or $MLFLOW_TRACKING_USERNAME and _PASSWORD"
-        return TrackingError("tracking.uri", f"{mask(uri)} {found}", remedy)
+        return TrackingError(key_of(uri), f"{mask(uri)} {found}", remedy)
 
     try:
         parts = urllib.parse.urlsplit(uri)
@@ -135,10 +113,10 @@ def _check_server(uri: str) -> None:
         found = "is no address of a server"
         remedy = "write a '/', '@', ':', '?' or '#' of the password as %2F, %40, %3A, %3F or %23, or set "
         remedy += "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-        raise TrackingError("tracking.uri", f"{mask(uri)} {found}", remedy) from None
+        raise TrackingError(key_of(uri), f"{mask(uri)} {found}", remedy) from None
     if parts.query or parts.fragment:
         remedy = "leave out what follows the ? or #; a token is given in MLFLOW_TRACKING_TOKEN"
-        raise TrackingError("tracking.uri", f"{mask(uri)} has parameters, which MLflow does not send", remedy)
+        raise TrackingError(key_of(uri), f"{mask(uri)} has parameters, which MLflow does not send", remedy)
     try:
         plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
         request = urllib.request.Request(plain.geturl(), headers=_authorization(parts))
@@ -148,7 +126,7 @@ def _check_server(uri: str) -> None:
         raise fault(f"answers /health with {error.code}") from None
     except (ValueError, http.client.InvalidURL):  # its text may hold the address or the header
         found = f"{mask(uri)} or its user, password or token has a character that cannot be sent"
-        raise TrackingError("tracking.uri", found, "remove blanks and line breaks") from None
+        raise TrackingError(key_of(uri), found, "remove blanks and line breaks") from None
     except (OSError, http.client.HTTPException) as error:
         raise fault(f"does not answer ({mask(str(getattr(error, 'reason', error)))})") from None
     if body.strip() != b"OK":

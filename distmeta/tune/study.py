@@ -13,7 +13,7 @@ from distmeta.config import CheckpointConfig, RunConfig
 from distmeta.errors import TrackingError, TrainingError
 from distmeta.report.compare import compare
 from distmeta.report.progress import Reporter
-from distmeta.runs import directory, train
+from distmeta.runs import directory, paths, train
 from distmeta.runs.session import tracked
 from distmeta.runs.stop import stopper
 from distmeta.tracking import Ended, Tracker
@@ -42,7 +42,7 @@ def start(config: RunConfig, folder: Path, reporter: Reporter) -> dict[str, Any]
     if config.tune and config.tune.scheduler == "pbt":
         # Checkpoints are written only between rounds; each is needed until the next round is over.
         config = config.model_copy(update={"checkpoint": CheckpointConfig(every=0, keep=2)})
-    return _run(directory.absolute(config), folder, reporter, None)
+    return _run(paths.absolute(config), folder, reporter, None)
 
 
 def resume(folder: Path, reporter: Reporter) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Study:
             reasons = "; ".join(f"{trial.name}: {trial.reason}" for trial in trials if trial.reason)
             raise TrainingError(f"no trial finished. {reasons}")
         path = self.folder / "best.yaml"
-        best_config = directory.absolute(self.space.config(winner.values))
+        best_config = paths.absolute(self.space.config(winner.values))
         directory.write_config(path, best_config, leave_out=("tune", "run_dir"))
         self.tracker.log_artifact(path)
         searched, final = Records(self.folder / "trials"), Records(self.folder / "final")

@@ -11,7 +11,7 @@ from config_helpers import value_of
 from distmeta import tracking
 from distmeta.config.load import load_config, override, validate
 from distmeta.errors import ConfigError, TrackingError
-from distmeta.runs import directory
+from distmeta.runs import directory, paths
 
 KEYS = ["run_dir", "data.path", "data.splits", "model.path", "tasks.a.data.path"]
 
@@ -49,7 +49,7 @@ def test_other_names_stay(text: str, tmp_path: Path) -> None:
 def test_what_cannot_be_expanded_is_refused(key: str, text: str, message: str) -> None:
     text = f"sqlite:///{text}" if key == "tracking.uri" else text
     with pytest.raises((ConfigError, TrackingError)) as caught:
-        _ = directory.absolute(validate(override({}, [f"{key}={text}"]))).data.cache_folder
+        _ = paths.absolute(validate(override({}, [f"{key}={text}"]))).data.cache_folder
     assert str(caught.value).startswith(f"{key}: invalid value {text!r}; {message}")
 
 
@@ -68,7 +68,7 @@ def test_without_a_variable_the_home_is_that_of_the_user(home: str | None, monke
 
 def test_a_store_and_a_teacher() -> None:
     assert tracking.resolve_uri("sqlite:///$HOME/m.db") == "sqlite:////home/ann/m.db"
-    config = directory.absolute(validate({"algorithm": {"name": "distill", "teacher": "~/run"}}))
+    config = paths.absolute(validate({"algorithm": {"name": "distill", "teacher": "~/run"}}))
     assert config.algorithm.model_extra == {"teacher": "/home/ann/run"}
 
 

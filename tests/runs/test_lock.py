@@ -16,7 +16,7 @@ from tune_helpers import config_of
 from distmeta import cli
 from distmeta.errors import CheckpointError
 from distmeta.report.progress import Reporter
-from distmeta.runs import directory
+from distmeta.runs import directory, paths
 from distmeta.runs import train as driver
 from distmeta.tune import study
 
@@ -78,7 +78,7 @@ def test_a_run_is_locked_from_its_start_on(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_study_that_another_process_goes_on_with_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "study"
-    directory.create(folder, directory.absolute(config_of(tmp_path)), None, {"mlflow_run_id": None})
+    directory.create(folder, paths.absolute(config_of(tmp_path)), None, {"mlflow_run_id": None})
     monkeypatch.setattr(directory, "LOCK_SECONDS", 0.2)
     with held(folder), pytest.raises(CheckpointError, match=r"study: process .* is going on with it"):
         study.resume(folder, Reporter())

@@ -18,7 +18,7 @@ from distmeta.engine.params import sha256
 from distmeta.engine.worker import Teacher, _Job
 from distmeta.errors import CheckpointError, UserError
 from distmeta.report.progress import Reporter
-from distmeta.runs import checkpoint, directory, learner
+from distmeta.runs import checkpoint, directory, learner, paths
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment, build_experiment
 from distmeta.runs.sums import write_sums
@@ -35,7 +35,7 @@ TEACHER: dict[str, Any] = {
 
 def make_teacher(folder: Path, name: str = "teacher", seed: int = 0, **overrides: Any) -> Path:
     """The directory of a run whose θ is arbitrary."""
-    config = directory.absolute(toy_config(folder, **{**deepcopy(TEACHER), **overrides}))
+    config = paths.absolute(toy_config(folder, **{**deepcopy(TEACHER), **overrides}))
     experiment = with_teacher(build_experiment(config))
     theta = experiment.setup.meta_params
     theta = theta + np.random.default_rng(seed).normal(size=theta.shape).astype(np.float32)
@@ -153,7 +153,7 @@ def test_resumed_with_a_teacher_that_has_moved_is_straight_through(
     make_teacher(tmp_path, seed=1)
     with pytest.raises(CheckpointError, match="was made with other teacher"):
         driver.resume(stopped, [], Reporter())
-    moved = directory.absolute(toy_config(tmp_path, **{**DROPOUT, **distilled(tmp_path / "moved")}))
+    moved = paths.absolute(toy_config(tmp_path, **{**DROPOUT, **distilled(tmp_path / "moved")}))
     resumed = driver.resume(stopped, [], Reporter(), given=moved)
     assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
 

@@ -8,7 +8,7 @@ import pytest
 from toy import toy_config
 
 from distmeta.report.progress import Reporter
-from distmeta.runs import directory
+from distmeta.runs import directory, paths
 from distmeta.runs import train as driver
 
 
@@ -79,7 +79,7 @@ def test_a_run_may_be_resumed_with_the_configuration_it_was_started_with(tmp_pat
 
 def test_a_password_in_an_address_is_not_kept(tmp_path: Path) -> None:
     config = toy_config(tmp_path, tracking__uri="https://me:secret@host:5000/mlflow")
-    directory.create(tmp_path / "run", directory.absolute(config), "{}")
+    directory.create(tmp_path / "run", paths.absolute(config), "{}")
     written = (tmp_path / "run" / "config.yaml").read_text()
     assert "secret" not in written
     assert "uri: https://host:5000/mlflow" in written

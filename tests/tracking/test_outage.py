@@ -107,6 +107,41 @@ def test_what_could_not_be_sent_in_the_end_is_sent_by_sync(uri: str, tmp_path: P
     assert sync(uri, tracker.run_id, tmp_path) == 0
 
 
+def test_files_that_wait_are_found_after_a_move_and_those_that_are_gone_are_told_of(
+    uri: str, tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    (folder := tmp_path / "run").mkdir()
+    tracker = Tracker.start(uri, "exp", "run", {}, folder)
+    outage.on = True
+    for name in ("kept.txt", "gone.txt"):
+        (folder / name).touch()
+        tracker.log_artifact(folder / name)
+    outage.on = False
+    (folder / "gone.txt").unlink()
+    moved = folder.rename(tmp_path / "moved")
+    assert sync(uri, tracker.run_id, moved, note=notes.append) == 2
+    assert [f.path for f in tracker._client.list_artifacts(tracker.run_id)] == ["kept.txt"]
+    assert notes == [f"{moved}/gone.txt is no longer there; MLflow does not get it"]
+
+
+def test_a_full_disk_is_an_outage(uri: str, tmp_path: Path, outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the artifacts: training goes on, and they wait."""
+    notes: list[str] = []
+    tracker = Tracker.start(uri, "exp", "run", {}, tmp_path, note=notes.append)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.txt").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", full)
+        tracker.log_artifact(tmp_path / "a.txt")
+        assert notes == ["MLflow is away ([Errno 28] No space left on device); metrics wait on disk"]
+    tracker.flush(now=True)
+    assert [f.path for f in tracker._client.list_artifacts(tracker.run_id)] == ["a.txt"]
+
+
 def test_that_a_run_has_ended_waits_too(uri: str, tmp_path: Path, outage: Outage) -> None:
     """As a study says it of a trial whose process was lost."""
     tracker = Tracker.start(uri, "exp", "run", {}, tmp_path)

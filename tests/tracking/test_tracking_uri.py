@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from distmeta.errors import TrackingError
+from distmeta.tracking import sqlite as store_file
 from distmeta.tracking import uri as tracking_uri
 from distmeta.tracking.uri import check_store, database, mask, resolve_uri
 
@@ -164,7 +165,7 @@ def test_a_deleted_experiment_and_a_locked_or_damaged_database_are_one_line(
     check_store(uri, "New")
     with pytest.raises(TrackingError, match=r"tracking.experiment: 'Other' was deleted in MLflow; choose another name"):
         check_store(uri, "Other")
-    monkeypatch.setattr(tracking_uri, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(store_file, "LOCK_SECONDS", 0.01)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TrackingError, match=r"cannot be read \(database is locked\); wait until"):

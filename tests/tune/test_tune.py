@@ -15,7 +15,7 @@ from distmeta.config import TrackingConfig
 from distmeta.config.load import load_config
 from distmeta.errors import ClusterError, ConfigError
 from distmeta.report.progress import Reporter
-from distmeta.runs import directory
+from distmeta.runs import directory, paths
 from distmeta.runs import train as driver
 from distmeta.tasks.classification import Classification
 from distmeta.tracking import Tracker
@@ -254,7 +254,7 @@ def test_folders_in_a_space_are_those_of_the_directory_where_the_study_began(
     space = {"model.path": {"choice": ["one", None, "package:its/model"]}, "outer.lr": {"uniform": [0, 1]}}
     config = config_of(tmp_path, tune__space=space)
     assert config.tune
-    found = directory.absolute(config).tune
+    found = paths.absolute(config).tune
     assert found
     assert found.space["model.path"].choice == [str(tmp_path / "one"), None, "package:its/model"]
     assert found.space["outer.lr"] == config.tune.space["outer.lr"]
