@@ -68,8 +68,8 @@ class _Names:
         return coded(np.array(merged, np.int32)[self.codes], list(number))
 
 
-def source_of(blocks: Iterable[Block], copies: bool) -> Source:
-    """A source of all rows, without those whose label is a placeholder, and without copies unless `copies` is set.
+def source_of(blocks: Iterable[Block]) -> Source:
+    """A source of all rows, without those whose label is a placeholder.
 
     Raises:
         DataError: a value cannot be used; the error names the first such row.
@@ -96,8 +96,7 @@ def source_of(blocks: Iterable[Block], copies: bool) -> Source:
     named = {key: column.column(key) for key, column in columns.items()}
     source = Source(texts.column(), named[LABEL], named.get(GROUP), places, named.get(TASK), tuple(remarks), count)
     source = source.take(np.flatnonzero(~left_out)) if count else source
-    source = source if source.tasks is None else source.joined()
-    return source if copies else source.without_copies()
+    return source if source.tasks is None else source.joined()
 
 
 def _check(texts: _Texts, names: Mapping[str, _Names], left_out: np.ndarray, places: Places) -> None:

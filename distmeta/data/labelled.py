@@ -130,13 +130,19 @@ class Source:
             names = [f"{escaped[number // len(labels)]}/{labels[number % len(labels)]}" for number in used.tolist()]
         return replace(self, labels=coded(codes, names))
 
-    def without_copies(self) -> Source:
-        """Leaves out the rows with the text and label of an earlier row."""
-        pairs = self.text_numbers.astype(np.int64) * len(self.classes) + codes_of(self.labels)
-        first = np.sort(np.unique(pairs, return_index=True)[1])
-        if len(first) == len(pairs):
+    def without_copies(self, enough: int = 0) -> Source:
+        """Leaves out the rows with the text and label of an earlier row.
+
+        Classes with fewer than `enough` different texts keep all of their rows.
+        """
+        labels = codes_of(self.labels)
+        pairs = self.text_numbers.astype(np.int64) * len(self.classes) + labels
+        stays = np.zeros(len(pairs), bool)
+        stays[np.unique(pairs, return_index=True)[1]] = True
+        stays |= (np.bincount(labels, stays) < enough)[labels]
+        if stays.all():
             return self
-        kept = self.take(first)
+        kept = self.take(np.flatnonzero(stays))
         left_out = {name: count - kept.counts[name] for name, count in self.counts.items()}
         return replace(kept, copies={name: count for name, count in left_out.items() if count})
 

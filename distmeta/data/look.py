@@ -31,8 +31,8 @@ class Look:
     classes: int
     smallest: tuple[str, int]  # a class and its examples
     largest: tuple[str, int]
-    copies: int
-    copies_kept: bool  # whether they are among the rows
+    copies: int  # that were left out
+    copies_kept: int  # that are among the rows
     contradictions: int
     contradiction: tuple[str, str, str] | None  # a text and two of its labels
     alike: int  # pairs of labels
@@ -54,14 +54,15 @@ class Look:
         said += self.reading
         if self.left_out:
             said.append(f"{self.left_out} classes with fewer than data.min_examples={self.min_examples} are left out")
-        if self.copies and self.copies_kept:
-            said.append(
-                f"{self.copies:,} rows are copies of others with the same label: an episode may test on what it learns"
-            )
-        elif self.copies:
+        if self.copies:
             said.append(
                 f"{self.copies:,} more rows are copies of these with the same label and are left out "
                 "(data.copies=true keeps them)"
+            )
+        if self.copies_kept:
+            said.append(
+                f"{self.copies_kept:,} rows are copies of others with the same label, and stay: "
+                "an episode may test on what it learns"
             )
         if self.contradiction:
             text, first, second = map(short, self.contradiction)
@@ -109,8 +110,8 @@ def look(source: Source, splits: Mapping[str, Sequence[str]], min_examples: int)
         classes=len(source.classes),
         smallest=by_size[0],
         largest=by_size[-1],
-        copies=kept or sum(source.copies.values()),
-        copies_kept=bool(kept),
+        copies=sum(source.copies.values()),
+        copies_kept=kept,
         contradictions=several,
         contradiction=contradiction,
         alike=alike,

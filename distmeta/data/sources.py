@@ -22,13 +22,22 @@ from distmeta.errors import DataError
 HUB_TIMEOUT_SECONDS = 10.0
 
 
-def read_source(data: DataConfig) -> Source:
-    """Reads what `data.path` names: a file, a folder of files of one kind, ``-``, ``hub:owner/name`` or ``attack``.
+def read_source(data: DataConfig, enough: int = 0) -> Source:
+    """The labelled texts that `data.path` names, without copies unless `data.copies` is set.
 
-    A path such as s3://bucket/file.csv is read through fsspec.
+    A class that would have fewer than `enough` examples keeps its copies.
 
     Raises:
         DataError: something is missing, unreadable, malformed, empty or not UTF-8; the message names the file and row.
+    """
+    source = _read(data)
+    return source if data.copies else source.without_copies(enough)
+
+
+def _read(data: DataConfig) -> Source:
+    """Reads what `data.path` names: a file, a folder of files of one kind, ``-``, ``hub:owner/name`` or ``attack``.
+
+    A path such as s3://bucket/file.csv is read through fsspec.
     """
     if data.path is None:
         raise DataError("data.path", "missing", "give a file, a folder, hub:owner/name or attack")
@@ -40,14 +49,14 @@ def read_source(data: DataConfig) -> Source:
     if data.task is not None:
         columns["data.task"] = data.task
     if data.path.startswith("hub:"):
-        return source_of(_read_hub(data, columns), data.copies)
+        return source_of(_read_hub(data, columns))
     if data.subset is not None:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
     if is_remote(data.path):
-        return source_of(read_remote(data.path, columns), data.copies)
+        return source_of(read_remote(data.path, columns))
     path = Path("/dev/stdin" if data.path == "-" else data.path)
     blocks = chain.from_iterable(read_file(file, columns) for file in find_files(path))
-    return source_of(blocks, data.copies)
+    return source_of(blocks)
 
 
 def _read_attack(data: DataConfig) -> Source:

@@ -41,10 +41,6 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
     def split_of(least: int) -> Splits:
         return _split(counts, groups, data.model_copy(update={"min_examples": least}))
 
-    def copies_would_do() -> bool:
-        total = _with_copies(source)
-        return bool(source.copies) and _suffice(_split(total, groups, data), total, ways, examples_per_class)
-
     splits = split_of(data.min_examples)
     for split, number in ways.items():
         if (found := len(splits[split])) < number:
@@ -56,16 +52,8 @@ def split_classes(source: Source, data: DataConfig, *, ways: Mapping[str, int], 
                 remedy = f"set data.min_examples={examples_per_class}"
             else:
                 remedy = _more_classes(splits, groups, data, ways)
-            if copies_would_do():
-                fallen, remedy = f"{fallen[:-1]}, counted without copies)", f"set data.copies=true, or {remedy}"
             raise DataError(f"data.splits: {split}", f"{found} classes for episodes of {number} ways{fallen}", remedy)
-    _check_examples(
-        splits,
-        source,
-        examples_per_class,
-        can_leave_out=lambda: _are_enough(split_of(examples_per_class), ways),
-        copies_would_do=copies_would_do,
-    )
+    _check_examples(splits, source, examples_per_class, lambda: _are_enough(split_of(examples_per_class), ways))
     return splits
 
 
@@ -89,18 +77,11 @@ def split_tasks(
         members.setdefault(task_of[name], []).append(name)
     groups = replace(source, labels=source.tasks).class_groups()
 
-    def smallest_of(counts: Mapping[str, int]) -> dict[str, int]:
-        return {task: min(counts[name] for name in names) for task, names in members.items()}
-
-    smallest = smallest_of(source.counts)
+    smallest = {task: min(source.counts[name] for name in names) for task, names in members.items()}
     chosen = _split(smallest, groups, data)
     used = [task for split in ways for task in chosen[split]]
     widths = {len(members[task]) for task in used}
     one_each = dict.fromkeys(ways, 1)
-
-    def copies_would_do() -> bool:
-        total = smallest_of(_with_copies(source))
-        return bool(source.copies) and _suffice(_split(total, groups, data), total, one_each, examples_per_class)
 
     for split, number in ways.items():
         if not chosen[split]:
@@ -108,8 +89,6 @@ def split_tasks(
             if isinstance(data.splits, Fractions):
                 remedy = f"use more tasks, at least {_least(data.splits, one_each)}"
                 remedy += ", or lower data.min_examples" if data.min_examples else ""
-            if copies_would_do():
-                remedy = f"set data.copies=true, or {remedy}"
             raise DataError(f"data.splits: {split}", f"none of {len(members)} tasks", remedy)
         for task in chosen[split]:
             if (count := len(members[task])) != number:
@@ -128,7 +107,6 @@ def split_tasks(
         source,
         examples_per_class,
         can_leave_out=lambda: _are_enough(_split(smallest, groups, fewer), one_each),
-        copies_would_do=copies_would_do,
     )
     chosen["meta_train"] = chosen_for_training(chosen["meta_train"], only)
     return splits, {split: tuple(tuple(members[task]) for task in names) for split, names in chosen.items()}
@@ -215,32 +193,14 @@ def _least(shares: Fractions, ways: Mapping[str, int]) -> int:
     return max(math.ceil(number / share[split] - 1e-9) for split, number in ways.items())
 
 
-def _with_copies(source: Source) -> dict[str, int]:
-    """How many rows each class has if copies count."""
-    return {name: count + source.copies.get(name, 0) for name, count in source.counts.items()}
-
-
-def _suffice(splits: Splits, counts: Mapping[str, int], ways: Mapping[str, int], needed: int) -> bool:
-    return _are_enough(splits, ways) and all(counts[name] >= needed for names in splits.values() for name in names)
-
-
-def _check_examples(
-    splits: Splits,
-    source: Source,
-    needed: int,
-    can_leave_out: Callable[[], bool],
-    copies_would_do: Callable[[], bool],
-) -> None:
+def _check_examples(splits: Splits, source: Source, needed: int, can_leave_out: Callable[[], bool]) -> None:
     for split in SPLITS:
         for name in splits[split]:
             if (count := source.counts[name]) < needed:
-                copies = f" without {source.copies[name]} copies" if name in source.copies else ""
-                found = f"{count} examples{copies}, and episodes take {needed} of each class"
+                found = f"{count} examples, and episodes take {needed} of each class"
                 remedy = "lower shots or queries (of evaluation too)"
                 if can_leave_out():
                     remedy = f"set data.min_examples={needed} to leave it out, or {remedy}"
                 else:
                     remedy += f": without the classes that have fewer than {needed} examples, too few are left"
-                if copies_would_do():
-                    remedy = f"set data.copies=true, or {remedy}"
                 raise DataError(f"class {reprlib.repr(name)} of {split}", found, remedy)

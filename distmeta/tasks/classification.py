@@ -44,10 +44,10 @@ class ClassificationData:
         if config.episodes.label_mixing and config.data.task is not None:
             found = "classes of different tasks (data.task) do not mix"
             raise ConfigError("episodes.label_mixing", found, "leave it out")
-        source = read_source(config.data)
         ways = {"meta_train": config.episodes.ways}
         ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
         only, needed = config.episodes.only, config.examples_per_class
+        source = read_source(config.data, enough=max(needed, config.data.min_examples))
         if source.tasks is None:
             splits, tasks = split_classes(source, config.data, ways=ways, examples_per_class=needed), None
             drawn = chosen_for_training(splits["meta_train"], only)

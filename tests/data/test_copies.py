@@ -14,11 +14,10 @@ from source_helpers import labels, read, texts
 from streams import stream_config, visit
 from toy import toy_config
 
-from distmeta.config import DataConfig, RunConfig
+from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus
 from distmeta.data.labelled import Source
 from distmeta.data.look import look
-from distmeta.data.splits import SPLITS, split_classes, split_tasks
 from distmeta.errors import DataError
 from distmeta.runs.experiment import build_experiment
 from distmeta.tasks.classification import Classification
@@ -73,8 +72,8 @@ def test_what_is_a_copy(
     assert (list(range(len(every))) if source.numbers is None else source.numbers.tolist()) == kept
     with_all = read(tmp_path, copies=True, **keys)
     assert len(with_all.texts) - len(kept) == sum(copies.values())
-    assert look(with_all, {}, 0).copies == look(source, {}, 0).copies == sum(copies.values())
-    assert look(with_all, {}, 0).copies_kept == bool(copies)
+    assert look(with_all, {}, 0).copies_kept == look(source, {}, 0).copies == sum(copies.values())
+    assert look(with_all, {}, 0).copies == look(source, {}, 0).copies_kept == 0
 
 
 def test_the_look_says_what_became_of_copies() -> None:
@@ -94,33 +93,27 @@ def test_data_without_copies_are_as_they_were(tmp_path: Path) -> None:
 LETTERS = "abcdefghij"
 
 
-@pytest.mark.parametrize(("keys", "least"), [({}, 5), ({"min_examples": 5}, 4)])
-def test_too_few_without_copies_says_so_and_copies_help(keys: dict[str, Any], least: int) -> None:
-    """Three texts a class, one of them three times."""
-    every = Source.of(
-        [f"{letter} {n}" for letter in LETTERS for n in (0, 0, 0, 1, 2)],
-        [letter for letter in LETTERS for _ in "12345"],
-    )
-    ways, data = dict.fromkeys(SPLITS, 2), DataConfig(path="made", **keys)
-    with pytest.raises(DataError, match=r"copies.*; set data\.copies=true, or ") as caught:
-        split_classes(every.without_copies(), data, ways=ways, examples_per_class=least)
-    reason = "10 of 10, counted without copies" if keys else "3 examples without 2 copies, and episodes take 5"
-    assert reason in str(caught.value)
-    assert split_classes(every, data, ways=ways, examples_per_class=least)
-    with pytest.raises(DataError, match="without 2 copies") as caught:
-        split_classes(every.without_copies(), DataConfig(path="made"), ways=ways, examples_per_class=6)
-    assert "data.copies" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("enough", "kept"), [(0, "aabbb"), (2, "aabbb"), (3, "aaaabbb"), (4, "aaaabbbb"), (9, "aaaabbbb")]
+)
+def test_a_class_that_would_have_too_few_examples_keeps_its_copies(enough: int, kept: str) -> None:
+    every = Source.of(["1", "1", "1", "2", "1", "2", "3", "3"], [*"aaaabbbb"])
+    source = every.without_copies(enough)
+    assert "".join(labels(source)) == kept
+    assert sum(source.copies.values()) == 8 - len(kept)
 
 
-@pytest.mark.parametrize(("keys", "least"), [({}, 5), ({"min_examples": 5}, 4)])
-def test_too_few_without_copies_in_tasks(keys: dict[str, Any], least: int) -> None:
-    texts = [f"{letter} {n}" for letter in LETTERS for _ in "xy" for n in (0, 0, 0, 1, 2)]
-    names = [label for _ in LETTERS for label in "xy" for _ in range(5)]
-    every = Source.of(texts, names, tasks=[letter for letter in LETTERS for _ in range(10)]).joined()
-    ways, data = dict.fromkeys(SPLITS, 2), DataConfig(path="made", **keys)
-    with pytest.raises(DataError, match=r"; set data\.copies=true, or "):
-        split_tasks(every.without_copies(), data, ways=ways, examples_per_class=least)
-    assert split_tasks(every, data, ways=ways, examples_per_class=least)
+@pytest.mark.parametrize("keys", [{}, {"data__min_examples": 8}, {"data__task": "task"}])
+def test_classes_of_one_text_are_run_with_a_remark(tmp_path: Path, keys: dict[str, Any]) -> None:
+    rows = [row(f"only {letter}", letter) for letter in "abcdefghijkl"] * 8
+    if "data__task" in keys:
+        rows = [row(f"only {n} {letter}", letter, f"t{n}") for n in range(6) for letter in "xyz"] * 8
+    path = write(tmp_path / "data.jsonl", rows)
+    experiment = build_experiment(toy_config(tmp_path, data__path=str(path), evaluation__ways=3, **keys))
+    look = experiment.looks["classification"]
+    assert look.copies == 0
+    assert look.copies_kept == len(rows) - len({each["text"] for each in rows})
+    assert "rows are copies of others with the same label, and stay: an episode may test on" in str(look.remarks())
 
 
 def contradictory(folder: Path, shared: int, own: int, **keys: Any) -> RunConfig:

@@ -31,7 +31,7 @@ def test_plain_data() -> None:
 @pytest.mark.parametrize(
     ("more", "count", "remark"),
     [
-        ([("a", "x"), ("a", "x")], ("copies", 2), "2 rows are copies of others"),
+        ([("a", "x"), ("a", "x")], ("copies_kept", 2), "2 rows are copies of others"),
         ([("a", "y"), ("b", "z")], ("contradictions", 2), "2 texts have several labels, such as 'a': 'x' and 'y'"),
         ([("f" * 99, "x"), ("f" * 99, "y")], ("contradictions", 1), "such as '" + "f" * 59 + "…': 'x' and 'y'"),
         (
@@ -106,7 +106,7 @@ def test_counts_are_those_of_counting_pair_by_pair(
     split_of = {name: split for name, split in zip(names, used, strict=False) if split}
     splits = {split: [name for name in names if split_of.get(name) == split] for split in ("meta_train", "meta_test")}
     seen, once = look(source, splits, 0), source.without_copies()
-    assert seen.copies == len(named) - len(set(named)) == sum(once.copies.values())
+    assert seen.copies_kept == len(named) - len(set(named)) == sum(once.copies.values())
     assert list(zip(texts_of(once), labels_of(once), strict=True)) == list(
         dict.fromkeys((text, label) for _, text, label in named)
     )
