@@ -19,6 +19,10 @@ def check(config: RunConfig, reporter: Reporter) -> tuple[Space, Score]:
     Raises:
         UserError: the study or one of its trials could not start.
     """
+    for name, family in config.families.items():
+        if family.data.path == "-":
+            key = f"tasks.{name}.data.path" if config.tasks else "data.path"
+            raise ConfigError(key, "each trial reads the data, and a pipe can be read once", "give them as a file")
     space = Space(config)
     space.check()
     if not config.evaluation.validation_every:

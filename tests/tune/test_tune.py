@@ -172,6 +172,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ConfigError,
         "did you mean outer.lr",
     ),
+    "data from a pipe": (
+        {"data__path": "-"},
+        ConfigError,
+        "data.path: each trial reads the data, and a pipe can be read once; give them as a file",
+    ),
     "more ways than classes": (
         {"tune__space": {"episodes.ways": {"choice": [3, 100]}}},
         ConfigError,
