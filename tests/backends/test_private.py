@@ -25,9 +25,9 @@ def test_ray_under_uv_uses_this_environment_if_a_constant_says_so(monkeypatch: p
     """Else it would copy the working directory, up to 512 MB, and build another environment."""
     from ray._private import ray_constants, worker
 
-    monkeypatch.setattr("ray._private.runtime_env.uv_runtime_env_hook.hook", lambda env: {"working_dir": "copied"})
-    source = inspect.getsource(worker)
-    assert "ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV" in source
+    hook = "ray._private.runtime_env.uv_runtime_env_hook"
+    monkeypatch.setattr(f"{hook}._get_uv_run_cmdline", lambda: ["uv", "run", "distmeta"])
+    monkeypatch.setattr(f"{hook}.hook", lambda env: {"working_dir": "copied"})
     assert worker._maybe_modify_runtime_env({}, False) == {"working_dir": "copied"}
     with private.private_processes():
         assert not ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
