@@ -208,8 +208,7 @@ def ui(
     # The page of training runs. By default MLflow opens a page for traces of language models.
     page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
     print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
-    os.chdir("/")  # MLflow's server looks for modules in the working directory
-    os.execv(command[0], command)
+    raise typer.Exit(tracking.serve(command))
 
 
 @contextlib.contextmanager

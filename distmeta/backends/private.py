@@ -31,16 +31,25 @@ def private_processes() -> Iterator[None]:
 
     It listens on loopback only, which is the default on macOS and Windows. Its processes have their own process
     groups: otherwise a signal to this process's group, as `timeout` sends it, would end them in the middle of a step.
+    Under `uv run` they use this process's environment: Ray would copy the working directory and build another one.
     """
     from ray._private import ray_constants, services
 
-    originals = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    originals = (
+        ray_constants.ENABLE_RAY_CLUSTER,
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV,
+        services.ConsolePopen,
+    )
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     services.ConsolePopen = partial(services.ConsolePopen, process_group=0)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = originals
+        (
+            ray_constants.ENABLE_RAY_CLUSTER,
+            ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV,
+            services.ConsolePopen,
+        ) = originals
 
 
 def job_config() -> Any:

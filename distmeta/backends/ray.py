@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distmeta.backends.machine import allow_open_files, ray_folder
+from distmeta.backends.machine import raise_limits, ray_folder, store_bytes, store_folder
 from distmeta.backends.private import job_config, private_processes, resource_limits
 from distmeta.backends.resources import cluster_address, gpus_per_worker, require, usable_cpus
 from distmeta.backends.server import RemoteCoordinator, ServerActor
@@ -120,7 +120,7 @@ class RayBackend:
         # By default Ray asks for a token: a secret one keeps a private cluster private. It is in the environment, else
         # Ray would write it to a file that outlives the cluster.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        allow_open_files()
+        raise_limits()
         folder, self._remark = ray_folder()
         if folder:
             self._remark += f": Ray's sockets and logs are in {folder}"
@@ -134,6 +134,8 @@ class RayBackend:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level="ERROR",
+                    object_store_memory=store_bytes(),
+                    _plasma_directory=store_folder(),
                     _temp_dir=str(folder) if folder else None,
                 )
         except Exception as error:  # of many classes, such as Exception itself

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from distmeta.backends.machine import ray_folder
+from distmeta.backends.machine import ray_folder, require_limits
 from distmeta.backends.private import HEALTH_CHECK
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError, TokenError
@@ -43,6 +43,7 @@ def preflight(cluster: ClusterConfig) -> None:
     else:
         if cluster.backend == "ray":
             ray_folder()
+            require_limits(cluster.range.min)
         gpus_per_worker(cluster, torch.cuda.device_count())
 
 

@@ -10,7 +10,7 @@ late.py      sends what waited, and the end of a run whose process was lost
 """
 
 from distmeta.tracking.late import end, sync
-from distmeta.tracking.store import find_run_dir, ui_command, wait
+from distmeta.tracking.store import find_run_dir, serve, ui_command, wait
 from distmeta.tracking.tracker import Ended, Tracker, flatten
 from distmeta.tracking.uri import address, check_store, database, environment, mask, resolve_uri
 
@@ -26,6 +26,7 @@ __all__ = [
     "flatten",
     "mask",
     "resolve_uri",
+    "serve",
     "sync",
     "ui_command",
     "wait",

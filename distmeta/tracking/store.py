@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +195,19 @@ def ui_command(uri: str, port: int) -> list[str]:
     ]
     options += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-P", "-m", "mlflow", "ui", *options]  # -P: not a file mlflow.py in this folder
+
+
+def serve(command: list[str]) -> int:
+    """Runs the server of `ui_command` until it ends or this process is asked to; returns the exit code."""
+    with subprocess.Popen(command, cwd="/") as server:  # it looks for modules in the working directory
+        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        try:
+            code = server.wait()
+        except KeyboardInterrupt:
+            server.terminate()
+            server.wait()
+            return 128 + signal.SIGINT
+    return 128 - code if code < 0 else code
 
 
 def _require_free(port: int) -> None:

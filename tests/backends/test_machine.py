@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from distmeta.backends import machine
-from distmeta.backends.machine import allow_open_files, ray_folder
+from distmeta.backends.machine import raise_limits, ray_folder, require_limits, store_bytes, store_folder
 from distmeta.backends.private import job_config
+from distmeta.backends.resources import preflight
+from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError
 
 
@@ -46,14 +48,73 @@ def test_a_folder_of_another_user_is_not_used(short: Path, monkeypatch: pytest.M
         ray_folder()
 
 
-def test_as_many_open_files_as_the_user_may_have() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def test_limits_are_raised_as_far_as_the_user_may() -> None:
+    wanted = {resource.RLIMIT_NOFILE: machine.OPEN_FILES, resource.RLIMIT_NPROC: None}
+    before = {limit: resource.getrlimit(limit) for limit in wanted}
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        allow_open_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, machine.OPEN_FILES), hard)
+        for limit, (_, hard) in before.items():
+            resource.setrlimit(limit, (256, hard))
+        raise_limits()
+        for limit, (_, hard) in before.items():
+            most = wanted[limit]
+            assert resource.getrlimit(limit) == (min(hard, most) if most and hard > 0 else hard, hard)
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for limit, values in before.items():
+            resource.setrlimit(limit, values)
+
+
+class Limits:
+    """The hard limits of this process, as the system tells them; all others are unlimited."""
+
+    def __init__(self, **hard: int) -> None:
+        self.hard = {getattr(resource, f"RLIMIT_{name}"): value for name, value in hard.items()}
+
+    def __call__(self, limit: int) -> tuple[int, int]:
+        value = self.hard.get(limit, resource.RLIM_INFINITY)
+        return value, value
+
+
+@pytest.mark.parametrize(
+    ("hard", "said"),
+    [
+        (
+            {"NOFILE": 64},
+            "ulimit -n: a private Ray with 2 workers needs about 72 open files, and 64 are allowed",
+        ),
+        ({"NPROC": 50}, "ulimit -u: a private Ray with 2 workers needs about 248 processes and threads, and 50 are"),
+        ({"AS": 3 * 2**30}, "ulimit -v: a private Ray with 2 workers needs about 4456448 KiB of memory, and 3145728 "),
+    ],
+)
+def test_too_small_a_limit_is_told_of_before_ray_is_started(
+    hard: dict[str, int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself would wait for half a minute, or for ever."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(resource, "getrlimit", Limits(**hard))
+    with pytest.raises(ClusterError, match=f"^{said}"):
+        preflight(ClusterConfig(workers=2))
+    preflight(ClusterConfig(backend="inprocess"))
+
+
+def test_limits_that_are_high_enough_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", Limits(NOFILE=72, NPROC=248, AS=6 * 2**30))
+    require_limits(2)
+    assert store_bytes() == 2**30  # half of what is left beside 4 GiB
+    monkeypatch.setattr(resource, "getrlimit", Limits(AS=2**50))
+    assert store_bytes() is None
+    monkeypatch.setattr(resource, "getrlimit", Limits())
+    require_limits(1000)
+    assert store_bytes() is None
+
+
+def test_the_store_is_elsewhere_if_shared_memory_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
+    assert store_folder() is None
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert store_folder() == tempfile.gettempdir()
 
 
 def test_workers_look_for_modules_where_this_process_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

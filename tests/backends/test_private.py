@@ -21,6 +21,20 @@ def test_ray_listens_on_loopback_if_a_constant_says_so() -> None:
     assert is_on()
 
 
+def test_ray_under_uv_uses_this_environment_if_a_constant_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would copy the working directory, up to 512 MB, and build another environment."""
+    from ray._private import ray_constants, worker
+
+    hook = "ray._private.runtime_env.uv_runtime_env_hook"
+    monkeypatch.setattr(f"{hook}._get_uv_run_cmdline", lambda: ["uv", "run", "distmeta"])
+    monkeypatch.setattr(f"{hook}.hook", lambda env: {"working_dir": "copied"})
+    assert worker._maybe_modify_runtime_env({}, False) == {"working_dir": "copied"}
+    with private.private_processes():
+        assert not ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+        assert worker._maybe_modify_runtime_env({}, False) == {}
+    assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+
+
 def test_ray_starts_its_processes_with_a_class_that_can_be_given_options() -> None:
     from ray._private import services
 
