@@ -43,6 +43,8 @@ def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",")
     remark = f"the columns are separated by {DELIMITERS[delimiter]}, not by {DELIMITERS[usual]}"
     while block := list(islice(records, BLOCK)):
         for line, record in block:
+            if not any(record[len(header) :]):
+                del record[len(header) :]  # empty cells that spreadsheets leave at the end of a row
             if len(record) != len(header):
                 found = f"{len(record)} values where the header has {len(header)}"
                 remedy = f"quote values that hold {DELIMITERS[delimiter]} or line breaks"
@@ -90,7 +92,7 @@ def _records(lines: Iterable[str], delimiter: str, where: str) -> Iterator[tuple
                 line = f"{where} line {start + offset}"
                 raise DataError(line, "a quote that opens here is never closed", remedy) from error
             raise DataError(f"{where} line {start}", f"malformed CSV ({error})", "check its quotes") from error
-        if record:
+        if any(map(str.strip, record)):
             yield start, record
 
 

@@ -50,7 +50,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     ),
     "long_row.csv": (CSV + "a,b,c\n", "long_row.csv line 130: 3 values where the header has 2; quote values that hold"),
     "short_row.csv": (CSV + "a\n", "short_row.csv line 130: 1 values where the header has 2"),
-    "blank_columns.csv": (CSV + ",,,\n", "blank_columns.csv line 130: 4 values where the header has 2"),
+    "blank_columns.csv": (CSV + "a,b,,c\n", "blank_columns.csv line 130: 4 values where the header has 2"),
     "cut.csv": (CSV[:-5], "cut.csv line 129: 1 values where the header has 2"),
     "quote.csv": (CSV + '"a" b,c\n', "quote.csv line 130: malformed CSV"),
     "open_quote.csv": (CSV + '"a,b\n', "open_quote.csv line 130: a quote that opens here is never closed"),

@@ -108,6 +108,8 @@ def test_any_texts_and_labels(times: int) -> None:
         with folder_with_configuration(name) as folder:
             (folder / name).write_bytes(WRITERS[name]([*good, *rows]))
             code, out, err = check(folder, "data.min_examples=2")
+        if name in ("a.csv", "a.tsv"):  # a row of blanks is none
+            rows = [row for row in rows if any(map(str.strip, row))]
         if code == 0:
             assert all(is_usable(cell) for row in rows for cell in row)
             everything = {*good, *rows}

@@ -88,6 +88,26 @@ def test_other_forms_are_read_alike(tmp_path: Path, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label,\na,x,\nb,y,\n",
+        "text,label\na,x,\nb,y,,,\n",
+        "text,label\na,x\n,\nb,y\n,,,,\n , \n",
+        "sep=,\ntext,label\na,x\nb,y\n",
+        '"sep=;"\ntext;label\na;x\nb;y\n',
+        "sep=\t\r\ntext\tlabel\r\na\tx\r\nb\ty\r\n",
+    ],
+)
+def test_what_spreadsheets_leave_behind(tmp_path: Path, content: str) -> None:
+    """Empty cells at the end of rows, rows of empty cells, and the line that declares the delimiter."""
+    (tmp_path / "a.csv").write_text(content, newline="")
+    source = read(tmp_path / "a.csv")
+    assert (source.texts.to_pylist(), source.labels.to_pylist()) == (["a", "b"], ["x", "y"])
+    (tmp_path / "a.csv").write_text(content + content.splitlines()[-1][:1] + "z", newline="")
+    assert f"a.csv line {content.count(chr(10)) + 1}: 1 values where the header has" in fault(tmp_path / "a.csv")
+
+
 def test_cells_of_any_length(tmp_path: Path) -> None:
     rows = [("word " * 60_000, "a")]
     (tmp_path / "a.csv").write_text(table(rows=rows))
@@ -295,11 +315,15 @@ def test_any_cells_are_read_as_written_or_refused_in_one_line(rows: list[tuple[s
             source = read(path, copies=True)
         except DataError as error:
             line = str(error)
+    if kind != ".jsonl":  # a row of blanks is none
+        rows = [row for row in rows if any(map(str.strip, row))]
     if source is None:
         assert len(line.splitlines()) == 1
-        assert any(map(is_refused, [cell for row in rows for cell in row])) or {row[1].strip() for row in rows} == {
-            "-1"
-        }
+        assert (
+            not rows
+            or any(map(is_refused, [cell for row in rows for cell in row]))
+            or {row[1].strip() for row in rows} == {"-1"}
+        )
     else:
         kept = [row for row in rows if not (source.unlabelled and row[1].strip() == "-1")]
         assert list(zip(texts(source), labels(source), strict=True)) == kept
