@@ -121,7 +121,12 @@ def test_any_texts_and_labels(times: int) -> None:
             # A vocabulary of words has no token for text that is all blanks and control characters.
             assert not all(is_usable(cell) for row in rows for cell in row) or "no token in" in err, err
 
-    runs(test, times, rows=st.lists(st.tuples(CELLS, CELLS), max_size=4), name=st.sampled_from(sorted(WRITERS)))
+    runs(
+        test,
+        times,
+        rows=st.lists(st.tuples(CELLS, CELLS), max_size=4, unique=True),
+        name=st.sampled_from(sorted(WRITERS)),
+    )
 
 
 @pytest.mark.parametrize("times", TIMES)
