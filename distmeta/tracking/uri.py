@@ -111,8 +111,9 @@ def _check_server(uri: str) -> None:
             raise ValueError("@ after the host")
     except ValueError:  # its text may hold a part of the password
         found = "is no address of a server"
-        remedy = "write a '/', '@', ':', '?' or '#' of the password as %2F, %40, %3A, %3F or %23, or set "
-        remedy += "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        # Without the sign itself: what hides passwords takes all before it for one.
+        remedy = "give http://HOST:PORT, and a user and password in MLFLOW_TRACKING_USERNAME and _PASSWORD; or in them "
+        remedy += "write %40 for an at sign, %2F for a slash, %3A, %3F and %23 for a ':', '?' and '#'"
         raise TrackingError(key_of(uri), f"{mask(uri)} {found}", remedy) from None
     if parts.query or parts.fragment:
         remedy = "leave out what follows the ? or #; a token is given in MLFLOW_TRACKING_TOKEN"
