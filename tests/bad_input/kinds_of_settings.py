@@ -106,7 +106,7 @@ SETTINGS = {
     "data.splits={trains: 0.5}": "data.splits.trains: unknown key; did you mean data.splits.train?",
     "data.min_examples=9": "leaves out 16 of 16); set data.min_examples=4",
     "tracking.uri=ftp://host/x": "tracking.uri: the kind of store 'ftp' is not supported; give sqlite:///FOLDER/mlflow.db",
-    "tracking.uri=http://[::1": "tracking.uri: http://[::1 is no address of a server; give http://HOST:PORT, and a user",
+    "tracking.uri=http://[::1": "tracking.uri: http://[::1 is no address of a server; give http://HOST:PORT, and",
     "tracking.uri=http://host:99999": "tracking.uri: http://host:99999 is no address of a server; give http://HOST:PORT",
     "tracking.uri=http://me:p/w@host": "tracking.uri: http://***@host is no address of a server; give http://HOST:PORT",
     "tracking.uri=sqlite:///": "tracking.uri: 'sqlite:///' names no SQLite file; give sqlite:///FOLDER/mlflow.db",

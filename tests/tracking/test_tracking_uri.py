@@ -41,9 +41,18 @@ def test_uri_is_configured_or_from_the_environment_or_here(tmp_path: Path, monke
         ("postgresql://u:secret@db/x", "'postgresql' is not supported; give sqlite:///FOLDER/mlflow.db or"),
         ("http://u:secret@127.0.0.1:1/x", r"http://\*\*\*@127.0.0.1:1/x does not answer .*; start it"),
         ("http://[::1", "is no address of a server; "),
-        ("http://ann:se/secret@127.0.0.1:9", r"http://\*\*\*@127.0.0.1:9 is no address of a server; write a '/', '@',"),
-        ("http://ann:9/secret@127.0.0.1:9", r"http://\*\*\*@127.0.0.1:9 is no address of a server; write a '/', '@',"),
-        ("http://ann:9?secret@127.0.0.1:9", r"http://\*\*\*@127.0.0.1:9 is no address of a server; write a '/', '@',"),
+        (
+            "http://ann:se/secret@127.0.0.1:9",
+            r"http://\*\*\*@127.0.0.1:9 is no address of a server; give http://HOST:PORT",
+        ),
+        (
+            "http://ann:9/secret@127.0.0.1:9",
+            r"http://\*\*\*@127.0.0.1:9 is no address of a server; give http://HOST:PORT",
+        ),
+        (
+            "http://ann:9?secret@127.0.0.1:9",
+            r"http://\*\*\*@127.0.0.1:9 is no address of a server; give http://HOST:PORT",
+        ),
         ("http://127.0.0.1:9/?token=secret", "token=.* has parameters, .*; a token is given in MLFLOW_TRACKING_TOKEN"),
         ("http://127.0.0.1:1/se cret", "has a character that cannot be sent; remove blanks and line breaks"),
         ("sqlite://ann:secret@host/x", r"'sqlite://\*\*\*@host/x' names no SQLite file"),
