@@ -101,8 +101,7 @@ def agree(one: float | None, other: float | None, digits: int) -> bool:
 
 
 def _marked(name: str) -> Any:
-    long = {"quickstart": pytest.mark.slow, "online": pytest.mark.nightly}  # a small run with `online` is below
-    return pytest.param(name, marks=long.get(name, ()))
+    return pytest.param(name, marks=pytest.mark.nightly if name in ("quickstart", "online") else ())
 
 
 @pytest.mark.parametrize("name", [*map(_marked, RUNS), *(f"algorithm {name}" for name in ALGORITHMS)])

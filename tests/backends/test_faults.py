@@ -134,7 +134,7 @@ def processes(name: str) -> list[int]:
 @pytest.mark.parametrize(
     ("share", "victim"),
     [
-        pytest.param(0.0, "worker", marks=pytest.mark.slow),
+        pytest.param(0.0, "worker", marks=pytest.mark.nightly),
         pytest.param(0.5, "server", marks=pytest.mark.slow),
         pytest.param(0.5, "worker", marks=pytest.mark.nightly),
         pytest.param(0.0, "server", marks=pytest.mark.nightly),

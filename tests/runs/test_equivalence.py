@@ -57,12 +57,17 @@ def test_where_gradients_are_added_and_parameters_kept_changes_nothing(
     assert there["meta_params_sha256"] == here["meta_params_sha256"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outer", "what"),
     [
-        ({"outer__regularizer": "l2", "outer__regularizer_weight": 1e39}, "gradient"),
-        ({"outer__optimizer": "adamw", "outer__lr": 1e30, "outer__weight_decay": 1e30}, "update"),
+        pytest.param(
+            {"outer__regularizer": "l2", "outer__regularizer_weight": 1e39}, "gradient", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"outer__optimizer": "adamw", "outer__lr": 1e30, "outer__weight_decay": 1e30},
+            "update",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_steps_that_are_not_finite_are_left_out_wherever_parameters_are_kept(
@@ -80,9 +85,8 @@ def test_steps_that_are_not_finite_are_left_out_wherever_parameters_are_kept(
     assert all(len(task["names"]) == 3 and f"the {what} of its" in task["reason"] for task in rejected[0])
 
 
-@pytest.mark.parametrize(
-    "shards", [pytest.param((3, 1), marks=pytest.mark.slow), pytest.param((1, 2), marks=pytest.mark.nightly)]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("shards", [(3, 1), (1, 2)])
 def test_what_shards_keep_is_gone_on_from_without_them_and_back(
     tmp_path: Path, ray_session: None, shards: tuple[int, int]
 ) -> None:
@@ -95,7 +99,7 @@ def test_what_shards_keep_is_gone_on_from_without_them_and_back(
     assert resumed["meta_params_sha256"] == straight["meta_params_sha256"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compression_changes_the_result_and_that_is_the_same_anywhere(tmp_path: Path, ray_session: None) -> None:
     plain = run(tmp_path, "plain")
     here = run(tmp_path, "here", cluster__compression="bf16")

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM, sent to a real process: it says so within 10 s, keeps what it has, and can go on."""
 
+import json
 import os
 import signal
 import threading
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from toy import start_training, toy_config, toy_settings, wait_for
@@ -52,6 +54,28 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number:
 @pytest.mark.slow
 def test_a_run_on_ray_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path) -> None:
     stop_and_resume(tmp_path, signal.SIGTERM, cluster__backend="ray")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("everything", [False, True], ids=["Ctrl-Z", "a laptop that sleeps"])
+def test_a_run_that_was_suspended_goes_on(tmp_path: Path, everything: bool) -> None:
+    """For longer than any deadline, with or without Ray's own processes; then it comes to what it would have."""
+    overrides: dict[str, Any] = {"outer__steps": 600, "checkpoint__every": 100}
+    content = toy_settings(tmp_path, cluster__backend="ray", **overrides)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(content))
+    process = start_training(tmp_path, "toy.yaml", "run_dir=run")
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000100", process)
+    asleep = [psutil.Process(process.pid)]
+    asleep += asleep[0].children(recursive=True) if everything else []
+    for one in asleep:
+        one.suspend()
+    time.sleep(60)
+    for one in reversed(asleep):
+        one.resume()
+    out, said = process.communicate(timeout=200)
+    assert out, said
+    straight = driver.train(toy_config(tmp_path, **overrides), tmp_path / "straight", Reporter())
+    assert json.loads(out)["meta_params_sha256"] == straight["meta_params_sha256"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])

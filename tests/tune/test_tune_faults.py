@@ -59,17 +59,17 @@ def tune(folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize(
-    ("trials", "over"),
-    [pytest.param(5, 0, marks=pytest.mark.slow), pytest.param(STARTUP + 2, 1, marks=pytest.mark.nightly)],
+    ("trials", "steps", "over"),
+    [pytest.param(4, 6, 0, marks=pytest.mark.slow), pytest.param(STARTUP + 2, 12, 1, marks=pytest.mark.nightly)],
 )
 def test_a_study_that_is_killed_comes_to_what_it_would_have_and_runs_no_trial_again(
-    tmp_path: Path, trials: int, over: int
+    tmp_path: Path, trials: int, steps: int, over: int
 ) -> None:
     """Trial by trial, where they run one after another: whoever pauses goes on, and TPE learns from the same trials.
 
     It is killed when most trials have begun and so many are over.
     """
-    overrides: dict[str, Any] = {"outer__steps": 12, "tune__concurrent": 1, "tune__winner_seeds": 0}
+    overrides: dict[str, Any] = {"outer__steps": steps, "tune__concurrent": 1, "tune__winner_seeds": 0}
     overrides["tune__trials"] = trials
     overrides |= {"tune__grace_steps": 2, "checkpoint__every": 2}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides)))
@@ -112,26 +112,49 @@ def trial_processes(study_process: int) -> list[int]:
     return found
 
 
+def kill_trial(process: "subprocess.Popen[str]", records: Records, name: str, points: int, killed: set[int]) -> None:
+    """Kills the process of a trial once it has so many points, and adds it to `killed`."""
+    victims: list[int] = []
+    while not victims:
+        assert process.poll() is None, process.communicate()[1]
+        if any(trial.name == name and len(trial.curve) >= points for trial in records.all()):
+            victims = [one for one in trial_processes(process.pid) if one not in killed]
+        time.sleep(0.05)
+    (victim,) = victims
+    os.kill(victim, signal.SIGKILL)
+    killed.add(victim)
+
+
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_is_tried_again(tmp_path: Path) -> None:
-    """From its last checkpoint, as often as it may be: the first one is killed twice and has failed, the other once."""
+    """From its last checkpoint."""
+    overrides: dict[str, Any] = {"outer__steps": 40, "checkpoint__every": 2, "tune__trials": 1, "tune__retries": 1}
+    overrides |= {"tune__scheduler": "none", "tune__concurrent": 1, "tune__winner_seeds": 0}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides)))
+    process = tune(tmp_path, "toy.yaml", "run_dir=study")
+    records = Records(tmp_path / "study" / "trials")
+    kill_trial(process, records, "trial-0000", 1, set())
+    before = records.all()[0].curve
+    out, log = process.communicate(timeout=500)
+    assert out, log
+    (trial,) = records.all()
+    assert trial.status == "finished"
+    assert [point.step for point in trial.curve] == list(range(2, 41, 2))
+    assert trial.curve[: len(before)] == before
+
+
+@pytest.mark.nightly
+def test_a_trial_is_tried_again_as_often_as_it_may_be(tmp_path: Path) -> None:
+    """The first one is killed twice and has failed, the other once."""
     steps = 60
     overrides: dict[str, Any] = {"outer__steps": steps, "checkpoint__every": 2, "tune__trials": 2, "tune__retries": 1}
     overrides |= {"tune__scheduler": "none", "tune__concurrent": 1, "tune__winner_seeds": 0}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings(tmp_path, **overrides)))
     process = tune(tmp_path, "toy.yaml", "run_dir=study")
     records = Records(tmp_path / "study" / "trials")
-    killed = set()
+    killed: set[int] = set()
     for name, points in (("trial-0000", 1), ("trial-0000", 10), ("trial-0001", 1)):
-        victims: list[int] = []
-        while not victims:
-            assert process.poll() is None, process.communicate()[1]
-            if any(trial.name == name and len(trial.curve) >= points for trial in records.all()):
-                victims = [one for one in trial_processes(process.pid) if one not in killed]
-            time.sleep(0.05)
-        (victim,) = victims
-        os.kill(victim, signal.SIGKILL)
-        killed.add(victim)
+        kill_trial(process, records, name, points, killed)
     out, log = process.communicate(timeout=500)
     assert out, log
     first, second = records.all()
