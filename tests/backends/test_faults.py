@@ -209,7 +209,7 @@ def test_mlflow_shows_every_step_once_though_the_server_is_killed(
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path: Path) -> None:
-    steps = 400
+    steps = 250
     settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=20, cluster__backend="ray")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(settings))
     first = start_training(tmp_path, "toy.yaml", "run_dir=run")
