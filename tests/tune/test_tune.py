@@ -108,6 +108,14 @@ def test_mlflow_shows_a_study_with_its_trials_below_it(finished: tuple[Path, dic
         assert f"difference from the settings of the file: {100 * default['difference']:+.1f}" in description
 
 
+def test_a_study_that_is_over_is_resumed_without_running_a_trial_again(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = finished
+    records = Records(folder / "study" / "trials")
+    before = [(trial.name, trial.status, trial.curve) for trial in records.all()]
+    assert study.resume(folder / "study", Reporter()) == result
+    assert [(trial.name, trial.status, trial.curve) for trial in records.all()] == before
+
+
 def test_a_trial_has_no_meta_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the trial itself, nor by the back door."""
     seen: set[str] = set()
