@@ -63,14 +63,6 @@ class ConfigError(UserError):
     """A configuration key or value that cannot be used."""
 
 
-def usage_error(error: Any) -> ConfigError:
-    """What is wrong with the words of a command: Click's `UsageError`, as one of ours."""
-    command = error.ctx.command_path if error.ctx else "distmeta"
-    option = getattr(error, "option_name", None) or ""
-    remedy = f"write a setting without dashes: {option.lstrip('-')}=VALUE" if "." in option else f"see {command} --help"
-    return ConfigError(command.partition(" ")[2] or "command", error.format_message().rstrip("."), remedy)
-
-
 class DataError(UserError):
     """A data file, row, label or split that cannot be used."""
 
@@ -128,6 +120,14 @@ def refusals() -> Iterator[None]:
         if error.errno not in REFUSALS or not error.filename:
             raise
         raise UserError(str(error.filename), str(error.strerror), REFUSALS[error.errno]) from error
+
+
+def usage_error(error: Any) -> ConfigError:
+    """What is wrong with the words of a command: Click's `UsageError`, as one of ours."""
+    command = error.ctx.command_path if error.ctx else "distmeta"
+    option = getattr(error, "option_name", None) or ""
+    remedy = f"write a setting without dashes: {option.lstrip('-')}=VALUE" if "." in option else f"see {command} --help"
+    return ConfigError(command.partition(" ")[2] or "command", error.format_message().rstrip("."), remedy)
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

@@ -110,4 +110,7 @@ def _rules(folder: Path, is_top: bool) -> list[tuple[str, Callable[[str], bool]]
     rules = [("what distmeta never uploads (secrets, caches, runs)", ignore_rule(EXCLUDES))] if is_top else []
     read = [".rayignore"] if os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE") == "1" else [".gitignore", ".rayignore"]
     found = [folder / name for name in read if (folder / name).is_file()]
-    return rules + [(str(path), ignore_rule(path.read_text(encoding="utf-8").splitlines())) for path in found]
+    return rules + [
+        (str(path), ignore_rule(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()))
+        for path in found
+    ]

@@ -20,13 +20,18 @@ MOST = 2**32 - 1
 A_NUMBER, AT_MOST = "give a number", f"give at most {MOST:,}"
 Patterns = str | list[str]
 
-_ELSEWHERE = re.compile(r"attack$|-$|(?:hub|package):|[A-Za-z][A-Za-z0-9+.-]*://")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+
+
+def is_address(text: str) -> bool:
+    """Whether it begins with a protocol, such as s3://."""
+    return _ADDRESS.match(text) is not None
 
 
 def is_path(text: str) -> bool:
     """Whether a `Location` names a file or folder here, and not data of a package, on the hub or at an address."""
-    return _ELSEWHERE.match(text) is None
+    return text not in ("attack", "-") and not text.startswith(("hub:", "package:")) and not is_address(text)
 
 
 def expand(path: str) -> str:
@@ -83,8 +88,8 @@ def refuses_bool(annotation: Any) -> bool:
 
 
 def too_large(value: Any) -> bool:
-    """Whether it is a whole number to which no computer counts; arrays hold none that is much larger."""
-    return isinstance(value, int) and value > MOST
+    """Whether it is, or holds, a whole number to which no computer counts; arrays hold none that is much larger."""
+    return any(map(too_large, value)) if isinstance(value, list | tuple) else isinstance(value, int) and value > MOST
 
 
 class Section(BaseModel):

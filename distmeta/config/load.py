@@ -76,9 +76,7 @@ def override(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
         if not equals or not key:
             raise ConfigError(repr(item), "not of the form key=value", "write for example outer.steps=50")
         if not all(key.split(".")):
-            raise ConfigError(
-                repr(item), "a part of the key is empty", "check its dots: write for example outer.steps=50"
-            )
+            raise ConfigError(repr(item), "a part of the key is empty", "check its dots")
         set_value(content, key, parse_setting(key, value))
     return content
 
@@ -128,7 +126,8 @@ def config_error(
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "string_type" and first["input"] is not None:
         message += f"; for text write {quoted(key, 'TEXT')}"
-    message = _REMEDIES.get(first["type"], message).format(value=first["input"])
+    if remedy := _REMEDIES.get(first["type"]):
+        message = remedy.format(value=first["input"])
     return ConfigError(key, f"invalid value {first['input']!r}", message[0].lower() + message[1:])
 
 

@@ -43,7 +43,7 @@ def read_delimited(file: TextIO, columns: Columns, where: str, usual: str = ",")
     remark = f"the columns are separated by {DELIMITERS[delimiter]}, not by {DELIMITERS[usual]}"
     while block := list(islice(records, BLOCK)):
         for line, record in block:
-            if not any(record[len(header) :]):
+            if len(record) > len(header) and not any(record[len(header) :]):
                 del record[len(header) :]  # empty cells that spreadsheets leave at the end of a row
             if len(record) != len(header):
                 found = f"{len(record)} values where the header has {len(header)}"

@@ -18,7 +18,7 @@ from distmeta.data.columns import Block, Columns
 from distmeta.data.delimited import read_delimited
 from distmeta.data.formats import refuse_other_formats
 from distmeta.data.json_records import read_json
-from distmeta.data.remote import RemoteFile, find_remote, reaching
+from distmeta.data.remote import RemoteFile, find_remote
 from distmeta.errors import DataError
 
 ABOUT = ("dataset_info.json", "dataset_dict.json", "state.json")  # beside the tables that `datasets` saves
@@ -61,7 +61,7 @@ def _require_kind(path: Path, where: str) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    return of_one_kind(_data_files(folder.iterdir()) or _data_files(_below(folder)), str(folder))
+    return _of_one_kind(_data_files(folder.iterdir()) or _data_files(_below(folder)), str(folder))
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -77,13 +77,12 @@ def _below(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def of_one_kind(files: list[Path], where: str) -> list[Path]:
-    """The data files of a folder. JSON files beside others are none.
+def _of_one_kind(files: list[Path], where: str) -> list[Path]:
+    """The data files of a folder without JSON files that stand beside others.
 
     Raises:
         DataError: there are none, or of several kinds.
     """
-    files = _data_files(files)
     if any(_kind(file)[0] != ".json" for file in files):
         files = [file for file in files if _kind(file)[0] != ".json"]
     if not files:
@@ -94,13 +93,18 @@ def of_one_kind(files: list[Path], where: str) -> list[Path]:
 
 
 def _data_files(paths: Iterable[Path]) -> list[Path]:
-    """Those of a known kind, without what is hidden and what `datasets` has computed."""
-    visible = [path for path in paths if not path.name.startswith((".", *ABOUT)) and not path.is_dir()]
-    known = sorted(path for path in visible if _kind(path)[0] in KINDS)
+    """The files that are named as data."""
+    known = sorted(path for path in paths if _is_named_as_data(path) and not path.is_dir())
     for path in known:
         if found := _broken_link(path):
             raise DataError(str(path), found, "restore it, or remove the link")
-    return [path for path in known if not (path.name.startswith("cache-") and path.suffix == ".arrow")]
+    return known
+
+
+def _is_named_as_data(path: Path) -> bool:
+    """Whether a file is of a known kind, not hidden, and nothing that `datasets` has computed."""
+    is_cache = path.name.startswith("cache-") and path.suffix == ".arrow"
+    return _kind(path)[0] in KINDS and not path.name.startswith((".", *ABOUT)) and not is_cache
 
 
 def _broken_link(path: Path) -> str | None:
@@ -129,11 +133,10 @@ def read_remote(address: str, columns: Columns) -> Iterator[Block]:
         _require_kind(files[0].path, address)
         chosen = [files[0].path]
     else:
-        chosen = of_one_kind([file.path for file in files], address)
+        chosen = _of_one_kind(sorted(file.path for file in files if _is_named_as_data(file.path)), address)
     for file in files:
         if file.path in chosen:
-            with reaching(file.where):
-                yield from read_file(file.path, columns, file)
+            yield from read_file(file.path, columns, file)
 
 
 def read_file(path: Path, columns: Columns, remote: RemoteFile | None = None) -> Iterator[Block]:
@@ -152,8 +155,8 @@ def read_file(path: Path, columns: Columns, remote: RemoteFile | None = None) ->
     except UnicodeError as error:
         raise DataError(where, f"not valid {error.args[0]}", "save the file as UTF-8") from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        cause = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
-        raise DataError(where, f"cannot be read ({cause})", "check the file and its permissions") from error
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise DataError(where, found, "check the file and its permissions") from error
     if is_empty:
         raise DataError(where, "no rows", "give at least one labelled text")
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from distmeta.errors import DataError
-
-
-def is_remote(path: str) -> bool:
-    """Whether it begins with a protocol."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
 class RemoteFile(NamedTuple):
@@ -23,7 +19,20 @@ class RemoteFile(NamedTuple):
 
     where: str
     path: Path
-    open: Callable[[], BinaryIO]
+    connect: Callable[[], BinaryIO]
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """A temporary copy: readers of tables jump to and fro, and what fails in reading is then the file's fault.
+
+        Raises:
+            DataError: it cannot be reached.
+        """
+        with tempfile.TemporaryFile() as copy:
+            with _reaching(self.where), self.connect() as file:
+                shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            yield cast(BinaryIO, copy)
 
 
 def find_remote(address: str) -> list[RemoteFile]:
@@ -34,7 +43,7 @@ def find_remote(address: str) -> list[RemoteFile]:
     """
     import fsspec
 
-    with reaching(address):
+    with _reaching(address):
         system, root = fsspec.core.url_to_fs(address)
         if address.lower().startswith(("http://", "https://")):  # these have no folders
             return [RemoteFile(address, Path(urlsplit(address).path), partial(system.open, address, "rb"))]
@@ -47,18 +56,17 @@ def find_remote(address: str) -> list[RemoteFile]:
 
 
 @contextlib.contextmanager
-def reaching(address: str) -> Iterator[None]:
+def _reaching(address: str) -> Iterator[None]:
     """Names the address in what its file system raises inside.
 
     Raises:
-        DataError: for every exception but one of ours.
+        DataError: for every exception.
     """
     try:
         yield
-    except DataError:
-        raise
     except ImportError as error:  # fsspec says which package it is
         raise DataError(address, str(error).rstrip("."), "install that package") from error
     except Exception as error:  # each file system has exceptions of its own, often not of OSError
-        found = f"cannot be read ({str(error) or type(error).__name__})"
+        cause = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+        found = f"cannot be read ({cause})"
         raise DataError(address, found, "check data.path, the network and your rights there") from error

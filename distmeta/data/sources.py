@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from distmeta.config import DataConfig
+from distmeta.config.base import is_address
 from distmeta.data.arrow import table_blocks
 from distmeta.data.attack import read_procedures
 from distmeta.data.checked import source_of
 from distmeta.data.columns import Block, Columns
 from distmeta.data.files import find_files, read_file, read_remote
 from distmeta.data.labelled import Source
-from distmeta.data.remote import is_remote
 from distmeta.data.values import Places
 from distmeta.errors import DataError
 
@@ -52,7 +52,7 @@ def _read(data: DataConfig) -> Source:
         return source_of(_read_hub(data, columns))
     if data.subset is not None:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
-    if is_remote(data.path):
+    if is_address(data.path):
         return source_of(read_remote(data.path, columns))
     path = Path("/dev/stdin" if data.path == "-" else data.path)
     blocks = chain.from_iterable(read_file(file, columns) for file in find_files(path))

@@ -138,3 +138,9 @@ def test_it_says_of_each_file_what_ray_does(top: Path, ignored: dict[str, str], 
         except ConfigError:
             passes = False
         assert passes == (name in taken), name
+
+
+def test_an_ignore_file_of_another_encoding_is_read(top: Path) -> None:
+    (top / ".gitignore").write_bytes("café\n*.csv\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"data/a\.csv is not uploaded"):
+        submit.train_command(top / "job.yaml", ["data.path=data/a.csv"], top)

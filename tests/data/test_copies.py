@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_helpers import labels, read, texts
@@ -18,7 +19,9 @@ from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus
 from distmeta.data.labelled import Source
 from distmeta.data.look import look
-from distmeta.errors import DataError
+from distmeta.errors import DataError, UserError
+from distmeta.report.progress import Reporter
+from distmeta.runs import train as driver
 from distmeta.runs.experiment import build_experiment
 from distmeta.tasks.classification import Classification
 from distmeta.tasks.drawing import draw_rows
@@ -277,3 +280,17 @@ def test_the_identity_of_a_run(tmp_path: Path, rows: list[str]) -> None:
     )
     assert once["settings"] == often["settings"]
     assert (once["data"] == often["data"]) == (rows == ["a,x", "b,x"])
+
+
+def test_a_run_of_before_goes_on_with_its_copies(tmp_path: Path) -> None:
+    """Its settings do not have the key, and its episodes drew from all rows."""
+    config = toy_config(tmp_path, outer__steps=1, data__copies=True)
+    data = Path(config.data.path or "")
+    data.write_text(data.read_text() + data.read_text().splitlines()[1] + "\n")
+    first = driver.train(config, run_dir := tmp_path / "run", Reporter())
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text())
+    del settings["data"]["copies"]
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match="was made with other data"):
+        driver.evaluate(run_dir, [], Reporter())
+    assert driver.evaluate(run_dir, ["data.copies=true"], Reporter())["meta_test"] == first["meta_test"]

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_helpers import fault, labels, read, texts
 
+from distmeta.data import files
 from distmeta.errors import DataError
 
 ROWS = [("wie spät ist es", "time"), ('say "hi", please; now', "greet"), ("how late\nis it", "time")]
@@ -185,6 +186,15 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "b.csv.gz").symlink_to(tmp_path / "nowhere")
     assert f"b.csv.gz: a link to {tmp_path}/nowhere, which does not exist" in fault(tmp_path)
     assert "a link to" in fault(tmp_path / "b.csv.gz")
+
+
+def test_a_whole_disk_is_no_folder_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    for number in range(4):
+        (tmp_path / "deep" / f"{number}.csv").write_text(table())
+    assert len(read(tmp_path).texts) == len(ROWS)
+    monkeypatch.setattr(files, "MOST", 3)
+    assert "over 3 files below, and none beside; name the folder of the data" in fault(tmp_path)
 
 
 def test_paths_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

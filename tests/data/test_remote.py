@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from source_helpers import fault, read
 
+from distmeta.data import files
+
 TABLE = "text,label\nhello there,a\ngood bye,b\n"
 
 
@@ -93,3 +95,21 @@ def test_a_package_that_is_missing_is_named(protocol: str, package: str, monkeyp
     line = fault(f"{protocol}://bucket/a.csv")
     assert line.startswith(f"{protocol}://bucket/a.csv: ")
     assert f"nstall {package}" in line
+
+
+def test_a_fault_of_the_reader_is_none_of_the_address(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what the file system raises is a user's error."""
+    memory.pipe("/a.csv", TABLE.encode())
+
+    def broken(*_: Any) -> Iterator[Any]:
+        raise LookupError("in our own code")
+
+    monkeypatch.setitem(files.TEXTS, ".csv", broken)
+    with pytest.raises(LookupError, match="our own code"):
+        read("memory://a.csv")
+
+
+def test_a_folder_here_of_the_same_name_does_not_matter(memory: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    memory.pipe({f"{tmp_path}/a.csv": TABLE.encode(), f"{tmp_path}/b.csv": TABLE.replace(",b", ",c").encode()})
+    assert labels(f"memory://{tmp_path}") == ["a", "b", "c"]

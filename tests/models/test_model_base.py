@@ -9,9 +9,10 @@ from fakes import CrossEntropy
 from model_helpers import build, random_batch, stack
 from torch import Tensor, nn
 
-from distmeta.errors import ConfigError
+from distmeta.errors import ConfigError, ModelError
 from distmeta.models import base
 from distmeta.models.base import FunctionalModel
+from distmeta.models.memory import allocating
 from distmeta.models.mlp import MLP
 from distmeta.models.names import match
 
@@ -145,3 +146,11 @@ def _record_shapes(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[tup
 
     monkeypatch.setattr(body, "forward", recording)
     return shapes
+
+
+def test_what_does_not_fit_into_memory_is_a_users_error() -> None:
+    found = r"^model: 4,611,686,018,427,387,904 bytes at once are more than this machine"
+    with pytest.raises(ModelError, match=found), allocating("model"):
+        torch.empty(2**60)
+    with pytest.raises(RuntimeError, match="another"), allocating("model"):
+        raise RuntimeError("another")
