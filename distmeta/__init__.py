@@ -1,7 +1,7 @@
 """Ray-distributed meta-training for language: learn a new text task from a handful of examples.
 
-From Python: `train`, `evaluate` and `load`. `distmeta.registries()` gives the registries `algorithms`, `models`,
-`heads` and `families`. Nothing heavy is imported before one of them is called.
+From Python: `train`, `evaluate`, `load` and `load_task`. `distmeta.registries()` gives the registries `algorithms`,
+`models`, `heads` and `families`. Nothing heavy is imported before one of them is called.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distmeta.config import RunConfig
     from distmeta.registry import Registry
-    from distmeta.runs.learner import Learner
+    from distmeta.use.learner import Learner
+    from distmeta.use.task import Task
 
-__all__ = ["evaluate", "load", "registries", "train"]
+__all__ = ["evaluate", "load", "load_task", "registries", "train"]
 __version__ = "0.1.0"
 
 
@@ -84,7 +85,18 @@ def load(path: str | Path) -> Learner:
     Raises:
         CheckpointError: there is none, it has another format, or a file was altered.
     """
-    from distmeta.runs.learner import load as read
+    from distmeta.use.learner import load as read
+
+    return read(path)
+
+
+def load_task(path: str | Path) -> Task:
+    """Reads a task that was saved with `Task.save` or by ``distmeta adapt``. It needs nothing but its folder.
+
+    Raises:
+        CheckpointError: there is none, it has another format, or a file was altered.
+    """
+    from distmeta.use.saved import load_task as read
 
     return read(path)
 

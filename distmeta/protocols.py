@@ -82,18 +82,27 @@ class Scoring(Protocol):
 class Codec(Scoring, Protocol):
     """Converts for users: examples → batches, outputs → predictions. It needs no training data."""
 
+    given: ClassVar[tuple[str, ...]]  # what an example to predict holds: its keys, or columns of a file
+    answer: ClassVar[str]  # the key of what is predicted
+
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The meanings of a new task's targets, from its examples."""
 
-    def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
+    def encode(self, examples: Sequence[Example], names: Sequence[str], first: int = 1) -> Batch:
         """Examples of one task, with targets or without, as a batch with T = 1.
 
         Raises:
-            DataError: an example is incomplete; the error gives its number, from 1.
+            DataError: an example cannot be used; the error gives its number, counted from `first`.
         """
 
-    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
-        """Predictions, one an example, from the outputs (1, E, N) on a batch."""
+    def shape(self, batch: Batch) -> dict[str, float]:
+        """The shape of a task with this support batch (T = 1), in the terms of `Stream.shape`."""
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str], threshold: float = 0.0) -> list[Prediction]:
+        """Predictions, one an example, from the outputs (1, E, N) on a batch.
+
+        With classes, a prediction has its `certainty`; below `threshold` it abstains: its answer is None.
+        """
 
 
 class TaskFamily(Scoring, Protocol):
@@ -158,6 +167,9 @@ class Model(Protocol):
     def init(self) -> Params:
         """Starting values of all parameters that are not frozen."""
 
+    def resized(self, params: Params, outputs: int) -> Params:
+        """Parameters whose head has another number of outputs, or rates of such parameters."""
+
     def encode(self, shared: Params, adapted: Iterable[str], inputs: Inputs) -> Inputs:
         """Runs the layers before the first parameter in `adapted` once over all tasks' inputs."""
 
@@ -211,6 +223,13 @@ class MetaLearner(Protocol):
 
     def meta_gradient(self, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """The gradient with respect to θ, summed over the episode's tasks, and figures of each task."""
+
+    def sized(self, model: Model, meta_params: Params, outputs: int) -> Params:
+        """θ for tasks with another number of outputs than those of meta-training.
+
+        Raises:
+            DataError: it cannot learn such tasks.
+        """
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """Learns each task from its support set."""

@@ -11,7 +11,7 @@ MODULES = {
 }
 
 # From the ground up. A room may look into those before it; what stands beside the rooms is the nouns of all.
-GROUND = {"errors", "config", "registry", "types", "protocols"}
+GROUND = {"errors", "config", "registry", "storage", "types", "protocols"}
 MAY_IMPORT = {
     "tracking": set(),
     "data": set(),
@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "tasks": {"data"},
     "engine": {"models"},
     "backends": {"engine", "tracking"},  # only what hides passwords
-    "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking"},
+    "use": {"algorithms", "data", "engine", "models", "report", "tasks"},
+    "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking", "use"},
     "tune": {"backends", "engine", "report", "runs", "tracking"},
-    "cli": {"backends", "report", "runs", "tracking", "tune"},
+    "cli": {"backends", "report", "runs", "tracking", "tune", "use"},
 }
 HOMES = {
     "ray": {"backends", "tune"},

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distmeta.algorithms.inner import expand, gradient_descent
 from distmeta.config import OuterConfig
-from distmeta.errors import ConfigError
+from distmeta.errors import ConfigError, DataError
 from distmeta.models.names import match
 from distmeta.protocols import MetaLearner, Model
 from distmeta.registry import Registry
@@ -49,6 +49,10 @@ class Algorithm:
     def outer(self, outer: OuterConfig) -> OuterConfig:
         """The server's settings, unchanged."""
         return outer
+
+    def sized(self, model: Model, meta_params: Params, outputs: int) -> Params:
+        """θ itself: nothing in it depends on the number of outputs."""
+        return meta_params
 
 
 def query_gradient(learner: MetaLearner, model: Model, meta_params: Params, episode: Episode) -> tuple[Params, Metrics]:
@@ -135,6 +139,17 @@ class GradientBased(Algorithm):
     def starting(self, params: Params) -> Params:
         """The model's parameters that are meta-learned."""
         return params
+
+    def sized(self, model: Model, meta_params: Params, outputs: int) -> Params:
+        """θ with a head of `outputs` outputs, if it has a head."""
+        heads = [name for name in meta_params if name.startswith("head.")]
+        if not heads or len(meta_params[heads[0]]) == outputs:
+            return meta_params
+        is_adapted = set(heads) <= set(self.adapts(list(meta_params)))
+        if not is_adapted and outputs > (most := len(meta_params[heads[0]])):
+            found = f"{outputs} classes, and this learner does not adapt its head of {most}"
+            raise DataError("examples", found, f"give at most {most}, or meta-train with protomaml or protonet")
+        return model.resized(meta_params, outputs)
 
     def rates(self, params: Params) -> Params:
         """Learned rates, `meta.rate.*`: one per step for each adapted tensor of the model, (steps,) each."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distmeta.algorithms.base import GradientBased, Steps, registry
+from distmeta.protocols import Model
 from distmeta.types import Batch, Params
 
 
@@ -34,6 +35,12 @@ class MetaSGD(GradientBased):
     def rates(self, params: Params) -> Params:
         """α: one tensor per adapted parameter, filled with `inner_lr`."""
         return {f"meta.rate.{name}": torch.full_like(params[name], self.inner_lr) for name in self.adapts(list(params))}
+
+    def sized(self, model: Model, meta_params: Params, outputs: int) -> Params:
+        """θ and α with a head of `outputs` outputs."""
+        rates = {name: meta_params[f"meta.rate.{name}"] for name in self.adapts(list(meta_params))}
+        resized = {f"meta.rate.{name}": value for name, value in model.resized(rates, outputs).items()}
+        return {**super().sized(model, meta_params, outputs), **resized}
 
     def rate(self, meta_params: Params, support: Batch, name: str, step: int) -> float | Tensor:
         """α of a parameter, with its shape; the same at every step."""

@@ -17,18 +17,18 @@ from distmeta.types import Inputs
 CHUNK = 4096  # texts tokenised at once: an Encoding takes far more memory than its ids
 
 
-def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Inputs:
+def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first: int = 1) -> Inputs:
     """Tokens of the texts of one task, in the form of `Corpus.tokens`.
 
     Returns:
         `input_ids` and `attention_mask`, both (1, texts, L) int64.
 
     Raises:
-        DataError: a text has no token; the message gives the number of the text, from 1.
+        DataError: a text has no token; the message gives the number of the text, counted from `first`.
     """
     tokenizer, pad_id = prepared(tokenizer, max_length)
     tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), 1):
+    for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), first):
         if not ids:
             raise DataError(f"example {number}", f"no token in {text!r}", "leave it out")
     longest = max(map(len, tokens), default=0)

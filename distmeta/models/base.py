@@ -146,6 +146,20 @@ class FunctionalModel:
         """A head of zeros for each task, (T, ...) each."""
         return {self._prefix + name: value for name, value in self.head.zeros(tasks, outputs, self.dim, like).items()}
 
+    def resized(self, params: Params, outputs: int) -> Params:
+        """Parameters of a head with another number of outputs. Others stay as they are.
+
+        For fewer outputs the first rows are kept. For more, each output gets the mean row: with labels shuffled in
+        each episode, no output of a meta-trained head has a meaning of its own.
+        """
+
+        def change(value: Tensor) -> Tensor:
+            if outputs <= len(value):
+                return value[:outputs]
+            return value.mean(0, keepdim=True).expand(outputs, *value.shape[1:])
+
+        return {name: change(value) if name.startswith(self._prefix) else value for name, value in params.items()}
+
     def init(self) -> Params:
         """Copies of the starting values of all parameters that are not frozen."""
         values = dict(self.network.named_parameters())

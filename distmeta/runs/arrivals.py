@@ -23,7 +23,7 @@ from distmeta.report.statistics import mean_ci95
 from distmeta.report.tables import cell
 from distmeta.runs import directory
 from distmeta.runs.experiment import Experiment
-from distmeta.runs.formats import parse_object, require_format
+from distmeta.storage import parse_object, require_format
 from distmeta.tasks.rounds import Schedule, nearest
 from distmeta.tasks.visits import of_round, schedule_of
 from distmeta.tracking import Tracker

@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distmeta.errors import CheckpointError
-from distmeta.runs.formats import require_format
-from distmeta.runs.sums import check_sums, sync, write_sums
+from distmeta.storage import check_sums, require_format, sync, write_sums
 from distmeta.types import ServerState
 
 FOLDER, TENSORS, DOCUMENT = "checkpoints", "state.safetensors", "state.json"

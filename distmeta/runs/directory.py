@@ -4,7 +4,7 @@ RUN/config.yaml        the resolved configuration
     run.json           MLflow's address and run id, and hashes of what decides the result
     tokenizer.json
     checkpoints/       see distmeta.runs.checkpoint
-    learner/           the meta-trained learner: see distmeta.runs.learner
+    learner/           the meta-trained learner: see distmeta.use.learner
     evaluation.json    the figures, as --json prints them
     stream.json        evaluations of a stream's rounds; task_graph.csv and .png hold their similarities
     manifest-*.json    which rows the meta-test episodes are made of
@@ -33,8 +33,8 @@ from distmeta.config.load import override, validate
 from distmeta.config.places import barrier, exists
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
-from distmeta.runs.formats import parse_object, require_format
 from distmeta.runs.paths import beside
+from distmeta.storage import parse_object, require_format
 
 CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
 FORMAT = 2  # of run.json; format 1 had no number, key or identity

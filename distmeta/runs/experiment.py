@@ -24,13 +24,13 @@ from distmeta.models.base import FunctionalModel, ModelFactory, build
 from distmeta.models.base import registry as models
 from distmeta.protocols import MetaLearner, TaskFamily, Work
 from distmeta.runs.identity import identify
-from distmeta.runs.learner import FORMAT, Learner
 from distmeta.runs.settings import make_kinds, make_learner, make_model_options
 from distmeta.runs.starting import meta_parameters
 from distmeta.tasks.base import Examples, Split
 from distmeta.tasks.rounds import check_stream
 from distmeta.tasks.visits import arrange
 from distmeta.types import Mix, Score, Stream
+from distmeta.use.learner import FORMAT, Learner
 
 Streams = dict[str, list[Stream]]  # of a family, by split
 

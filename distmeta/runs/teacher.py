@@ -13,8 +13,8 @@ from distmeta.engine.setup import RunSetup
 from distmeta.errors import CheckpointError, ConfigError, UserError
 from distmeta.protocols import TaskFamily, Work
 from distmeta.runs.experiment import Experiment
-from distmeta.runs.learner import Learner, load
 from distmeta.runs.settings import make_kinds
+from distmeta.use.learner import Learner, load
 
 KEY = "algorithm.teacher"
 

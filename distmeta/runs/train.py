@@ -15,12 +15,13 @@ from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
 from distmeta.report.tables import markdown_table, table_rows, table_title
-from distmeta.runs import checkpoint, directory, learner, paths
+from distmeta.runs import checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.check import remarks
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
 from distmeta.runs.session import OpenRun, open_run
 from distmeta.types import ServerState
+from distmeta.use import learner
 
 REPORT_SECONDS = 0.5  # of training between two reports to the driver
 
@@ -197,7 +198,7 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     state, score = coordination.state(), experiment.score
     steps, theta = state.counters["version"], np.asarray(state.arrays["meta_params"])
     if is_newest:
-        learner.save(experiment.trained(theta, steps), opened.run_dir / learner.FOLDER)
+        experiment.trained(theta, steps).save(opened.run_dir / learner.FOLDER)
     digest = sha256(theta)
     rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
     result = {

@@ -50,6 +50,9 @@ class ClassScoring(Family):
 class TextCodec(ClassScoring):
     """Converts users' texts and labels (see `distmeta.protocols.Codec`): ``{"text": …, "label": …}``."""
 
+    given: ClassVar[tuple[str, ...]] = ("text",)
+    answer: ClassVar[str] = "label"
+
     name: str
     tokenizer: Tokenizer
     max_length: int
@@ -59,19 +62,28 @@ class TextCodec(ClassScoring):
         """The labels, sorted."""
         return tuple(sorted({self._string(example, "label", n) for n, example in enumerate(examples, 1)}))
 
-    def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
+    def encode(self, examples: Sequence[Example], names: Sequence[str], first: int = 1) -> Batch:
         """One task. Examples without a label have target 0 and weight 0."""
-        texts = [self._string(example, "text", number) for number, example in enumerate(examples, 1)]
+        texts = [self._string(example, "text", number) for number, example in enumerate(examples, first)]
         number = {name: target for target, name in enumerate(names)}
         targets = torch.tensor([[number[example["label"]] if "label" in example else 0 for example in examples]])
         weights = torch.tensor([[float("label" in example) for example in examples]])
-        return Batch(tokens_of(texts, self.tokenizer, self.max_length), targets, weights, len(names))
+        return Batch(tokens_of(texts, self.tokenizer, self.max_length, first), targets, weights, len(names))
 
-    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
-        """Each text's `label`, and its `probabilities` by label."""
-        shares = outputs[0].softmax(-1).tolist()
-        by_name = [dict(zip(names, row, strict=True)) for row in shares]
-        return [{"label": max(row, key=row.__getitem__), "probabilities": row} for row in by_name]
+    def shape(self, batch: Batch) -> dict[str, float]:
+        """Ways, and shots: how many examples a class has, as the geometric mean."""
+        counts = torch.bincount(batch.targets[0], batch.weights[0], minlength=batch.outputs)
+        return {"ways": batch.outputs, "shots": float(counts.clamp(min=1).log().mean().exp())}
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str], threshold: float = 0.0) -> list[Prediction]:
+        """Each text's `label`, its `certainty`, and its `probabilities` by label."""
+        predictions: list[Prediction] = []
+        for shares in outputs[0].softmax(-1).tolist():
+            certainty, label = max(zip(shares, names, strict=True), key=lambda pair: pair[0])
+            answer = label if certainty >= threshold else None
+            by_name = dict(zip(names, shares, strict=True))
+            predictions.append({"label": answer, "certainty": certainty, "probabilities": by_name})
+        return predictions
 
     def _string(self, example: Example, key: str, number: int) -> str:
         if not isinstance(value := example.get(key), str) or not value.strip():

@@ -221,15 +221,18 @@ class Sinusoid(CurveScoring):
 class PointCodec(CurveScoring):
     """Converts users' points (see `distmeta.protocols.Codec`): ``{"x": …, "y": …}``."""
 
+    given: ClassVar[tuple[str, ...]] = ("x",)
+    answer: ClassVar[str] = "y"
+
     name: str
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The coordinate that is predicted."""
         return ("y",)
 
-    def encode(self, examples: Sequence[Example], names: Sequence[str]) -> Batch:
+    def encode(self, examples: Sequence[Example], names: Sequence[str], first: int = 1) -> Batch:
         """One curve. Points without y have weight 0."""
-        for number, example in enumerate(examples, 1):
+        for number, example in enumerate(examples, first):
             if "x" not in example:
                 raise DataError(f"example {number}", "has no x", "give x, a number")
         values = torch.tensor([[[float(example["x"])] for example in examples]])
@@ -237,6 +240,10 @@ class PointCodec(CurveScoring):
         weights = torch.tensor([[float("y" in example) for example in examples]])
         return Batch({"values": values}, targets, weights, 1)
 
-    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str]) -> list[Prediction]:
+    def shape(self, batch: Batch) -> dict[str, float]:
+        """The number of points."""
+        return {"shots": float(batch.weights.sum())}
+
+    def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str], threshold: float = 0.0) -> list[Prediction]:
         """`y` of each point."""
         return [{"y": value} for value in outputs[0].squeeze(-1).tolist()]

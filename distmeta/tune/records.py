@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import pydantic
 
 from distmeta.errors import CheckpointError
-from distmeta.runs.formats import parse_object, require_format
+from distmeta.storage import parse_object, require_format
 from distmeta.types import Score
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]

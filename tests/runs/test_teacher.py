@@ -18,12 +18,13 @@ from distmeta.engine.params import sha256
 from distmeta.engine.worker import Teacher, _Job
 from distmeta.errors import CheckpointError, UserError
 from distmeta.report.progress import Reporter
-from distmeta.runs import checkpoint, directory, learner, paths
+from distmeta.runs import checkpoint, directory, paths
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment, build_experiment
-from distmeta.runs.sums import write_sums
 from distmeta.runs.teacher import with_teacher
+from distmeta.storage import write_sums
 from distmeta.types import ServerState, Unit
+from distmeta.use import learner
 
 TEACHER: dict[str, Any] = {
     "model": {"name": "mlp", "embedding_size": 6, "hidden_sizes": [5], "min_count": 9},  # other tokens, other features
@@ -42,7 +43,7 @@ def make_teacher(folder: Path, name: str = "teacher", seed: int = 0, **overrides
     directory.create(folder / name, config, None)
     directory.write_json(folder / name / directory.RUN, {"mlflow_uri": "", "mlflow_run_id": ""})
     checkpoint.save(folder / name, ServerState({"meta_params": theta}, {"version": 1}), experiment.identity, 1)
-    learner.save(experiment.trained(theta, 1), folder / name / learner.FOLDER)
+    experiment.trained(theta, 1).save(folder / name / learner.FOLDER)
     return folder / name
 
 

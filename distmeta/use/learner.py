@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,10 +29,10 @@ from distmeta.errors import CheckpointError, UserError
 from distmeta.models.base import FunctionalModel, build
 from distmeta.models.base import registry as models
 from distmeta.protocols import Codec, MetaLearner
-from distmeta.runs.formats import require_format
-from distmeta.runs.sums import check_sums, sync, write_sums
+from distmeta.storage import check_sums, replacing, require_format
 from distmeta.tasks.base import registry as kinds
 from distmeta.types import Batch, Inputs, Params
+from distmeta.use.task import Task, examples_of, learn
 
 FORMAT = 1
 FOLDER, DOCUMENT, TOKENIZER, FROZEN, THETA = (
@@ -91,11 +89,34 @@ class Learner:
             (T, E, N) outputs of the query's elements.
         """
         model = self.models[family or self._only_family()]
-        own = model.own(self.theta)
         model.train(False)
         with torch.no_grad():
-            adapted = self.algorithm.adapt(model, own, support)
-            return self.algorithm.predict(model, adapted, query)
+            theta = self.algorithm.sized(model, model.own(self.theta), support.outputs)
+            return self.algorithm.predict(model, self.algorithm.adapt(model, theta, support), query)
+
+    def adapt(
+        self,
+        inputs: Sequence[Any],
+        answers: Sequence[Any],
+        *,
+        wrong: float | None = None,
+        family: str | None = None,
+    ) -> Task:
+        """Learns a task from examples.
+
+        Args:
+            inputs: what each example gives; for classification a text.
+            answers: what is to be predicted of each; for classification its label. Any number of classes, and one
+                example or more of each.
+            wrong: predictions abstain where more than this share of the answers would be wrong, one of
+                `distmeta.report.certainty.WRONG`. None: 0.05 if the learner was calibrated, else never.
+            family: the family of the task; optional if the learner has only one.
+
+        Raises:
+            DataError: an example cannot be used; the error gives its number, from 1.
+        """
+        family = family or self._only_family()
+        return learn(self, family, examples_of(self.codecs[family], inputs, answers), wrong)
 
     def predict(
         self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None
@@ -103,7 +124,7 @@ class Learner:
         """Learns a task from examples and predicts queries. The family defines what an example holds.
 
         For classification, examples are ``{"text": …, "label": …}`` and queries ``{"text": …}``; a prediction holds
-        `label` and `probabilities`.
+        `label`, `certainty` and `probabilities`. Unlike those of `adapt` they are not calibrated.
         """
         family = family or self._only_family()
         codec = self.codecs[family]
@@ -114,37 +135,27 @@ class Learner:
     def _only_family(self) -> str:
         if len(self.about["families"]) > 1:
             raise ValueError(f"no family given; this learner has {', '.join(self.about['families'])}")
-        return next(iter(self.models))
+        return next(iter(self.codecs))
 
+    def save(self, folder: Path) -> None:
+        """Writes the learner completely or not at all. If the same one is there already, nothing is written.
 
-def save(learner: Learner, folder: Path) -> None:
-    """Writes a learner completely or not at all. If the same one is there already, nothing is written.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
-    written = folder / DOCUMENT
-    if written.exists() and json.loads(written.read_text(encoding="utf-8")) == _plain(learner.about):
-        return
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    try:
-        aside.mkdir()
-        save_file({name: value.contiguous() for name, value in learner.theta.items()}, aside / THETA)
-        save_file({name: torch.tensor(value) for name, value in learner.spec.frozen.items()}, aside / FROZEN)
-        if learner.tokenizer is not None:
-            (aside / TOKENIZER).write_text(learner.tokenizer.to_str(), encoding="utf-8")
-        (aside / DOCUMENT).write_text(json.dumps(learner.about, indent=1) + "\n", encoding="utf-8")
-        write_sums(aside)
-        if folder.exists():
-            folder.rename(aside.with_suffix(".old"))
-        aside.rename(folder)
-        sync(folder.parent)
-    except OSError as error:
-        remedy = f"make room or allow writing, then `distmeta evaluate {folder.parent}`"
-        raise CheckpointError(str(folder), f"the learner cannot be written ({error})", remedy) from error
-    finally:
-        for left in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(left, ignore_errors=True)
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        written = folder / DOCUMENT
+        if written.exists() and json.loads(written.read_text(encoding="utf-8")) == _plain(self.about):
+            return
+        try:
+            with replacing(folder) as aside:
+                save_file({name: value.contiguous() for name, value in self.theta.items()}, aside / THETA)
+                save_file({name: torch.tensor(value) for name, value in self.spec.frozen.items()}, aside / FROZEN)
+                if self.tokenizer is not None:
+                    (aside / TOKENIZER).write_text(self.tokenizer.to_str(), encoding="utf-8")
+                (aside / DOCUMENT).write_text(json.dumps(self.about, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            remedy = f"make room or allow writing, then `distmeta evaluate {folder.parent}`"
+            raise CheckpointError(str(folder), f"the learner cannot be written ({error})", remedy) from error
 
 
 def load(path: str | os.PathLike[str]) -> Learner:

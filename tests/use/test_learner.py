@@ -15,13 +15,15 @@ from model_helpers import episodes, save_encoder
 from toy import evaluated, toy_config
 
 import distmeta
+from distmeta import storage
 from distmeta.errors import CheckpointError, DataError
 from distmeta.report.progress import Reporter
-from distmeta.runs import checkpoint, directory, learner
+from distmeta.runs import checkpoint, directory
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import build_experiment
-from distmeta.runs.sums import write_sums
+from distmeta.storage import write_sums
 from distmeta.types import Batch
+from distmeta.use import learner
 
 # In a process of its own, on a batch that is given: nothing but what is in the folder.
 ELSEWHERE = """
@@ -33,6 +35,7 @@ def guarded(name, *rest, **options):
 builtins.__import__ = guarded
 import numpy as np, torch
 import distmeta
+from distmeta import storage
 from distmeta.types import Batch
 torch.set_num_threads(1)
 for folder in sys.argv[1:]:
@@ -139,10 +142,10 @@ def test_writing_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(learner, "write_sums", full)
+    monkeypatch.setattr(storage, "write_sums", full)
     other = learner.Learner({**loaded.about, "outer_steps": 99}, loaded.spec, loaded.algorithm, loaded.theta, None)
     with pytest.raises(CheckpointError, match="the learner cannot be written"):
-        learner.save(other, run_dir / "learner")
+        other.save(run_dir / "learner")
     assert {path.name: path.read_bytes() for path in (run_dir / "learner").iterdir()} == before
     assert not list(run_dir.glob(".learner*"))
 

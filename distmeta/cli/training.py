@@ -1,34 +1,17 @@
-"""The command line. Nothing heavy is imported before a command runs.
-
-Progress and tables go to stderr; with ``--json`` exactly one JSON object goes to stdout. A user's mistake is one
-line and exit code 2; training that cannot go on exits with 1, Ctrl-C with 130.
-"""
+"""Commands of a run's life: train, evaluate, compare, check, tune, submit."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-import distmeta
-from distmeta.errors import ConfigError, TrainingError, UserError, printable, refusals, usage_error
-from distmeta.report.output import clean_stdout, outlets
+from distmeta.cli.shared import Config, Json, Overrides, Run, app, resumable, show
+from distmeta.errors import ConfigError
+from distmeta.report.output import clean_stdout
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
-
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, such as jobs/quickstart.yaml.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an MLflow run id.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings such as outer.steps=50.")
-]
 Step = Annotated[int | None, typer.Option(min=0, help="The outer step of the checkpoint; by default the newest.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.command()
@@ -67,14 +50,14 @@ def train(
     from distmeta.runs import train as driver
     from distmeta.runs.settings import fitting
 
-    with _resumable(run_dir), clean_stdout(), Reporter() as reporter:
+    with resumable(run_dir), clean_stdout(), Reporter() as reporter:
         given = given and fitting(given, reporter.note)
         if resume is not None:
             result = driver.resume(run_dir, settings, reporter, given, step)
         else:
             assert given is not None
             result = driver.train(given, run_dir, reporter)
-    _print(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -92,7 +75,7 @@ def evaluate(run: Run, overrides: Overrides = None, step: Step = None, as_json: 
 
     with clean_stdout(), Reporter() as reporter:
         result = driver.evaluate(run_dir, settings, reporter, step)
-    _print(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -107,7 +90,7 @@ def compare(
     from distmeta.runs.directory import resolve
 
     with Reporter() as reporter:
-        _print(beside([(name, resolve(name)) for name in [run, *others]], reporter), as_json)
+        show(beside([(name, resolve(name)) for name in [run, *others]], reporter), as_json)
 
 
 @app.command()
@@ -130,7 +113,7 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
             space, score = inspect_study(content, reporter)
             result["study"] = {"trials": space.trials, "keys": list(space.dimensions), "score": score.name}
             reporter.note(f"study: up to {space.trials} trials, by meta-validation {score.name}")
-    _print(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -159,9 +142,9 @@ def tune(
     from distmeta.runs.settings import fitting as fit
     from distmeta.tune import study
 
-    with _resumable(folder, "tune"), clean_stdout(), Reporter() as shown:
+    with resumable(folder, "tune"), clean_stdout(), Reporter() as shown:
         result = study.resume(folder, shown) if resume else study.start(fit(content, shown.note), folder, shown)
-    _print(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -175,85 +158,3 @@ def submit(
 
     command = job.train_command(config, overrides or [], Path.cwd())
     raise typer.Exit(job.submit(address, command, Path.cwd()))
-
-
-@app.command()
-def sync(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The directory of a run or study that has ended.")],
-) -> None:
-    """Send to MLflow what a run could not send while MLflow did not answer."""
-    from distmeta import tracking
-    from distmeta.runs import directory
-
-    count = 0
-    with clean_stdout():
-        for run_dir in directory.within(Path(run)):
-            config, about = directory.read(run_dir, [])
-            with directory.locked(run_dir, print):
-                count += tracking.sync(tracking.resolve_uri(config.tracking.uri), about["mlflow_run_id"], run_dir)
-    print(f"distmeta: {count} entries sent" if count else "distmeta: nothing was waiting", file=sys.stderr)
-
-
-@app.command()
-def ui(
-    uri: Annotated[str | None, typer.Option(help="MLflow's store; by default the one in this directory.")] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-) -> None:
-    """Open the MLflow UI on the runs, on this machine only."""
-    from distmeta import tracking
-
-    address = tracking.resolve_uri(uri)
-    tracking.check_store(address)
-    command = tracking.ui_command(address, port)
-    # The page of training runs. By default MLflow opens a page for traces of language models.
-    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
-    print(f"distmeta: the runs are at {page}; Ctrl-C ends", file=sys.stderr)
-    raise typer.Exit(tracking.serve(command))
-
-
-@contextlib.contextmanager
-def _resumable(run_dir: Path, command: str = "train") -> Iterator[None]:
-    """Prints after Ctrl-C how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        how = f"go on with `distmeta {command} --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
-        print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
-        raise typer.Exit(getattr(error, "code", 130)) from None
-
-
-def _print(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result))
-
-
-def _require_folders() -> None:
-    """Refuses a working directory that was deleted. Gives a user without a home folder another one, with a remark."""
-    try:
-        Path.cwd()
-    except FileNotFoundError as error:
-        raise ConfigError("working directory", "was deleted", "change to another, such as `cd ~`") from error
-    if not os.environ.get("HOME"):
-        from distmeta.config.places import provide_home
-
-        provide_home(lambda remark: print(f"distmeta: {printable(remark)}", file=sys.stderr))
-
-
-def main() -> None:
-    """Entry point: prints an error that a user can fix as one line."""
-    usage: Any = typer.BadParameter.__mro__[1]  # Click's UsageError; Typer may have a copy of Click
-    with outlets():
-        try:
-            _require_folders()
-            with refusals():
-                sys.exit(app(prog_name="distmeta", standalone_mode=len(sys.argv) < 2) or 0)  # alone it shows the help
-        except (UserError, TrainingError, usage) as error:
-            from distmeta.tracking import mask
-
-            line = str(usage_error(error) if isinstance(error, usage) else error)
-            print(f"distmeta: {printable(mask(line))}", file=sys.stderr)
-            sys.exit(1 if isinstance(error, TrainingError) else 2)
-
-
-if __name__ == "__main__":
-    main()

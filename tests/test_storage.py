@@ -8,10 +8,10 @@ import pytest
 from distmeta.errors import CheckpointError
 from distmeta.report import scores
 from distmeta.runs import checkpoint, directory
-from distmeta.runs.formats import require_format
+from distmeta.storage import require_format
 from distmeta.tune.records import Records, Trial
 
-FORMER = Path(__file__).with_name("former_run")
+FORMER = Path(__file__).with_name("runs") / "former_run"
 
 
 def test_settings_of_a_former_run_are_read() -> None:

@@ -1,0 +1,5 @@
+"""For ``python -m distmeta.cli``."""
+
+from distmeta.cli import main
+
+main()

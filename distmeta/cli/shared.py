@@ -1,0 +1,41 @@
+"""What commands share: the application, kinds of arguments, and how a result is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import distmeta
+from distmeta.errors import printable
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, such as jobs/quickstart.yaml.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an MLflow run id.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings such as outer.steps=50.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@contextlib.contextmanager
+def resumable(run_dir: Path, command: str = "train") -> Iterator[None]:
+    """Prints after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        how = f"go on with `distmeta {command} --resume {run_dir}`" if run_dir.exists() else "nothing had been started"
+        print(f"distmeta: interrupted; {printable(how)}", file=sys.stderr)
+        raise typer.Exit(getattr(error, "code", 130)) from None
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """Prints a result, if it is asked for."""
+    if as_json:
+        print(json.dumps(result))

@@ -1,0 +1,1 @@
+"""A meta-trained learner at work: adapting to new tasks, and predicting."""

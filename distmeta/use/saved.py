@@ -1,0 +1,48 @@
+"""Reads a task from where `Task.save` wrote it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from distmeta.errors import CheckpointError
+from distmeta.storage import check_sums, require_format
+from distmeta.types import Adapted
+from distmeta.use import task
+from distmeta.use.expect import Expected
+from distmeta.use.learner import load
+
+REMEDY = "copy it again, or make it again with `distmeta adapt`"
+
+
+def load_task(path: str | os.PathLike[str]) -> task.Task:
+    """Reads a task. It needs nothing but its folder.
+
+    Raises:
+        CheckpointError: there is none, it has another format, or a file was altered.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / task.DOCUMENT).is_file():
+        raise CheckpointError(str(path), "holds no task", "make one with `distmeta adapt RUN EXAMPLES --out TASK`")
+    check_sums(folder, REMEDY)
+    about = json.loads((folder / task.DOCUMENT).read_text(encoding="utf-8"))
+    require_format(about, folder, task.FORMAT, remedy="make it again with `distmeta adapt`")
+    learner = load(folder / task.LEARNER)
+    if learner.about["meta_params_sha256"] != about["meta_params_sha256"]:
+        raise CheckpointError(str(folder / task.LEARNER), "is another learner than the task's", REMEDY)
+    lines = (folder / task.EXAMPLES).read_text(encoding="utf-8").split("\n")
+    examples = tuple(json.loads(line) for line in lines if line)
+    family, names = about["family"], tuple(about["names"])
+    model, stacked = learner.models[family], load_file(folder / task.ADAPTED)
+    outputs = learner.codecs[family].encode(examples[:1], names).outputs
+    with torch.no_grad():
+        theta = learner.algorithm.sized(model, model.own(learner.theta), outputs)
+    shared = {name: value for name, value in theta.items() if name not in stacked}
+    expected = about["expected"] and Expected(**about["expected"])
+    return task.Task(
+        learner, family, examples, names, Adapted(shared, stacked), about["calibration"], about["threshold"], expected
+    )

@@ -1,0 +1,223 @@
+"""A task that was learned from a user's examples: it predicts, says how sure it is, grows, and is saved.
+
+TASK/task.json            format, family, calibration, expected accuracy
+     examples.jsonl       the examples it was learned from
+     adapted.safetensors  the parameters that were adapted or built for it
+     learner/             the learner
+     SHA256SUMS           hashes of the other files
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distmeta.errors import CheckpointError, DataError
+from distmeta.models.base import FunctionalModel
+from distmeta.protocols import Codec, Example, MetaLearner, Prediction
+from distmeta.report.certainty import WRONG, nearest
+from distmeta.storage import replacing
+from distmeta.types import Adapted, Batch, Params
+from distmeta.use.expect import Expected, expect
+
+FORMAT = 1
+DOCUMENT, EXAMPLES, ADAPTED, LEARNER = "task.json", "examples.jsonl", "adapted.safetensors", "learner"
+CHUNK = 64  # examples that are predicted at once
+USUAL = 0.05  # share of wrong answers, if none is asked for
+
+
+class Learns(Protocol):
+    """A learner, as its tasks see it."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The content of learner.json."""
+
+    @property
+    def algorithm(self) -> MetaLearner:
+        """The algorithm that adapts."""
+
+    @property
+    def theta(self) -> Params:
+        """θ of all families."""
+
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        """The codec of each family."""
+
+    @property
+    def models(self) -> dict[str, FunctionalModel]:
+        """The model of each family."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the learner."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A learned task.
+
+    `names` holds the meanings of the targets: for classification the classes, in the order of `predict_proba`.
+    `calibration` is the learner's for tasks of the nearest shape; without one, probabilities are as the learner gives
+    them. Answers whose certainty is below `threshold` are not given.
+    """
+
+    learner: Learns
+    family: str
+    examples: tuple[Example, ...]
+    names: tuple[str, ...]
+    adapted: Adapted
+    calibration: Mapping[str, Any] | None
+    threshold: float
+    expected: Expected | None
+
+    @property
+    def codec(self) -> Codec:
+        """The family's codec."""
+        return self.learner.codecs[self.family]
+
+    def predict(self, inputs: Sequence[Any], abstain: bool = True) -> list[Any]:
+        """The answer to each input; None where it is not sure enough, unless `abstain` is false.
+
+        Raises:
+            DataError: an input cannot be used; the error gives its number, from 1.
+        """
+        return [found[self.codec.answer] for found in self.answers(inputs, abstain)]
+
+    def predict_proba(self, inputs: Sequence[Any]) -> np.ndarray:
+        """(n, N) probabilities of the classes `names`."""
+        rows = [[found["probabilities"][name] for name in self.names] for found in self.answers(inputs)]
+        return np.array(rows).reshape(len(rows), len(self.names))
+
+    def score(self, inputs: Sequence[Any], answers: Sequence[Any]) -> float:
+        """The family's score on examples, such as accuracy; it never abstains."""
+        examples = examples_of(self.codec, inputs, answers)
+        parts = [(self.codec.encode(part, self.names), part) for part in _chunks(examples)]
+        statistics = [self.codec.statistics(self._outputs(batch), batch) for batch, _ in parts]
+        joined = {name: torch.cat([found[name] for found in statistics]) for name in statistics[0]}
+        return self.codec.figures(joined)[self.codec.score.name]
+
+    def answers(self, inputs: Iterable[Any], abstain: bool = True) -> Iterator[Prediction]:
+        """A prediction for each input, as they come: for classification `label`, `certainty` and `probabilities`."""
+        threshold, first = self.threshold if abstain else 0.0, 1
+        for part in _chunks(inputs):
+            batch = self.codec.encode([_example(self.codec, value) for value in part], self.names, first)
+            yield from self.codec.decode(self._outputs(batch), batch, self.names, threshold)
+            first += len(part)
+
+    def grow(self, inputs: Sequence[Any], answers: Sequence[Any], wrong: float | None = None) -> Task:
+        """The task learned from its examples and further ones, of the same classes or of new ones."""
+        return learn(self.learner, self.family, [*self.examples, *examples_of(self.codec, inputs, answers)], wrong)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the task and its learner, completely or not at all. A task that is there is replaced.
+
+        Raises:
+            CheckpointError: it cannot be written, or the folder holds something else.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / DOCUMENT).is_file():
+            raise CheckpointError(str(folder), "exists and holds no task", "name another folder")
+        about = {
+            "format": FORMAT,
+            "family": self.family,
+            "names": list(self.names),
+            "meta_params_sha256": self.learner.about["meta_params_sha256"],
+            "calibration": self.calibration,
+            "threshold": self.threshold,
+            "expected": self.expected and self.expected._asdict(),
+        }
+        lines = chain.from_iterable((json.dumps(example, ensure_ascii=False), "\n") for example in self.examples)
+        try:
+            with replacing(folder) as aside:
+                (aside / DOCUMENT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+                (aside / EXAMPLES).write_text("".join(lines), encoding="utf-8")
+                save_file({name: value.contiguous() for name, value in self.adapted.stacked.items()}, aside / ADAPTED)
+                self.learner.save(aside / LEARNER)
+        except OSError as error:
+            raise CheckpointError(
+                str(folder), f"the task cannot be written ({error})", "make room, or name another folder"
+            ) from error
+
+    def _outputs(self, batch: Batch) -> Tensor:
+        """(1, E, N) outputs, calibrated."""
+        model = self.learner.models[self.family]
+        model.train(False)
+        with torch.no_grad():
+            outputs = self.learner.algorithm.predict(model, self.adapted, batch.inputs)
+        return outputs / self.calibration["temperature"] if self.calibration else outputs
+
+
+def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None) -> Task:
+    """Adapts a learner to a task of a family.
+
+    Args:
+        learner: the meta-trained learner.
+        family: the family's name.
+        examples: of the task.
+        wrong: see `distmeta.use.learner.Learner.adapt`.
+    """
+    codec, model = learner.codecs[family], learner.models[family]
+    if not examples:
+        raise DataError("examples", "there are none", "give one of each class, or more")
+    names = codec.names(examples)
+    support = codec.encode(examples, names)
+    known = learner.about["families"][family].get("calibration", [])
+    calibration = nearest(codec.shape(support), known)
+    threshold = _threshold(calibration, wrong)
+    model.train(False)
+    with torch.no_grad():
+        theta = learner.algorithm.sized(model, model.own(learner.theta), support.outputs)
+        adapts_body = any(name.startswith("body.") for name in learner.algorithm.adapts(list(theta)))
+        if not adapts_body:
+            support = support._replace(inputs=model.encode(theta, (), support.inputs))
+        adapted = learner.algorithm.adapt(model, theta, support)
+        expected = expect(learner.algorithm, model, theta, support)
+    return Task(learner, family, tuple(examples), names, adapted, calibration, threshold, expected)
+
+
+def examples_of(codec: Codec, inputs: Sequence[Any], answers: Sequence[Any]) -> list[Example]:
+    """Examples from inputs and answers, one of each.
+
+    Raises:
+        DataError: their numbers differ.
+    """
+    if len(inputs) != len(answers):
+        raise DataError("examples", f"{len(inputs)} inputs and {len(answers)} answers", "give one answer to each")
+    return [{**_example(codec, value), codec.answer: answer} for value, answer in zip(inputs, answers, strict=True)]
+
+
+def _example(codec: Codec, value: Any) -> Example:
+    """What a user gives: a mapping, or a value for each of the codec's keys."""
+    if isinstance(value, Mapping):
+        return value
+    return dict(zip(codec.given, (value,) if len(codec.given) == 1 else value, strict=True))
+
+
+def _chunks(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """The values, `CHUNK` at a time."""
+    rest = iter(values)
+    return iter(lambda: tuple(islice(rest, CHUNK)), ())
+
+
+def _threshold(calibration: Mapping[str, Any] | None, wrong: float | None) -> float:
+    """The least certainty of an answer that is given."""
+    if calibration is None:
+        if wrong is None:
+            return 0.0
+        remedy = "evaluate its run again, or leave it out"
+        raise DataError("wrong", f"{wrong:g}, and the learner was not calibrated", remedy)
+    by_share = dict(calibration["thresholds"])
+    if (wanted := USUAL if wrong is None else wrong) not in by_share:
+        raise DataError("wrong", f"{wanted:g}", f"give one of {', '.join(map(str, WRONG))}")
+    found: float = by_share[wanted]
+    return found
