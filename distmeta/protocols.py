@@ -5,7 +5,6 @@
     Codec           … and examples → Batch           (tasks/)
     Model           pure functions of parameters     (models/)
     MetaLearner     an algorithm                     (algorithms/)
-    Work            a task for workers, per unit     (engine/)
 
 Interfaces within the engine are in `distmeta.engine.interfaces`.
 
@@ -15,7 +14,6 @@ Axes are those of `distmeta.types`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -30,7 +28,6 @@ from distmeta.types import (
     HeadSpec,
     Inputs,
     Metrics,
-    Mix,
     Params,
     Score,
     Statistics,
@@ -144,6 +141,12 @@ class TaskFamily(Scoring, Protocol):
     def describe(self, shape: Mapping[str, Any]) -> str:
         """The title of episodes of a shape, such as 5-way 1-shot."""
 
+    def with_outside(self, stream: Stream) -> Stream | None:
+        """The episodes of a stream, with elements in the query sets that belong to none of the episode's classes.
+
+        They have weight 0, and the input `outside` (T, E) is 1 for them. None if there are no such elements.
+        """
+
     def codec_settings(self) -> dict[str, Any]:
         """The codec's settings besides the tokenizer, as plain JSON."""
 
@@ -243,21 +246,3 @@ class StepwiseLearner(MetaLearner, Protocol):
 
     def trajectory(self, model: Model, meta_params: Params, support: Batch) -> Iterator[Adapted]:
         """The learner after 0, 1, 2, … of its steps; the last is what `adapt` returns."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What workers compute for each unit: meta-gradients, or (not `training`) the statistics after adaptation.
-
-    `cache_features` runs the body once a row instead of once an episode. It is for learners that do not adapt the body,
-    while the body does not change. A `curve` has the statistics after each inner step, from 0 on. With `encodes` a unit
-    counts chunks of rows of the stream's split instead of episodes (see `distmeta.engine.encode`), and its result holds
-    their features.
-    """
-
-    stream: Stream | Mix
-    learner: MetaLearner
-    training: bool
-    cache_features: bool = False
-    curve: bool = False
-    encodes: bool = False

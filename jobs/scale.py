@@ -24,10 +24,9 @@ from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.config.load import override
 from distmeta.config.typed import typed
 from distmeta.engine.coordinator import Coordinator
-from distmeta.engine.interfaces import MakeParameters, Pool
+from distmeta.engine.interfaces import MakeParameters, Pool, Work
 from distmeta.engine.server import ParameterServer
 from distmeta.engine.shard import Shard
-from distmeta.protocols import Work
 from distmeta.types import Stream, Unit, UnitResult
 
 WARM_UP = 2  # outer steps

@@ -8,7 +8,7 @@ from fakes import classification
 from model_helpers import TEXTS, build, make_options, random_batch
 
 from distmeta.algorithms.base import registry
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.types import Batch, Episode, Params
 
 TASK = classification("a", "b", "c")

@@ -10,7 +10,7 @@ from fakes import Given, classification
 from model_helpers import TEXTS, build, make_options, random_batch
 from torch import Tensor
 
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.types import Batch, Episode, Params
 
 TASK = classification("a", "b", "c")

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from distmeta.config.load import build_options
-from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, registry
+from distmeta.models.base import Architecture, ModelFactory, registry
 from distmeta.models.base import build as build_network
+from distmeta.models.functional import FunctionalModel
 from distmeta.types import Batch, Episode, Params, Stream
 
 WORDS = [f"word{number}" for number in range(20)]

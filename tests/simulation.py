@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
+from distmeta.engine.interfaces import Work
 from distmeta.errors import GradientsLostError
-from distmeta.protocols import Work
 from distmeta.types import Done, Leaf, Lost, ServerState, StepReport, Stream, Unit, UnitResult
 
 LEARNER: Any = None

@@ -14,9 +14,8 @@ from stores import store
 
 from distmeta.config import RunConfig
 from distmeta.config.load import override, validate
-from distmeta.engine.interfaces import Evaluated, Evaluation
+from distmeta.engine.interfaces import Evaluated, Evaluation, Work
 from distmeta.engine.setup import RunSetup
-from distmeta.protocols import Work
 from distmeta.report.progress import Reporter
 from distmeta.runs import train as driver
 from distmeta.runs.experiment import Experiment

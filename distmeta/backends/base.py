@@ -10,9 +10,8 @@ import numpy as np
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.encode import Features
 from distmeta.engine.evaluation import Progress
-from distmeta.engine.interfaces import Evaluated, Evaluation, MakeParameters, Pool
+from distmeta.engine.interfaces import Evaluated, Evaluation, MakeParameters, Pool, Work
 from distmeta.engine.shard import Shard
-from distmeta.protocols import Work
 from distmeta.types import ServerState, StepReport, Unit, UnitResult
 
 Note = Callable[[str], None]

@@ -13,7 +13,7 @@ from distmeta.config import ClusterConfig
 from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.encode import Features
-from distmeta.protocols import Work
+from distmeta.engine.interfaces import Work
 from distmeta.types import Done, Leaf, Lost, Unit
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
 from distmeta.backends.nodes import Remote, add_here, reason
 from distmeta.engine import reduction
 from distmeta.engine.encode import Features
+from distmeta.engine.interfaces import Work
 from distmeta.errors import ServerLostError
-from distmeta.protocols import Work
 from distmeta.types import Done, Leaf, Lost, Unit, UnitResult
 
 if TYPE_CHECKING:

@@ -119,6 +119,7 @@ class EvaluationConfig(Section):
     validation_shots: Count | None = None  # none: episodes.shots
     curve_steps: Annotated[int, Field(ge=0)] = 10  # inner steps of the adaptation curve
     curve_episodes: Sample = 100
+    calibration_episodes: Sample | None = None  # of each shape, to fit and to check probabilities; none: curve_episodes
 
 
 class CheckpointConfig(Section):

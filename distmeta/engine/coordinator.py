@@ -14,9 +14,8 @@ from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.dispatch import Clock, Dispatcher, Round
 from distmeta.engine.encode import FeatureStore
 from distmeta.engine.evaluation import Evaluator, Progress, PublishedTheta
-from distmeta.engine.interfaces import Aggregator, Evaluated, Evaluation, Pool
+from distmeta.engine.interfaces import Aggregator, Evaluated, Evaluation, Pool, Work
 from distmeta.errors import GradientsLostError
-from distmeta.protocols import Work
 from distmeta.types import ServerState, StepReport, UnitResult
 
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distmeta.config import ClusterConfig
-from distmeta.engine.interfaces import Pool
+from distmeta.engine.interfaces import Pool, Work
 from distmeta.errors import TrainingError
-from distmeta.protocols import Work
 from distmeta.types import Lost, Unit, UnitResult
 
 MAX_LOSSES = 20  # workers that may be lost between two results; one more ends the run

@@ -155,6 +155,8 @@ def _joined(evaluation: Evaluation, results: Sequence[UnitResult]) -> Evaluated:
         end = min(points)
         results = [result for result, n in zip(results, points, strict=True) if n == end]
         metrics = [{name: value[:, :end] for name, value in values.items()} for values in metrics]
+    if evaluation.work.answers:
+        metrics = _padded(metrics)
     joined = {name: np.concatenate([values[name] for values in metrics]) for name in metrics[0]}
     rejected = [task for result in results for task in result.rejected]
     if not rejected:
@@ -167,3 +169,13 @@ def _joined(evaluation: Evaluation, results: Sequence[UnitResult]) -> Evaluated:
         "A smaller inner.lr, or inner.clip_norm, may help"
     )
     return Evaluated(joined if evaluation.work.curve else {}, error)
+
+
+def _padded(metrics: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Arrays (T, E, …) of several units with zeros behind their elements, so that E is the same in all."""
+    longest = max(values["weights"].shape[1] for values in metrics)
+
+    def pad(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, 0), (0, longest - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
+
+    return [{name: pad(array) for name, array in values.items()} for values in metrics]

@@ -1,5 +1,6 @@
 """The interfaces of one outer step: workers, and the owner of θ.
 
+Work            what is done for each unit
 Pool            workers, here or as Ray actors   (backends/)
 Parameters      stores and updates θ             (shard.py, backends/shards.py)
 Aggregator      applies meta-batches to θ        (server.py)
@@ -15,8 +16,28 @@ import numpy as np
 
 from distmeta.config import OuterConfig
 from distmeta.errors import DivergedError
-from distmeta.protocols import Work
-from distmeta.types import Add, Done, Leaf, Lost, ServerState, StepReport, Unit, UnitResult
+from distmeta.protocols import MetaLearner
+from distmeta.types import Add, Done, Leaf, Lost, Mix, ServerState, StepReport, Stream, Unit, UnitResult
+
+
+@dataclass(frozen=True)
+class Work:
+    """What workers compute for each unit: meta-gradients, or (not `training`) the statistics after adaptation.
+
+    `cache_features` runs the body once a row instead of once an episode. It is for learners that do not adapt the body,
+    while the body does not change. A `curve` has the statistics after each inner step, from 0 on. With `encodes` a unit
+    counts chunks of rows of the stream's split instead of episodes (see `distmeta.engine.encode`), and its result holds
+    their features. With `answers` the statistics are the `outputs` (T, E, N) on the query sets, their `targets` and
+    `weights`, and `outside`, if the episodes have it.
+    """
+
+    stream: Stream | Mix
+    learner: MetaLearner
+    training: bool
+    cache_features: bool = False
+    curve: bool = False
+    encodes: bool = False
+    answers: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ import torch
 from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.encode import FeatureStore
-from distmeta.engine.interfaces import MakeParameters, Pool
+from distmeta.engine.interfaces import MakeParameters, Pool, Work
 from distmeta.engine.params import Layout
 from distmeta.engine.server import ParameterServer
 from distmeta.engine.shard import Shard
 from distmeta.engine.worker import Teacher, Worker
-from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, build
-from distmeta.protocols import Scoring, TaskFamily, Work
+from distmeta.models.base import Architecture, ModelFactory, build
+from distmeta.models.functional import FunctionalModel
+from distmeta.protocols import Scoring, TaskFamily
 
 
 @dataclass(frozen=True)

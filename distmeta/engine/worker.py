@@ -15,12 +15,11 @@ from torch import Tensor
 from distmeta.engine import reduction
 from distmeta.engine.encode import Features, encode
 from distmeta.engine.features import FeatureCache
+from distmeta.engine.finite import DIVERGED, LARGEST_NORM, are_finite, diverged, norm_of
+from distmeta.engine.interfaces import Work
 from distmeta.engine.params import LastParams, Layout
-from distmeta.protocols import Model, StepwiseLearner, TaskFamily, Work
+from distmeta.protocols import Model, StepwiseLearner, TaskFamily
 from distmeta.types import Batch, Episode, Metrics, Params, Rejected, Statistics, Stream, Unit, UnitResult
-
-DIVERGED = "its inner loop diverged: the loss after adaptation is not finite"
-LARGEST_NORM = float(np.finfo(np.float32).max) ** 0.5  # of a unit's gradient: Adam squares it, sums must stay finite
 
 
 class Worker:
@@ -103,12 +102,12 @@ class Worker:
         episode, unit = self._episode(job), job.unit
         gradients, metrics = job.work.learner.meta_gradient(job.model, job.meta_params, episode)
         flat = self.layout.flatten({**job.others, **gradients})
-        norm = _norm(torch.from_numpy(flat))
-        if norm <= LARGEST_NORM and _are_finite(metrics):  # both are false for NaN
+        norm = norm_of(torch.from_numpy(flat))
+        if norm <= LARGEST_NORM and are_finite(metrics):  # both are false for NaN
             return flat, metrics, (), episode.names
         if unit.count == 1:
             reason = f"its meta-gradient has a norm of {norm:.2g}, more than float32 can square"
-            if not np.isfinite(norm) or not _are_finite(metrics):
+            if not np.isfinite(norm) or not are_finite(metrics):
                 reason = self._reason(job, metrics)
             rejected = Rejected(unit.first_index, episode.names[0], reason)
             return np.zeros_like(flat), metrics, (rejected,), episode.names
@@ -122,14 +121,14 @@ class Worker:
     def _reason(self, job: _Job, metrics: Metrics) -> str:
         """Why the meta-gradient of a unit of one task is not finite; adapts once more to find out."""
         _, after_adaptation = self._outcome(job)
-        if not _are_finite(after_adaptation):
+        if not are_finite(after_adaptation):
             return DIVERGED
-        return f"its {'meta-gradient' if _are_finite(metrics) else 'loss'} is not finite, though adaptation went well"
+        return f"its {'meta-gradient' if are_finite(metrics) else 'loss'} is not finite, though adaptation went well"
 
     def _evaluate(self, job: _Job) -> tuple[Statistics, tuple[Rejected, ...]]:
         job.model.train(False)
         episode, statistics = self._outcome(job)
-        return statistics, _diverged(job.unit, episode, statistics)
+        return statistics, diverged(job.unit, episode, statistics)
 
     def _curve(self, job: _Job) -> tuple[Statistics, tuple[Rejected, ...]]:
         """Statistics after 0, 1, … inner steps, (T, points, …) each, up to where a task diverges."""
@@ -141,7 +140,7 @@ class Worker:
             inputs = model.encode(job.meta_params, learner.adapts(list(job.meta_params)), episode.query.inputs)
             for adapted in learner.trajectory(model, job.meta_params, episode.support):
                 statistics = model.task.statistics(learner.predict(model, adapted, inputs), episode.query)
-                if rejected := _diverged(job.unit, episode, statistics):
+                if rejected := diverged(job.unit, episode, statistics):
                     break
                 points.append(statistics)
         empty = {name: value.new_empty(len(value), 0, *value.shape[1:]) for name, value in statistics.items()}
@@ -153,6 +152,8 @@ class Worker:
             episode, model, learner = self._episode(job), job.model, job.work.learner
             adapted = learner.adapt(model, job.meta_params, episode.support)
             outputs = learner.predict(model, adapted, episode.query.inputs)
+            if job.work.answers:
+                return episode, _answers(outputs, episode.query)
             return episode, model.task.statistics(outputs, episode.query)
 
     def _episode(self, job: _Job) -> Episode:
@@ -240,21 +241,7 @@ def _with_teacher(episode: Episode, taught: Episode) -> Episode:
     return episode._replace(support=join(episode.support, taught.support), query=join(episode.query, taught.query))
 
 
-def _diverged(unit: Unit, episode: Episode, statistics: Statistics) -> tuple[Rejected, ...]:
-    """The tasks of a unit whose statistics are not all finite."""
-    # The number of right answers would hide it: the argmax of NaN outputs is the first class.
-    finite = torch.stack([value.isfinite().reshape(len(value), -1).all(1) for value in statistics.values()]).all(0)
-    bad = (t for t in range(unit.count) if not finite[t])
-    return tuple(Rejected(unit.first_index + t, episode.names[t], DIVERGED) for t in bad)
-
-
-def _norm(gradient: Tensor) -> float:
-    """The norm of a flat gradient; in float32 if it is far from too large, which is twenty times faster."""
-    rough = float(torch.linalg.vector_norm(gradient))
-    if rough < LARGEST_NORM / 2:  # false on overflow and for NaN
-        return rough
-    return float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
-
-
-def _are_finite(metrics: Statistics) -> bool:
-    return all(bool(value.isfinite().all()) for value in metrics.values())
+def _answers(outputs: Tensor, query: Batch) -> Statistics:
+    """The outputs on a query set, and what they are compared with."""
+    found = {"outputs": outputs, "targets": query.targets, "weights": query.weights}
+    return found | {name: value for name, value in query.inputs.items() if name == "outside"}

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from distmeta.backends.base import Coordination
-from distmeta.engine.interfaces import Evaluation
+from distmeta.engine.interfaces import Evaluation, Work
 from distmeta.errors import CheckpointError
-from distmeta.protocols import Work
 from distmeta.report import figures
 from distmeta.report.statistics import mean_ci95
 from distmeta.report.tables import cell

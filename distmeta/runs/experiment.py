@@ -17,12 +17,14 @@ from tokenizers import Tokenizer
 from distmeta.algorithms.base import registry as algorithms
 from distmeta.config import RunConfig
 from distmeta.data.look import Look
+from distmeta.engine.interfaces import Work
 from distmeta.engine.params import Layout, sha256
 from distmeta.engine.setup import ModelSpec, RunSetup
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel, ModelFactory, build
+from distmeta.models.base import ModelFactory, build
 from distmeta.models.base import registry as models
-from distmeta.protocols import MetaLearner, TaskFamily, Work
+from distmeta.models.functional import FunctionalModel
+from distmeta.protocols import MetaLearner, TaskFamily
 from distmeta.runs.identity import identify
 from distmeta.runs.settings import make_kinds, make_learner, make_model_options
 from distmeta.runs.starting import meta_parameters

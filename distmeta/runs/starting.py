@@ -8,7 +8,7 @@ import torch
 
 from distmeta.config import RunConfig
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.models.names import match
 from distmeta.protocols import MetaLearner, TaskFamily
 from distmeta.types import Params, Stream

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distmeta.engine.interfaces import Work
 from distmeta.engine.setup import RunSetup
 from distmeta.errors import CheckpointError, ConfigError, UserError
-from distmeta.protocols import TaskFamily, Work
+from distmeta.protocols import TaskFamily
 from distmeta.runs.experiment import Experiment
 from distmeta.runs.settings import make_kinds
 from distmeta.use.learner import Learner, load

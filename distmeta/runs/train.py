@@ -17,6 +17,7 @@ from distmeta.report.progress import Reporter
 from distmeta.report.tables import markdown_table, table_rows, table_title
 from distmeta.runs import checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
+from distmeta.runs.calibrate import calibrate, with_trust
 from distmeta.runs.check import remarks
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
 from distmeta.runs.session import OpenRun, open_run
@@ -197,10 +198,12 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     progress: Callable[[str, int, int], None] = opened.reporter.episodes
     state, score = coordination.state(), experiment.score
     steps, theta = state.counters["version"], np.asarray(state.arrays["meta_params"])
+    calibrations = calibrate(experiment, coordination, progress, opened.reporter.note)
     if is_newest:
-        experiment.trained(theta, steps).save(opened.run_dir / learner.FOLDER)
+        experiment.trained(theta, steps).calibrated(calibrations).save(opened.run_dir / learner.FOLDER)
     digest = sha256(theta)
     rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
+    rows = with_trust(experiment, coordination, rows, calibrations, progress)
     result = {
         "format": directory.EVALUATION_FORMAT,
         "run_dir": str(opened.run_dir),

@@ -100,6 +100,10 @@ class Family:
         """Figures over all episodes of the first axis."""
         raise NotImplementedError
 
+    def with_outside(self, stream: Stream) -> Stream | None:
+        """None: there is nothing that belongs to no class."""
+        return None
+
     def metrics(self, outputs: Tensor, batch: Batch) -> Metrics:
         """Figures of each task, each (T,) float64, detached."""
         statistics = {name: value.cpu() for name, value in self.statistics(outputs.detach(), batch).items()}

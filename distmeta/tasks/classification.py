@@ -6,12 +6,13 @@ The episodes of Vinyals et al. 2016, "Matching Networks for One Shot Learning" (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from distmeta.config import RunConfig
@@ -169,6 +170,8 @@ class Classification(ClassScoring):
         if draws[0].memory is not None:
             support = self._with_memory(draws, support, tokens)
         query = self._batch(np.stack([draw.query for draw in draws]), tokens)
+        if draws[0].outside is not None:
+            query = self._with_outside(draws, query, tokens)
         return Episode(self.name, support, query, tuple(draw.names for draw in draws))
 
     def _batch(self, rows: np.ndarray, tokens: bool) -> Batch:
@@ -194,6 +197,21 @@ class Classification(ClassScoring):
             torch.cat([torch.zeros_like(weights), support.weights], dim=1),
             support.outputs,
         )
+
+    def _with_outside(self, draws: Sequence[Draw], query: Batch, tokens: bool) -> Batch:
+        """Puts texts of no class behind the queries, with weight 0. The input `outside` (T, B) is 1 for them."""
+        rows = np.stack([draw.outside for draw in draws if draw.outside is not None])
+        everything = np.concatenate([query.inputs["rows"].numpy(), rows], axis=1)
+        count = rows.shape[1]
+        outside = F.pad(torch.zeros_like(query.targets), (0, count), value=1)
+        inputs = {**self._inputs(everything, tokens), "outside": outside}
+        return Batch(inputs, F.pad(query.targets, (0, count)), F.pad(query.weights, (0, count)), query.outputs)
+
+    def with_outside(self, stream: Stream) -> Stream | None:
+        """The same episodes with texts of other classes, as many as queries of a class."""
+        if not self.drawing.has_others(stream):
+            return None
+        return replace(stream, shape=(*stream.shape, ("outside", stream["queries"])))
 
     def to_json(self, draw: Draw) -> dict[str, Any]:
         """Rows of the files. `support` and `query` hold one list of rows per class, in the order of `classes`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -16,17 +16,22 @@ from distmeta.types import Stream
 class Draw(NamedTuple):
     """One episode: class names in label order, and corpus rows of support (N, shots) and query (N, queries).
 
-    `memory` holds rows (K, N, examples) of K earlier tasks for the warm start, and the tasks' weights (K,).
+    `memory` holds rows (K, N, examples) of K earlier tasks for the warm start, and the tasks' weights (K,). `outside`
+    holds rows (n,) of other classes.
     """
 
     names: tuple[str, ...]
     support: np.ndarray
     query: np.ndarray
     memory: tuple[np.ndarray, np.ndarray] | None = None
+    outside: np.ndarray | None = None
 
 
 class Drawing(Protocol):
     """A way of drawing episodes."""
+
+    def has_others(self, stream: Stream) -> bool:
+        """Whether there are texts that belong to none of the classes of an episode."""
 
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index."""
@@ -48,6 +53,10 @@ class Classes:
         """The classes that a split's episodes use."""
         return self.drawn if self.drawn and split == "meta_train" else self.corpus.splits[split]
 
+    def has_others(self, stream: Stream) -> bool:
+        """Whether the split has more classes than an episode. What one task has no class for, another may."""
+        return self.tasks is None and len(self.drawable(stream.split)) > stream["ways"]
+
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index.
 
@@ -55,7 +64,7 @@ class Classes:
         are cut into N equal parts, and label n is always a class of part n. With probability `label_mixing`, each label
         stands for two classes, with half of the examples from each. Classes and rows are drawn without replacement, so
         support and query share no row. A text stands in an episode once (see `draw_rows`). With `tasks`, classes keep
-        their labels.
+        their labels. With `outside`, that many texts of other classes come on top; the rest of the episode is the same.
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
@@ -73,8 +82,38 @@ class Classes:
         drawn = draw_rows(self.corpus, pools, [shots + queries for shots, queries in parts], generator)
         support = np.concatenate([rows[:shots] for rows, (shots, _) in zip(drawn, parts, strict=True)])
         query = np.concatenate([rows[shots:] for rows, (shots, _) in zip(drawn, parts, strict=True)])
-        ways = len(labels)
-        return Draw(tuple(" + ".join(names) for names in labels), support.reshape(ways, -1), query.reshape(ways, -1))
+        ways, outside = len(labels), None
+        if count := stream.get("outside", 0):
+            inside = {name for names in labels for name in names}
+            outside = self._outside(stream.split, inside, pools, np.random.SeedSequence([*entropy, count]), count)
+        names = tuple(" + ".join(names) for names in labels)
+        return Draw(names, support.reshape(ways, -1), query.reshape(ways, -1), outside=outside)
+
+    def _outside(
+        self,
+        split: str,
+        inside: Collection[str],
+        pools: Sequence[np.ndarray],
+        seed: np.random.SeedSequence,
+        count: int,
+    ) -> np.ndarray:
+        """Rows (count,) of classes that are not in `inside`, from as many classes as there are, up to one a row.
+
+        Texts that also belong to the classes inside, whose rows are `pools`, are not drawn.
+        """
+        generator = np.random.Generator(np.random.PCG64(seed))
+        others = [name for name in self.drawable(split) if name not in inside]
+        names = generator.choice(others, count, replace=len(others) < count)
+        shared = np.concatenate([self.corpus.texts_of(pool) for pool in pools]) if self.corpus.repeated.size else None
+        rows = []
+        for name, times in zip(*np.unique(names, return_counts=True), strict=True):
+            pool = self.corpus.rows_of(str(name))
+            if shared is not None:
+                texts = self.corpus.texts_of(pool)
+                free = pool[(texts < 0) | ~np.isin(texts, shared)]
+                pool = free if len(free) >= times else pool
+            rows.append(generator.choice(pool, times, replace=False))
+        return np.concatenate(rows)
 
 
 def draw_rows(

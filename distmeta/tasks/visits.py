@@ -31,6 +31,10 @@ class Visits:
     others: Classes
     schedule: Schedule
 
+    def has_others(self, stream: Stream) -> bool:
+        """As in `Classes`; a round has no others."""
+        return stream.get(NEIGHBOURS) is None and self.others.has_others(stream)
+
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index, drawn as by `draw_rows`.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from distmeta.config.load import build_options
 from distmeta.engine.params import Layout
 from distmeta.engine.setup import ModelSpec
 from distmeta.errors import CheckpointError, UserError
-from distmeta.models.base import FunctionalModel, build
+from distmeta.models.base import build
 from distmeta.models.base import registry as models
+from distmeta.models.functional import FunctionalModel
 from distmeta.protocols import Codec, MetaLearner
 from distmeta.storage import check_sums, replacing, require_format
 from distmeta.tasks.base import registry as kinds
@@ -136,6 +137,11 @@ class Learner:
         if len(self.about["families"]) > 1:
             raise ValueError(f"no family given; this learner has {', '.join(self.about['families'])}")
         return next(iter(self.codecs))
+
+    def calibrated(self, calibrations: Mapping[str, list[dict[str, Any]]]) -> Learner:
+        """The learner with calibrations of its families, by name (see `distmeta.runs.calibrate`)."""
+        families = {n: {**its, "calibration": calibrations.get(n, [])} for n, its in self.about["families"].items()}
+        return replace(self, about={**self.about, "families": families})
 
     def save(self, folder: Path) -> None:
         """Writes the learner completely or not at all. If the same one is there already, nothing is written.

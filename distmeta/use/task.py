@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distmeta.errors import CheckpointError, DataError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.protocols import Codec, Example, MetaLearner, Prediction
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing

@@ -8,7 +8,7 @@ from model_helpers import build, random_batch
 
 from distmeta.algorithms.finetune import FineTune
 from distmeta.algorithms.multitask import MultiTask
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.models.mlp import MLP
 from distmeta.types import Batch, Episode
 

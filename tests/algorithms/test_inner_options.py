@@ -12,7 +12,7 @@ from torch import Tensor
 from distmeta.algorithms.base import GradientBased, registry
 from distmeta.config.load import validate
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.runs.settings import make_learner
 from distmeta.types import Metrics, Params
 

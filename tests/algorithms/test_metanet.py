@@ -27,7 +27,7 @@ from toy import toy_config
 from distmeta.algorithms.metanet import MetaNet, meta_information, slow_head
 from distmeta.algorithms.protonet import ProtoNet, prototypes
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Adapted, Episode, Params
 

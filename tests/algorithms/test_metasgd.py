@@ -10,7 +10,7 @@ from model_helpers import build, episodes, make_options
 from distmeta.algorithms.base import registry
 from distmeta.config.load import build_options
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.tasks.sinusoid import Sinusoid, SinusoidData
 from distmeta.types import Batch, Episode, Params, Stream
 

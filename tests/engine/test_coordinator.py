@@ -15,9 +15,8 @@ from distmeta.config import ClusterConfig, OuterConfig
 from distmeta.engine import reduction
 from distmeta.engine.coordinator import Coordinator
 from distmeta.engine.dispatch import MAX_LOSSES
-from distmeta.engine.interfaces import Evaluation
+from distmeta.engine.interfaces import Evaluation, Work
 from distmeta.errors import DivergedError, TrainingError
-from distmeta.protocols import Work
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Done, Leaf, Lost, Rejected, Unit, UnitResult
 

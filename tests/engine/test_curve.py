@@ -14,9 +14,9 @@ from toy import evaluated, toy_config
 from distmeta.algorithms.maml import MAML
 from distmeta.backends import open_backend
 from distmeta.config import RunConfig
-from distmeta.engine.interfaces import Evaluated, Evaluation
+from distmeta.engine.interfaces import Evaluated, Evaluation, Work
 from distmeta.errors import DivergedError
-from distmeta.protocols import Model, Work
+from distmeta.protocols import Model
 from distmeta.runs.experiment import Experiment, build_experiment
 from distmeta.types import Inputs, Stream
 

@@ -16,10 +16,9 @@ from distmeta.data.corpus import Corpus
 from distmeta.engine import encode, features
 from distmeta.engine.encode import Features, FeatureStore, Place
 from distmeta.engine.evaluation import _joined
-from distmeta.engine.interfaces import Evaluation
+from distmeta.engine.interfaces import Evaluation, Work
 from distmeta.engine.setup import RunSetup
 from distmeta.engine.worker import Worker
-from distmeta.protocols import Work
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Done, Lost, Rejected, ServerState, Unit, UnitResult
 

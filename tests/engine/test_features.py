@@ -11,7 +11,7 @@ from toy import evaluated, toy_config
 
 from distmeta.backends import open_backend
 from distmeta.engine.features import keep, kept
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.runs.experiment import Experiment, build_experiment
 
 

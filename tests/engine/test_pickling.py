@@ -11,7 +11,7 @@ from arrays import f32
 from toy import toy_config
 
 from distmeta.algorithms.base import registry
-from distmeta.protocols import Work
+from distmeta.engine.interfaces import Work
 from distmeta.runs.experiment import build_experiment
 from distmeta.types import Rejected, ServerState, StepReport, Stream, Unit, UnitResult
 

@@ -13,8 +13,10 @@ from toy import evaluated, toy_config, training_stream
 from distmeta.algorithms.protonet import ProtoNet
 from distmeta.engine import reduction
 from distmeta.engine.encode import CHUNK, Features, FeatureStore, Place
-from distmeta.engine.worker import DIVERGED, Worker
-from distmeta.protocols import Model, Work
+from distmeta.engine.finite import DIVERGED
+from distmeta.engine.interfaces import Work
+from distmeta.engine.worker import Worker
+from distmeta.protocols import Model
 from distmeta.runs.experiment import Experiment, build_experiment
 from distmeta.tasks.base import each
 from distmeta.types import Adapted, Batch, Episode, Metrics, Params, Unit, UnitResult

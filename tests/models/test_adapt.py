@@ -16,8 +16,8 @@ from distmeta.algorithms.base import registry
 from distmeta.config.load import override
 from distmeta.engine.server import ParameterServer
 from distmeta.errors import ConfigError
-from distmeta.models import base
-from distmeta.models.base import FunctionalModel
+from distmeta.models import functional
+from distmeta.models.functional import FunctionalModel
 from distmeta.models.hf import HuggingFace
 from distmeta.models.names import match
 from distmeta.runs.experiment import build_experiment
@@ -72,7 +72,7 @@ def _own(model: FunctionalModel, adapt: str) -> Params:
 def test_the_split_body_equals_the_whole(
     encoders: dict[str, str], kind: str, adapt: str, below: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "CPU_CHUNK", 3)  # of 10 texts of 1 to 8 tokens: four chunks, most of them padded
+    monkeypatch.setattr(functional, "CPU_CHUNK", 3)  # of 10 texts of 1 to 8 tokens: four chunks, most of them padded
     if kind == "distilbert" and adapt.startswith("*"):
         adapt = "*layer.1.ffn.*"
     model = _model(encoders[kind], lora_rank=2)

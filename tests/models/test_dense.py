@@ -9,7 +9,7 @@ from model_helpers import build, episodes, make_options, meta_loss, stack
 from torch import Tensor
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.tasks.sinusoid import Sinusoid, SinusoidData
 from distmeta.types import Batch, Episode, Params, Stream
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toy import toy_config
 
 from distmeta.errors import ConfigError
-from distmeta.models.base import FunctionalModel
+from distmeta.models.functional import FunctionalModel
 from distmeta.models.hf import HuggingFace
 from distmeta.models.lora import Adapter, attach, choose
 from distmeta.models.names import match

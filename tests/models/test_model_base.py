@@ -10,8 +10,8 @@ from model_helpers import build, random_batch, stack
 from torch import Tensor, nn
 
 from distmeta.errors import ConfigError, ModelError
-from distmeta.models import base
-from distmeta.models.base import FunctionalModel
+from distmeta.models import functional
+from distmeta.models.functional import FunctionalModel
 from distmeta.models.memory import allocating
 from distmeta.models.mlp import MLP
 from distmeta.models.names import match
@@ -26,7 +26,7 @@ def mlp() -> FunctionalModel:
 
 
 def test_encode_keeps_order_and_equals_the_whole_at_once(mlp: FunctionalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "CPU_CHUNK", 7)
+    monkeypatch.setattr(functional, "CPU_CHUNK", 7)
     inputs = random_batch((3, 20, 9), 30, seed=8).inputs
     shapes = _record_shapes(mlp.network.body, monkeypatch)
     encoded = mlp.encode(mlp.init(), {}, {**inputs, "rows": torch.arange(60).view(3, 20)})

@@ -10,7 +10,8 @@ from fakes import CrossEntropy
 from model_helpers import TEXTS, build, make_options, meta_loss, random_batch, save_encoder, stack
 from torch import Tensor
 
-from distmeta.models.base import Architecture, FunctionalModel, ModelFactory, registry
+from distmeta.models.base import Architecture, ModelFactory, registry
+from distmeta.models.functional import FunctionalModel
 from distmeta.types import Inputs
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ from streams import schedule, stream_config, visit
 from toy import Stopped, evaluate
 
 from distmeta.backends import open_backend
+from distmeta.engine.interfaces import Work
 from distmeta.errors import CheckpointError
-from distmeta.protocols import Work
 from distmeta.report import figures
 from distmeta.report.progress import Reporter
 from distmeta.runs import arrivals

@@ -12,8 +12,8 @@ from model_helpers import episodes
 from toy import changed, evaluate, evaluated, toy_config, training_stream
 
 from distmeta.backends.inprocess import InProcessPool
+from distmeta.engine.interfaces import Work
 from distmeta.errors import ConfigError
-from distmeta.protocols import Work
 from distmeta.runs.experiment import build_experiment
 from distmeta.tasks.base import manifest, manifest_sha256
 from distmeta.tasks.classification import Classification
