@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "use": {"algorithms", "data", "engine", "models", "report", "tasks"},
     "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking", "use"},
     "tune": {"backends", "engine", "report", "runs", "tracking"},
-    "cli": {"backends", "report", "runs", "tracking", "tune", "use"},
+    "cli": {"backends", "data", "report", "runs", "tracking", "tune", "use"},
 }
 HOMES = {
     "ray": {"backends", "tune"},

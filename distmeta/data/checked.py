@@ -144,6 +144,11 @@ def _number(value: Any) -> int | None:
     return int(value) if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value) else None
 
 
+def usable(value: Any) -> str | None:
+    """A value as a text, or None if it is none."""
+    return _string(value, TEXT)
+
+
 def _string(value: Any, key: str) -> str | None:
     """A value as a string, or None if it cannot be used. A label, group or task may also be a whole number."""
     if isinstance(value, str | bytes):

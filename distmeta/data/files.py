@@ -149,7 +149,7 @@ def read_file(path: Path, columns: Columns, remote: RemoteFile | None = None) ->
     try:
         with remote.open() if remote else path.open("rb") as raw:
             is_stream = remote is None and _is_stream(path)
-            for block in _read_stream(raw, columns, where) if is_stream else _read(raw, path, columns, where):
+            for block in read_stream(raw, columns, where) if is_stream else _read(raw, path, columns, where):
                 is_empty = False
                 yield block
     except UnicodeError as error:
@@ -172,7 +172,7 @@ def _read(raw: BinaryIO, path: Path, columns: Columns, where: str) -> Iterator[B
                 yield from TEXTS[kind](text, columns, where)
 
 
-def _read_stream(raw: BinaryIO, columns: Columns, where: str) -> Iterator[Block]:
+def read_stream(raw: BinaryIO, columns: Columns, where: str) -> Iterator[Block]:
     """JSON if it begins like JSON, or else delimited text."""
     if raw.isatty():
         raise DataError(where, "a terminal", "name a file, or send its content through a pipe")

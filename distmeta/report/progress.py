@@ -93,6 +93,14 @@ class Reporter:
         """Shows how much of an evaluation is done."""
         self._show(what, done, total, "", closing=True)
 
+    def count(self, what: str, done: int) -> None:
+        """Shows how many there are so far, of an unknown number."""
+        if self.live:
+            self._show(what, done, None, "")
+        elif time.monotonic() - self._said > LINE_SECONDS:
+            self._said = time.monotonic()
+            self.note(f"{what}: {done:,}")
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table that stays. Repeated entries of the first column are left out."""
         shown_title = "\n".join(map(printable, title.split("\n")))
@@ -108,7 +116,7 @@ class Reporter:
             last = first
         self.console.print(table)
 
-    def _show(self, what: str, done: int, total: int, figures: str, closing: bool = False) -> None:
+    def _show(self, what: str, done: int, total: int | None, figures: str, closing: bool = False) -> None:
         if self.live:
             if what not in self._bars:
                 self._bars[what] = self._progress.add_task(printable(what), total=total, figures="")

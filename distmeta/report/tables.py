@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distmeta.errors import printable
@@ -51,3 +51,28 @@ def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[Row]:
             difference = score.format(base["difference"], base["difference_ci95"], "+")
             rows.append((row["title"], base["name"], score.format(base[score.name], base["ci95"]), difference))
     return rows
+
+
+TRUST = ("episodes", "calibration error", "answered", "wrong answers", "others accepted", "AUROC of others")
+
+
+def trust_title(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The lines above the table of `trust_rows`."""
+    claim = next(row["trust"]["claim"] for row in rows if "trust" in row)
+    return (
+        "How far its certainty can be trusted on meta-test, in % ± 95 % interval. Calibration error: before → after.\n"
+        f"It abstains where more than {claim:.0%} of its answers to meta-validation texts would be wrong; "
+        "a sixth or so of the texts are of other classes"
+    )
+
+
+def trust_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The table of `distmeta.runs.calibrate.with_trust`; empty if nothing was calibrated."""
+    share = Score("", is_share=True, higher_is_better=True)
+    shown = []
+    for row in rows:
+        if trust := row.get("trust"):
+            error = f"{share.show(trust['before'][0])} → {share.format(*trust['after'])}"
+            rest = (trust.get(name) for name in ("answered", "wrong", "accepted", "auroc"))
+            shown.append((row["title"], error, *(share.format(*pair) if pair else "" for pair in rest)))
+    return shown

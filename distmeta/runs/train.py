@@ -14,7 +14,7 @@ from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
-from distmeta.report.tables import markdown_table, table_rows, table_title
+from distmeta.report.tables import TRUST, markdown_table, table_rows, table_title, trust_rows, trust_title
 from distmeta.runs import checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.calibrate import calibrate, with_trust
@@ -219,7 +219,8 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     for row in rows:
         figure = row["score"]["name"]
         name = f"meta_test/{figure}_{scores.slug(row['title']).replace('-', '_')}"
-        tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"]}, again=True)
+        trust = {f"{name}_{what}": pair[0] for what, pair in row.get("trust", {}).items() if what != "claim"}
+        tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"], **trust}, again=True)
     for path in scores.files(opened.run_dir):
         tracker.log_artifact(path)
     curve = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
@@ -238,6 +239,8 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     title = table_title(score, f" on {experiment.config.evaluation.episodes} episodes", "the meta-trained learner's")
     table = [("episodes", "learner", score.name, "difference"), *table_rows(rows)]
     opened.reporter.table(title, table[0], table[1:])
+    if trusted := trust_rows(rows):
+        opened.reporter.table(trust_title(rows), TRUST, trusted)
     tracker.describe(f"{title}\n\n{markdown_table(table[0], table[1:])}")
     opened.reporter.note(f"results are in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
     return result

@@ -101,7 +101,7 @@ class Task:
     def score(self, inputs: Sequence[Any], answers: Sequence[Any]) -> float:
         """The family's score on examples, such as accuracy; it never abstains."""
         examples = examples_of(self.codec, inputs, answers)
-        parts = [(self.codec.encode(part, self.names), part) for part in _chunks(examples)]
+        parts = [(self.codec.encode(part, self.names), part) for part in chunks(examples)]
         statistics = [self.codec.statistics(self._outputs(batch), batch) for batch, _ in parts]
         joined = {name: torch.cat([found[name] for found in statistics]) for name in statistics[0]}
         return self.codec.figures(joined)[self.codec.score.name]
@@ -109,7 +109,7 @@ class Task:
     def answers(self, inputs: Iterable[Any], abstain: bool = True) -> Iterator[Prediction]:
         """A prediction for each input, as they come: for classification `label`, `certainty` and `probabilities`."""
         threshold, first = self.threshold if abstain else 0.0, 1
-        for part in _chunks(inputs):
+        for part in chunks(inputs):
             batch = self.codec.encode([_example(self.codec, value) for value in part], self.names, first)
             yield from self.codec.decode(self._outputs(batch), batch, self.names, threshold)
             first += len(part)
@@ -203,7 +203,7 @@ def _example(codec: Codec, value: Any) -> Example:
     return dict(zip(codec.given, (value,) if len(codec.given) == 1 else value, strict=True))
 
 
-def _chunks(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+def chunks(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
     """The values, `CHUNK` at a time."""
     rest = iter(values)
     return iter(lambda: tuple(islice(rest, CHUNK)), ())

@@ -1,0 +1,169 @@
+"""Commands that use a meta-trained learner: adapt and predict."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+import typer
+
+from distmeta.cli.shared import Json, Overrides, app, show
+from distmeta.errors import ConfigError
+from distmeta.report.output import clean_stdout
+
+if TYPE_CHECKING:
+    from distmeta.config import DataConfig
+    from distmeta.data.labelled import Source
+    from distmeta.report.progress import Reporter
+    from distmeta.use.learner import Learner
+    from distmeta.use.task import Task
+
+DOCUMENT = "task.json"
+TaskFolder = Annotated[str, typer.Argument(metavar="TASK", help="The folder of a task that `distmeta adapt` made.")]
+
+
+@app.command()
+def adapt(
+    run: Annotated[str, typer.Argument(metavar="RUN|TASK", help="A run, a learner's folder, or a task that grows.")],
+    examples: Annotated[str, typer.Argument(metavar="EXAMPLES", help="Labelled texts: a file, a folder, an address.")],
+    overrides: Overrides = None,
+    out: Annotated[str | None, typer.Option(help="The folder of the new task; a TASK grows in place.")] = None,
+    wrong: Annotated[
+        float | None, typer.Option(help="The share of wrong answers, such as 0.05, above which it abstains.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn a task from labelled examples, in seconds: any number of classes, one example of each or more."""
+    data = _data(examples, overrides or [])
+    grows = (Path(run) / DOCUMENT).is_file()
+    if out is None and not grows:
+        raise ConfigError("--out", "missing", "name a folder for the task, such as --out my_task")
+    folder = Path(out or run)
+    if out is not None and folder.exists():
+        raise ConfigError("--out", f"{out} exists", "name another folder, or remove it")
+
+    from distmeta.report.progress import Reporter
+    from distmeta.use.saved import load_task
+
+    with clean_stdout(), Reporter() as reporter:
+        source = _examples(data, reporter)
+        texts, labels = source.texts.to_pylist(), source.labels.to_pylist()
+        learn = load_task(run).grow if grows else _learner(run).adapt
+        started = time.perf_counter()
+        task = learn(texts, labels, wrong=wrong)
+        seconds = time.perf_counter() - started
+        task.save(folder)
+        result = _describe(task, folder, seconds, reporter)
+    show(result, as_json)
+
+
+@app.command()
+def predict(
+    task: TaskFolder,
+    texts: Annotated[
+        str, typer.Argument(metavar="[TEXTS|-]", help="A file, a folder, an address; -: lines of standard input.")
+    ] = "-",
+    overrides: Overrides = None,
+    out: Annotated[str | None, typer.Option(help="A file for the predictions; by default stdout.")] = None,
+    form: Annotated[Literal["csv", "jsonl"] | None, typer.Option("--format", help="By default csv.")] = None,
+    always: Annotated[bool, typer.Option("--always", help="Answer even where it is not sure enough.")] = False,
+) -> None:
+    """Predict the labels of texts, with the probability of each class. No label: not sure enough."""
+    data = _data(texts, overrides or [])
+    form = form or ("jsonl" if out and out.endswith((".jsonl", ".ndjson")) else "csv")
+
+    from distmeta.data.texts import read_texts
+    from distmeta.report.progress import Reporter
+    from distmeta.use.saved import load_task
+    from distmeta.use.table import predictions, write_csv, write_json_lines
+
+    with Reporter() as reporter, clean_stdout():
+        learned = load_task(task)
+    with Reporter() as reporter, _output(out) as file:
+        rows = _counted(predictions(learned, read_texts(data), reporter.note, not always), reporter)
+        (write_csv if form == "csv" else write_json_lines)(file, learned, rows)
+
+
+def _data(path: str, settings: list[str]) -> DataConfig:
+    """The section `data` for a path and settings of the command line."""
+    from distmeta.config.load import override, validate
+
+    for setting in settings:
+        if not setting.startswith("data."):
+            raise ConfigError(setting.partition("=")[0], "no setting of this command", "give settings of `data` alone")
+    return validate(override({"data": {"path": path}}, settings)).data
+
+
+def _learner(run: str) -> Learner:
+    """The learner of a run, or of a copy of its folder `learner`."""
+    from distmeta.runs.directory import resolve
+    from distmeta.use.learner import DOCUMENT as WRITTEN
+    from distmeta.use.learner import load
+
+    return load(run if (Path(run) / WRITTEN).is_file() else resolve(run))
+
+
+def _examples(data: DataConfig, reporter: Reporter) -> Source:
+    """Labelled texts, with remarks on what stands out."""
+    from distmeta.data.sources import read_source
+
+    source = read_source(data)
+    for remark in source.remarks:
+        reporter.note(f"note: {remark}")
+    if copies := sum(source.copies.values()):
+        reporter.note(f"note: {copies} copies of other examples are left out")
+    texts = source.texts.to_pylist()
+    if (several := len(texts) - len(set(texts))) and not data.copies:
+        reporter.note(f"note: {several} texts have more than one label")
+    return source
+
+
+def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> dict[str, Any]:
+    """Says what was learned; the same as figures."""
+    count, ways, expected, fitted = len(task.examples), len(task.names), task.expected, task.calibration
+    reporter.note(f"learned {ways} classes from {count} examples in {seconds:.1f} s")
+    if expected:
+        share, interval = f"{expected.accuracy:.0%}", f"{expected.low:.0%} to {expected.high:.0%}"
+        tested = f"{expected.right} of {expected.tested} examples, when they were left out"
+        reporter.note(f"expect {share} right answers: it got {tested} (95 % interval {interval})")
+    else:
+        reporter.note("how good it is cannot be said: no class has a second example")
+    if fitted is None:
+        reporter.note("it is not calibrated and never abstains: `distmeta evaluate` its run again to change that")
+    else:
+        shape = ", ".join(f"{name} {value}" for name, value in fitted["shape"].items() if name != "queries")
+        sure = f"below a certainty of {task.threshold:.2f}" if task.threshold <= 1 else "always: no certainty is enough"
+        reporter.note(f"its probabilities are calibrated on meta-validation tasks ({shape}); it abstains {sure}")
+    reporter.note(f"the task is in {folder}; `distmeta predict {shlex.quote(str(folder))} TEXTS` predicts")
+    return {
+        "task": str(folder),
+        "classes": list(task.names),
+        "examples": count,
+        "seconds": seconds,
+        "expected": expected and {**expected._asdict(), "accuracy": expected.accuracy},
+        "calibration": fitted,
+        "threshold": task.threshold,
+    }
+
+
+@contextlib.contextmanager
+def _output(out: str | None) -> Iterator[TextIO]:
+    """Where predictions go."""
+    if out is None:
+        yield sys.stdout
+        return
+    with Path(out).open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _counted(rows: Iterator[Any], reporter: Reporter) -> Iterator[Any]:
+    """The rows; progress says how many there were. On a terminal, the rows are the progress."""
+    for number, row in enumerate(rows, 1):
+        yield row
+        if not sys.stdout.isatty():
+            reporter.count("texts", number)
