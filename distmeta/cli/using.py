@@ -6,14 +6,16 @@ import contextlib
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
 from distmeta.cli.shared import Json, Overrides, app, show
-from distmeta.errors import ConfigError
+from distmeta.errors import ConfigError, suggest
 from distmeta.report.output import clean_stdout
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from distmeta.use.task import Task
 
 DOCUMENT = "task.json"
+SETTINGS = ("data.text", "data.label", "data.subset", "data.copies")
 TaskFolder = Annotated[str, typer.Argument(metavar="TASK", help="The folder of a task that `distmeta adapt` made.")]
 
 
@@ -84,9 +87,12 @@ def predict(
 
     with Reporter() as reporter, clean_stdout():
         learned = load_task(task)
-    with Reporter() as reporter, _output(out) as file:
-        rows = _counted(predictions(learned, read_texts(data), reporter.note, not always), reporter)
-        (write_csv if form == "csv" else write_json_lines)(file, learned, rows)
+    with Reporter() as reporter:
+        rows = predictions(learned, read_texts(data), reporter.note, not always)
+        first = list(islice(rows, 1))  # what cannot be read at all is told before anything is written
+        with _output(out) as file:
+            write = write_csv if form == "csv" else write_json_lines
+            write(file, learned, _counted(chain(first, rows), reporter))
 
 
 def _data(path: str, settings: list[str]) -> DataConfig:
@@ -94,8 +100,8 @@ def _data(path: str, settings: list[str]) -> DataConfig:
     from distmeta.config.load import override, validate
 
     for setting in settings:
-        if not setting.startswith("data."):
-            raise ConfigError(setting.partition("=")[0], "no setting of this command", "give settings of `data` alone")
+        if (key := setting.partition("=")[0]) not in SETTINGS:
+            raise ConfigError(key, "no setting of this command", suggest(key, SETTINGS))
     return validate(override({"data": {"path": path}}, settings)).data
 
 
@@ -153,12 +159,19 @@ def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> d
 
 @contextlib.contextmanager
 def _output(out: str | None) -> Iterator[TextIO]:
-    """Where predictions go."""
+    """Where predictions go: stdout, or a file that is there when all is written."""
     if out is None:
         yield sys.stdout
         return
-    with Path(out).open("w", encoding="utf-8", newline="") as file:
-        yield file
+    path = Path(out)
+    aside = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        aside.replace(path)
+    finally:
+        if aside != path:
+            aside.unlink(missing_ok=True)
 
 
 def _counted(rows: Iterator[Any], reporter: Reporter) -> Iterator[Any]:

@@ -170,6 +170,8 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
     if not examples:
         raise DataError("examples", "there are none", "give one of each class, or more")
     names = codec.names(examples)
+    if codec.has_classes and len(names) < 2:
+        raise DataError("examples", f"one class, {names[0]!r}", "give examples of another class too")
     support = codec.encode(examples, names)
     known = learner.about["families"][family].get("calibration", [])
     calibration = nearest(codec.shape(support), known)
