@@ -43,7 +43,8 @@ class Batch(NamedTuple):
 
     `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L); or `features` (T, E, D) if
     body and head have already made the elements; or `hidden.K` (T, B, L, H) if the body's first K layers have run. The
-    family may add entries, such as `rows` of the corpus (T, B). `teacher` (T, E, N) holds a teacher's outputs, if there
+    family may add entries, such as `rows` of the corpus (T, B). `unlabelled` (T, B) marks examples of a support set
+    that have no label (see `distmeta.algorithms.unlabelled`). `teacher` (T, E, N) holds a teacher's outputs, if there
     is one. `targets` is (T, E, …), in the order of the examples; `weights` (T, E) is 0 for elements that are not
     scored. `outputs` is N, the number of a head's outputs for these tasks.
     """

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from distmeta.algorithms.inner import expand, gradient_descent
+from distmeta.algorithms.unlabelled import with_guesses
 from distmeta.config import OuterConfig
 from distmeta.errors import ConfigError, DataError
 from distmeta.models.names import match
@@ -176,6 +177,7 @@ class GradientBased(Algorithm):
     def trajectory(self, model: Model, meta_params: Params, support: Batch) -> Iterator[Adapted]:
         """The learner after 0, 1, …, `inner_steps` steps on the support loss."""
         names = self.adapts(list(meta_params))
+        support = with_guesses(self, model, meta_params, support)
         support = support._replace(inputs=model.encode(meta_params, names, support.inputs))
         stacked = self.start(model, meta_params, support)
         shared = {name: value for name, value in meta_params.items() if name not in stacked}

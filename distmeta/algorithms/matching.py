@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distmeta.algorithms.base import Algorithm, Rate, Steps, query_gradient, registry, require_classes, without_head
+from distmeta.algorithms.unlabelled import with_guesses
 from distmeta.errors import ConfigError
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
@@ -60,6 +61,7 @@ class Matching(Algorithm):
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """Keys g(x_i) (T, S, D), and members (T, S, N): an example's weight in its class's column, else 0."""
+        support = with_guesses(self, model, meta_params, support)
         keys = model.features(meta_params, {}, support.inputs)
         weights = support.weights.to(keys.dtype)
         members = F.one_hot(support.targets, support.outputs).to(keys.dtype) * weights.unsqueeze(-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from distmeta.algorithms.base import Algorithm, Rate, gradient_of, registry, require_classes, without_head
 from distmeta.algorithms.protonet import prototypes
+from distmeta.algorithms.unlabelled import with_guesses
 from distmeta.errors import ConfigError
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
@@ -95,6 +96,7 @@ class MetaNet(Algorithm):
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """The generated head: weights (T, N, D), biases (T, N)."""
+        support = with_guesses(self, model, meta_params, support)
         encodings = self.encodings(model, meta_params, support.inputs)
         slow = slow_head(encodings, support)
         information = meta_information(encodings, self.scores(slow, encodings), support)

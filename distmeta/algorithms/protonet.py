@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distmeta.algorithms.base import Algorithm, Rate, query_gradient, registry, require_classes, without_head
+from distmeta.algorithms.unlabelled import with_guesses
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
@@ -50,6 +51,7 @@ class ProtoNet(Algorithm):
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """Prototypes (T, N, D) of the support set."""
+        support = with_guesses(self, model, meta_params, support)
         features = model.features(meta_params, {}, support.inputs)
         return Adapted(meta_params, {"prototypes": prototypes(features, support)})
 

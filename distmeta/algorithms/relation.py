@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distmeta.algorithms.base import Algorithm, gradient_of, registry, require_classes, without_head
 from distmeta.algorithms.protonet import prototypes
+from distmeta.algorithms.unlabelled import with_guesses
 from distmeta.protocols import Model
 from distmeta.types import Adapted, Batch, Episode, Inputs, Metrics, Params
 
@@ -70,6 +71,7 @@ class Relation(Algorithm):
 
     def adapt(self, model: Model, meta_params: Params, support: Batch) -> Adapted:
         """Class features (T, N, D) of the support set."""
+        support = with_guesses(self, model, meta_params, support)
         features = model.features(meta_params, {}, support.inputs)
         return Adapted(meta_params, {"classes": prototypes(features, support)})
 

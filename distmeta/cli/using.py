@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import typer
 
 from distmeta.cli.shared import Json, Overrides, app, show
-from distmeta.errors import ConfigError, suggest
+from distmeta.errors import ConfigError, DataError, suggest
 from distmeta.report.output import clean_stdout
 
 if TYPE_CHECKING:
@@ -39,10 +39,17 @@ def adapt(
     wrong: Annotated[
         float | None, typer.Option(help="The share of wrong answers, such as 0.05, above which it abstains.")
     ] = None,
+    unlabelled: Annotated[str | None, typer.Option(help="Texts without labels that help: a file, a folder, -.")] = None,
+    descriptions: Annotated[
+        str | None, typer.Option(help="Descriptions of the classes, as a file like EXAMPLES; or `names`: their labels.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Learn a task from labelled examples, in seconds: any number of classes, one example of each or more."""
-    data = _data(examples, overrides or [])
+    settings = overrides or []
+    data = _data(examples, settings)
+    more = unlabelled and _data(unlabelled, settings)
+    about = _data(descriptions, settings) if descriptions not in (None, "names") else None
     grows = (Path(run) / DOCUMENT).is_file()
     if out is None and not grows:
         raise ConfigError("--out", "missing", "name a folder for the task, such as --out my_task")
@@ -56,9 +63,12 @@ def adapt(
     with clean_stdout(), Reporter() as reporter:
         source = _examples(data, reporter)
         texts, labels = source.texts.to_pylist(), source.labels.to_pylist()
+        described = {name: name for name in source.classes} if descriptions == "names" else {}
+        described |= _descriptions(about, reporter) if about else {}
+        extra = _unlabelled(more, reporter) if more else []
         learn = load_task(run).grow if grows else _learner(run).adapt
         started = time.perf_counter()
-        task = learn(texts, labels, wrong=wrong)
+        task = learn(texts, labels, unlabelled=extra, descriptions=described, wrong=wrong)
         seconds = time.perf_counter() - started
         task.save(folder)
         result = _describe(task, folder, seconds, reporter)
@@ -129,10 +139,38 @@ def _examples(data: DataConfig, reporter: Reporter) -> Source:
     return source
 
 
+def _descriptions(data: DataConfig, reporter: Reporter) -> dict[str, str]:
+    """The description of each class.
+
+    Raises:
+        DataError: a class has several.
+    """
+    source = _examples(data, reporter)
+    labels = source.labels.to_pylist()
+    if len(source.classes) < len(labels):
+        row = next(row for row, label in enumerate(labels) if label in labels[:row])
+        raise DataError(source.names[row], f"a second description of {labels[row]!r}", "give one of each class")
+    return dict(zip(labels, source.texts.to_pylist(), strict=True))
+
+
+def _unlabelled(data: DataConfig, reporter: Reporter) -> list[str]:
+    """Texts without labels; rows that have none are left out, with a remark."""
+    from distmeta.data.texts import read_texts
+
+    rows = [(text, name) for block in read_texts(data) for text, name in zip(block.texts, block.names, strict=True)]
+    for text, name in rows:
+        if text is None:
+            reporter.note(f"{name}: no text, left out")
+    return [text for text, _ in rows if text is not None]
+
+
 def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> dict[str, Any]:
     """Says what was learned; the same as figures."""
-    count, ways, expected, fitted = len(task.examples), len(task.names), task.expected, task.calibration
-    reporter.note(f"learned {ways} classes from {count} examples in {seconds:.1f} s")
+    ways, expected, fitted = len(task.names), task.expected, task.calibration
+    counts = {what: number for what, number in task.counts.items() if number}
+    reporter.note(
+        f"learned {ways} classes from {', '.join(f'{n} {what}' for what, n in counts.items())} in {seconds:.1f} s"
+    )
     if expected:
         share, interval = f"{expected.accuracy:.0%}", f"{expected.low:.0%} to {expected.high:.0%}"
         tested = f"{expected.right} of {expected.tested} examples, when they were left out"
@@ -149,7 +187,7 @@ def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> d
     return {
         "task": str(folder),
         "classes": list(task.names),
-        "examples": count,
+        **task.counts,
         "seconds": seconds,
         "expected": expected and {**expected._asdict(), "accuracy": expected.accuracy},
         "calibration": fitted,

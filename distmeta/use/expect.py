@@ -30,10 +30,12 @@ class Expected(NamedTuple):
         return self.right / self.tested
 
 
-def expect(algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch) -> Expected | None:
+def expect(
+    algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, tested: int
+) -> Expected | None:
     """The accuracy of a task on examples that it was not learned from, by cross-validation.
 
-    Examples that are the only one of their class are not left out. The learner forgets one example at a time; if it
+    Examples that are all that their class has are not left out. The learner forgets one example at a time; if it
     adapts the body, a fifth of each class.
 
     Args:
@@ -41,17 +43,19 @@ def expect(algorithm: MetaLearner, model: FunctionalModel, theta: Params, suppor
         model: the family's model, in evaluation mode.
         theta: its θ for tasks of this size.
         support: the examples, T = 1; with `features` if the body is not adapted.
+        tested: how many of the first examples may be left out. The others describe classes, or have no label.
 
     Returns:
         None if no example can be left out, or the family has no classes of single elements.
     """
     if not model.task.has_classes or not model.one_element_each:
         return None
-    left_out = _folds(support.targets[0], None if "features" in support.inputs else FOLDS)
+    labelled = int((support.weights[0] > 0).sum())
+    left_out = _folds(support.targets[0, :labelled], tested, None if "features" in support.inputs else FOLDS)
     if not left_out:
         return None
     right = 0
-    size = support.targets.shape[1] + support.outputs
+    size = labelled + (support.targets.shape[1] - labelled + 1) * support.outputs
     chunk = max(1, min(64, NUMBERS // (size * model.dim))) if "features" in support.inputs else 1
     for start in range(0, len(left_out), chunk):
         right += _right(algorithm, model, theta, support, left_out[start : start + chunk])
@@ -59,18 +63,18 @@ def expect(algorithm: MetaLearner, model: FunctionalModel, theta: Params, suppor
     return Expected(right, count, *_interval(right, count))
 
 
-def _folds(targets: Tensor, folds: int | None) -> list[Tensor]:
-    """The examples (S,) to leave out together. No fold has all examples of a class."""
+def _folds(targets: Tensor, tested: int, folds: int | None) -> list[Tensor]:
+    """The examples to leave out together, among the first `tested` of (S,). No fold has all examples of a class."""
     counts = torch.bincount(targets)
-    several = torch.nonzero(counts[targets] > 1).flatten()
+    several = torch.nonzero(counts[targets[:tested]] > 1).flatten()
     if not len(several):
         return []
     if folds is None:
         step = max(1, -(-len(several) // MOST))
         return list(torch.split(several[::step], 1))
-    fold = torch.zeros(len(targets), dtype=torch.long)
+    fold = torch.zeros(tested, dtype=torch.long)
     for target in range(len(counts)):
-        members = torch.nonzero(targets == target).flatten()
+        members = torch.nonzero(targets[:tested] == target).flatten()
         fold[members] = torch.arange(len(members)) % folds
     chosen = (several[fold[several] == number] for number in range(folds))
     return [examples for examples in chosen if len(examples)]

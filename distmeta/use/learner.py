@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ from distmeta.protocols import Codec, MetaLearner
 from distmeta.storage import check_sums, replacing, require_format
 from distmeta.tasks.base import registry as kinds
 from distmeta.types import Batch, Inputs, Params
-from distmeta.use.task import Task, examples_of, learn
+from distmeta.use.examples import examples_of
+from distmeta.use.task import Task, learn
 
 FORMAT = 1
 FOLDER, DOCUMENT, TOKENIZER, FROZEN, THETA = (
@@ -100,6 +102,8 @@ class Learner:
         inputs: Sequence[Any],
         answers: Sequence[Any],
         *,
+        unlabelled: Sequence[Any] = (),
+        descriptions: Mapping[str, Any] = MappingProxyType({}),
         wrong: float | None = None,
         family: str | None = None,
     ) -> Task:
@@ -109,6 +113,8 @@ class Learner:
             inputs: what each example gives; for classification a text.
             answers: what is to be predicted of each; for classification its label. Any number of classes, and one
                 example or more of each.
+            unlabelled: further inputs without answers (see `distmeta.algorithms.unlabelled`).
+            descriptions: of classes, by name: each counts as one more example. A class may have nothing else.
             wrong: predictions abstain where more than this share of the answers would be wrong, one of
                 `distmeta.report.certainty.WRONG`. None: 0.05 if the learner was calibrated, else never.
             family: the family of the task; optional if the learner has only one.
@@ -117,7 +123,8 @@ class Learner:
             DataError: an example cannot be used; the error gives its number, from 1.
         """
         family = family or self._only_family()
-        return learn(self, family, examples_of(self.codecs[family], inputs, answers), wrong)
+        examples = examples_of(self.codecs[family], inputs, answers, unlabelled, descriptions)
+        return learn(self, family, examples, wrong)
 
     def predict(
         self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None

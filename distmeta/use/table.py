@@ -11,7 +11,8 @@ from distmeta.data.texts import Texts
 from distmeta.errors import DataError
 from distmeta.protocols import Prediction
 from distmeta.report.tables import cell
-from distmeta.use.task import Task, chunks
+from distmeta.use.examples import chunks
+from distmeta.use.task import Task
 
 DIGITS = 6  # of a probability
 

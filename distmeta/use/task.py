@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,18 +22,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from distmeta.algorithms.unlabelled import MARK
 from distmeta.errors import CheckpointError, DataError
 from distmeta.models.functional import FunctionalModel
 from distmeta.protocols import Codec, Example, MetaLearner, Prediction
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing
 from distmeta.types import Adapted, Batch, Params
+from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of
 from distmeta.use.expect import Expected, expect
 
 FORMAT = 1
 DOCUMENT, EXAMPLES, ADAPTED, LEARNER = "task.json", "examples.jsonl", "adapted.safetensors", "learner"
-CHUNK = 64  # examples that are predicted at once
 USUAL = 0.05  # share of wrong answers, if none is asked for
+NUMBERS = 50_000_000  # of the features of unlabelled examples, once a class
 
 
 class Learns(Protocol):
@@ -85,6 +88,14 @@ class Task:
         """The family's codec."""
         return self.learner.codecs[self.family]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many `examples`, `descriptions` and `unlabelled` texts it was learned from."""
+        labelled = [example for example in self.examples if self.codec.answer in example]
+        described = sum(DESCRIBES in example for example in labelled)
+        rest = len(self.examples) - len(labelled)
+        return {"examples": len(labelled) - described, "descriptions": described, "unlabelled": rest}
+
     def predict(self, inputs: Sequence[Any], abstain: bool = True) -> list[Any]:
         """The answer to each input; None where it is not sure enough, unless `abstain` is false.
 
@@ -110,13 +121,25 @@ class Task:
         """A prediction for each input, as they come: for classification `label`, `certainty` and `probabilities`."""
         threshold, first = self.threshold if abstain else 0.0, 1
         for part in chunks(inputs):
-            batch = self.codec.encode([_example(self.codec, value) for value in part], self.names, first)
+            batch = self.codec.encode([example_of(self.codec, value) for value in part], self.names, first)
             yield from self.codec.decode(self._outputs(batch), batch, self.names, threshold)
             first += len(part)
 
-    def grow(self, inputs: Sequence[Any], answers: Sequence[Any], wrong: float | None = None) -> Task:
-        """The task learned from its examples and further ones, of the same classes or of new ones."""
-        return learn(self.learner, self.family, [*self.examples, *examples_of(self.codec, inputs, answers)], wrong)
+    def grow(
+        self,
+        inputs: Sequence[Any] = (),
+        answers: Sequence[Any] = (),
+        *,
+        unlabelled: Sequence[Any] = (),
+        descriptions: Mapping[str, Any] = MappingProxyType({}),
+        wrong: float | None = None,
+    ) -> Task:
+        """The task learned from its examples and further ones, of the same classes or of new ones.
+
+        See `distmeta.use.learner.Learner.adapt`.
+        """
+        more = examples_of(self.codec, inputs, answers, unlabelled, descriptions)
+        return learn(self.learner, self.family, [*self.examples, *more], wrong)
 
     def save(self, folder: str | Path) -> None:
         """Writes the task and its learner, completely or not at all. A task that is there is replaced.
@@ -163,19 +186,23 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
     Args:
         learner: the meta-trained learner.
         family: the family's name.
-        examples: of the task.
+        examples: of the task. Those without an answer are unlabelled; those with `DESCRIBES` describe a class.
         wrong: see `distmeta.use.learner.Learner.adapt`.
     """
     codec, model = learner.codecs[family], learner.models[family]
-    if not examples:
+    ordered = sorted(examples, key=lambda example: (codec.answer not in example, DESCRIBES in example))
+    labelled = [example for example in ordered if codec.answer in example]
+    if not labelled:
         raise DataError("examples", "there are none", "give one of each class, or more")
-    names = codec.names(examples)
+    names = codec.names(labelled)
     if codec.has_classes and len(names) < 2:
         raise DataError("examples", f"one class, {names[0]!r}", "give examples of another class too")
-    support = codec.encode(examples, names)
-    known = learner.about["families"][family].get("calibration", [])
-    calibration = nearest(codec.shape(support), known)
+    support = codec.encode(ordered, names)
+    calibration = nearest(codec.shape(support), learner.about["families"][family].get("calibration", []))
     threshold = _threshold(calibration, wrong)
+    if more := len(ordered) - len(labelled):
+        support = _marked(model, support, more, calibration["temperature"] if calibration else 1.0)
+    tested = sum(DESCRIBES not in example for example in labelled)
     model.train(False)
     with torch.no_grad():
         theta = learner.algorithm.sized(model, model.own(learner.theta), support.outputs)
@@ -183,32 +210,20 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
         if not adapts_body:
             support = support._replace(inputs=model.encode(theta, (), support.inputs))
         adapted = learner.algorithm.adapt(model, theta, support)
-        expected = expect(learner.algorithm, model, theta, support)
-    return Task(learner, family, tuple(examples), names, adapted, calibration, threshold, expected)
+        expected = expect(learner.algorithm, model, theta, support, tested)
+    return Task(learner, family, tuple(ordered), names, adapted, calibration, threshold, expected)
 
 
-def examples_of(codec: Codec, inputs: Sequence[Any], answers: Sequence[Any]) -> list[Example]:
-    """Examples from inputs and answers, one of each.
-
-    Raises:
-        DataError: their numbers differ.
-    """
-    if len(inputs) != len(answers):
-        raise DataError("examples", f"{len(inputs)} inputs and {len(answers)} answers", "give one answer to each")
-    return [{**_example(codec, value), codec.answer: answer} for value, answer in zip(inputs, answers, strict=True)]
-
-
-def _example(codec: Codec, value: Any) -> Example:
-    """What a user gives: a mapping, or a value for each of the codec's keys."""
-    if isinstance(value, Mapping):
-        return value
-    return dict(zip(codec.given, (value,) if len(codec.given) == 1 else value, strict=True))
-
-
-def chunks(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    """The values, `CHUNK` at a time."""
-    rest = iter(values)
-    return iter(lambda: tuple(islice(rest, CHUNK)), ())
+def _marked(model: FunctionalModel, support: Batch, count: int, temperature: float) -> Batch:
+    """The support set whose last `count` examples have no label."""
+    if not model.task.has_classes or not model.one_element_each:
+        raise DataError("unlabelled", "these tasks do not learn from examples without labels", "leave them out")
+    if count > (most := NUMBERS // (support.outputs * model.dim)):
+        found = f"{count:,} examples, and {support.outputs} classes"
+        raise DataError("unlabelled", found, f"give at most {most:,}, chosen at random")
+    mark = torch.zeros_like(support.weights)
+    mark[:, -count:] = temperature
+    return support._replace(inputs={**support.inputs, MARK: mark})
 
 
 def _threshold(calibration: Mapping[str, Any] | None, wrong: float | None) -> float:

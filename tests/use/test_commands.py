@@ -201,3 +201,26 @@ def test_probabilities_of_classes_have_columns_of_their_own(tmp_path: Path, call
     (tmp_path / "new.txt").write_text("topic1\n")
     out, _ = call("predict", str(tmp_path / "task"), str(tmp_path / "new.txt"))
     assert list(table(out)[0]) == ["text", "label", "certainty", "p(label)", "p(text)"]
+
+
+def test_descriptions_and_texts_without_labels(
+    here: Path, call: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "about.csv", [(f"topic{n}", f"class {n}") for n in range(4)])
+    write(tmp_path / "more.csv", [[text, "x"] for text in [*NEW, ""]], ("text", "id"))
+    files = ["--descriptions", str(tmp_path / "about.csv"), "--unlabelled", str(tmp_path / "more.csv")]
+    words = ["adapt", "learner", "examples.csv", "--out"]
+    out, err = call(*words, str(tmp_path / "task"), *files, "--json")
+    assert "from 12 examples, 4 descriptions, 4 unlabelled in" in err
+    assert "more.csv line 6: no text, left out" in err.replace("\n", "")
+    counts = {name: json.loads(out)[name] for name in ("examples", "descriptions", "unlabelled")}
+    assert counts == {"examples": 12, "descriptions": 4, "unlabelled": 4}
+    described = {f"class {n}": f"topic{n}" for n in range(4)}
+    expected = distmeta.load("learner").adapt(TEXTS, LABELS, descriptions=described, unlabelled=NEW)
+    found = distmeta.load_task(tmp_path / "task")
+    assert found.predict_proba(NEW) == pytest.approx(expected.predict_proba(NEW), abs=1e-6)
+    call(*words, str(tmp_path / "named"), "--descriptions", "names")
+    assert distmeta.load_task(tmp_path / "named").counts["descriptions"] == 4
+    write(tmp_path / "about.csv", [("topic1", "class 1"), ("topic 1", "class 1")])
+    err = fail([*words, str(tmp_path / "twice"), *files], capsys, monkeypatch)
+    assert "about.csv line 3: a second description of 'class 1'; give one of each class" in err

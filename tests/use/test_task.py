@@ -141,3 +141,44 @@ def test_an_altered_task_is_refused_and_a_pickle_is_not_read(tmp_path: Path) -> 
 class _Alarm:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return pytest.fail, ("a pickle was read",)
+
+
+def test_a_description_is_one_more_example(tmp_path: Path) -> None:
+    learner = untrained(tmp_path, "protonet")
+    described = {f"class {n}": f"topic{n}" for n in range(4)}
+    task = learner.adapt(TEXTS, LABELS, descriptions=described)
+    plain = learner.adapt([*TEXTS, *described.values()], [*LABELS, *described])
+    assert task.predict_proba(NEW) == pytest.approx(plain.predict_proba(NEW), abs=1e-6)
+    assert task.expected is not None
+    assert plain.expected is not None
+    assert (task.expected.tested, plain.expected.tested) == (12, 16), "it is not a text like those to be predicted"
+    alone = learner.adapt([], [], descriptions=described)
+    assert alone.names == tuple(described)
+    assert alone.expected is None
+    one_each = learner.adapt(TEXTS[::3], LABELS[::3], descriptions=described)
+    assert one_each.expected is not None, "the description stays when the only example is left out"
+    assert one_each.expected.tested == 4
+
+
+@pytest.mark.parametrize("name", ["protonet", "protomaml", "maml"])
+def test_texts_without_labels_change_what_is_learned_and_are_kept(tmp_path: Path, name: str) -> None:
+    learner = untrained(tmp_path, name)
+    plain, task = learner.adapt(TEXTS, LABELS), learner.adapt(TEXTS, LABELS, unlabelled=NEW)
+    assert not np.allclose(plain.predict_proba(NEW), task.predict_proba(NEW))
+    assert task.expected is not None
+    assert task.expected.tested == 12
+    task.save(tmp_path / "task")
+    again = distmeta.load_task(tmp_path / "task")
+    assert np.array_equal(again.predict_proba(NEW), task.predict_proba(NEW))
+    grown = again.grow(["topic9 thing4"], ["class 9"])
+    whole = learner.adapt([*TEXTS, "topic9 thing4"], [*LABELS, "class 9"], unlabelled=NEW)
+    assert grown.predict_proba(NEW) == pytest.approx(whole.predict_proba(NEW), abs=1e-6)
+    both = plain.grow(unlabelled=NEW)
+    assert both.predict_proba(NEW) == pytest.approx(task.predict_proba(NEW), abs=1e-6)
+
+
+def test_too_many_texts_without_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = untrained(tmp_path, "protonet")
+    monkeypatch.setattr("distmeta.use.task.NUMBERS", 64)
+    with pytest.raises(DataError, match="unlabelled: 5 examples, and 4 classes; give at most 4, chosen at random"):
+        learner.adapt(TEXTS, LABELS, unlabelled=[*NEW, "topic1"])

@@ -1,0 +1,48 @@
+"""Examples of what users give: texts and labels, texts alone, descriptions of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+from distmeta.errors import DataError
+from distmeta.protocols import Codec, Example
+
+CHUNK = 64  # examples that are predicted at once
+DESCRIBES = "description"  # the key of an example that describes a class
+
+
+def examples_of(
+    codec: Codec,
+    inputs: Sequence[Any],
+    answers: Sequence[Any],
+    unlabelled: Sequence[Any] = (),
+    descriptions: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Example]:
+    """Examples from inputs and answers, one of each; from inputs without answers; and from descriptions by class.
+
+    Raises:
+        DataError: the numbers of inputs and answers differ.
+    """
+    if len(inputs) != len(answers):
+        raise DataError("examples", f"{len(inputs)} inputs and {len(answers)} answers", "give one answer to each")
+    return [
+        *({**example_of(codec, value), codec.answer: answer} for value, answer in zip(inputs, answers, strict=True)),
+        *({**example_of(codec, value), codec.answer: name, DESCRIBES: True} for name, value in descriptions.items()),
+        *(example_of(codec, value) for value in unlabelled),
+    ]
+
+
+def example_of(codec: Codec, value: Any) -> Example:
+    """An example of what a user gives: a mapping, or a value for each of the codec's keys."""
+    if isinstance(value, Mapping):
+        return value
+    return dict(zip(codec.given, (value,) if len(codec.given) == 1 else value, strict=True))
+
+
+def chunks(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """The values, `CHUNK` at a time."""
+    rest = iter(values)
+    return iter(lambda: tuple(islice(rest, CHUNK)), ())
