@@ -1,4 +1,4 @@
-"""Commands that use a meta-trained learner: adapt and predict."""
+"""Commands that use a meta-trained learner: adapt, predict and suggest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import typer
 
 from distmeta.cli.shared import Json, Overrides, app, show
-from distmeta.errors import ConfigError, DataError, suggest
+from distmeta.errors import ConfigError, DataError
+from distmeta.errors import suggest as nearest
 from distmeta.report.output import clean_stdout
 
 if TYPE_CHECKING:
@@ -105,13 +107,37 @@ def predict(
             write(file, learned, _counted(chain(first, rows), reporter))
 
 
+@app.command()
+def suggest(
+    task: TaskFolder,
+    texts: Annotated[str, typer.Argument(metavar="TEXTS", help="Texts without labels: a file, a folder, -.")],
+    overrides: Overrides = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many texts to suggest.")] = 20,
+    out: Annotated[str | None, typer.Option(help="A CSV file for the texts; by default stdout.")] = None,
+) -> None:
+    """Name the texts most worth a label, as CSV: fill in the labels, then `distmeta adapt TASK` with the file."""
+    data = _data(texts, overrides or [])
+
+    from distmeta.report.progress import Reporter
+    from distmeta.use.saved import load_task
+    from distmeta.use.suggest import suggest as choose
+    from distmeta.use.table import write_suggestions
+
+    with Reporter() as reporter, clean_stdout():
+        learned = load_task(task)
+        usable = _unlabelled(data, reporter)
+        chosen = [usable[place] for place in choose(learned, usable, count, partial(reporter.count, "texts"))]
+    with _output(out) as file:
+        write_suggestions(file, learned, chosen)
+
+
 def _data(path: str, settings: list[str]) -> DataConfig:
     """The section `data` for a path and settings of the command line."""
     from distmeta.config.load import override, validate
 
     for setting in settings:
         if (key := setting.partition("=")[0]) not in SETTINGS:
-            raise ConfigError(key, "no setting of this command", suggest(key, SETTINGS))
+            raise ConfigError(key, "no setting of this command", nearest(key, SETTINGS))
     return validate(override({"data": {"path": path}}, settings)).data
 
 

@@ -66,6 +66,15 @@ def write_json_lines(file: TextIO, task: Task, rows: Iterable[tuple[str, Predict
         file.write(json.dumps({"text": text, **_rounded(prediction)}, ensure_ascii=False) + "\n")
 
 
+def write_suggestions(file: TextIO, task: Task, texts: Sequence[str]) -> None:
+    """A row for each text: the text, an empty cell for its label, and the likeliest label with its certainty."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["text", task.codec.answer, "guess", "certainty"])
+    for text, prediction in zip(texts, task.answers(texts, abstain=False), strict=True):
+        guess = cell(prediction[task.codec.answer])
+        writer.writerow([cell(text), "", guess, f"{prediction['certainty']:.{DIGITS}g}"])
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(entry) for key, entry in value.items()}

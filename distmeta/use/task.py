@@ -171,6 +171,15 @@ class Task:
                 str(folder), f"the task cannot be written ({error})", "make room, or name another folder"
             ) from error
 
+    def look(self, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """The features (n, D) and the probabilities (n, N) of inputs, one element each."""
+        batch = self.codec.encode([example_of(self.codec, value) for value in inputs], self.names)
+        body = {name: value for name, value in self.adapted.stacked.items() if name.startswith("body.")}
+        with torch.no_grad():
+            shares = self._outputs(batch)[0].softmax(-1)
+            features = self.learner.models[self.family].features(self.adapted.shared, body, batch.inputs)[0]
+        return features.numpy(), shares.numpy()
+
     def _outputs(self, batch: Batch) -> Tensor:
         """(1, E, N) outputs, calibrated."""
         model = self.learner.models[self.family]
