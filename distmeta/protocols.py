@@ -205,6 +205,7 @@ class MetaLearner(Protocol):
     replays: ClassVar[bool]  # whether examples of earlier rounds may be replayed
     starts_near: ClassVar[bool]  # whether a task starts from the most similar earlier rounds
     anchored: ClassVar[bool]  # whether the proximal regulariser's anchor is set to θ at each round
+    joins_sets: ClassVar[bool]  # whether meta-training learns from support and query set as one, all of it labelled
     has_teacher: ClassVar[bool]  # whether it learns from another run's learner: the option `teacher` names the run
 
     def check(self, model: Model, outputs: int) -> None:

@@ -35,6 +35,7 @@ else:  # torch takes seconds to import; commands that only show scores or settin
 Statistics = dict[str, Any]  # sums of each task, (T, …) each, as tensors or arrays
 Leaf = tuple[Any, float]  # `UnitResult.gradient`, and its weight in a sum
 GOLDEN = (5**0.5 - 1) / 2
+UNLABELLED = "unlabelled"  # among `Batch.inputs`
 Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 
 
@@ -43,10 +44,11 @@ class Batch(NamedTuple):
 
     `inputs` holds what a body reads, such as `input_ids` and `attention_mask` (T, B, L); or `features` (T, E, D) if
     body and head have already made the elements; or `hidden.K` (T, B, L, H) if the body's first K layers have run. The
-    family may add entries, such as `rows` of the corpus (T, B). `unlabelled` (T, B) marks examples of a support set
-    that have no label (see `distmeta.algorithms.unlabelled`). `teacher` (T, E, N) holds a teacher's outputs, if there
-    is one. `targets` is (T, E, …), in the order of the examples; `weights` (T, E) is 0 for elements that are not
-    scored. `outputs` is N, the number of a head's outputs for these tasks.
+    family may add entries, such as `rows` of the corpus (T, B). `unlabelled` (T, B) marks the last examples of a
+    support set, if they have no label and weight 0: it holds the temperature of their guessed labels, else 0. `teacher`
+    (T, E, N) holds a teacher's outputs, if there is one. `targets` is (T, E, …), in the order of the examples;
+    `weights` (T, E) is 0 for elements that are not scored. `outputs` is N, the number of a head's outputs for these
+    tasks.
     """
 
     inputs: Inputs

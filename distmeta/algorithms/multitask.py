@@ -33,6 +33,7 @@ class MultiTask(FineTune):
     scale: Rate = 1.0  # of the logits in meta-training; features of unit length need about 10
     baseline: ClassVar[str | None] = None
     trains: ClassVar[bool] = True
+    joins_sets: ClassVar[bool] = True
 
     def check(self, model: Model, outputs: int) -> None:
         """Refuses a scale for tasks without classes, and what `FineTune` refuses."""

@@ -26,6 +26,7 @@ class Reptile(GradientBased):
     """
 
     learns_through_steps: ClassVar[bool] = False
+    joins_sets: ClassVar[bool] = True
 
     def check(self, model: Model, outputs: int) -> None:
         """Refuses 0 inner steps, and what `GradientBased` refuses."""

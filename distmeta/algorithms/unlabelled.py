@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from distmeta.protocols import MetaLearner, Model
-from distmeta.types import Batch, Inputs, Params
-
-MARK = "unlabelled"  # (T, S) among inputs: 0 for an example with a label, else the temperature of its guessed label
+from distmeta.types import UNLABELLED, Batch, Inputs, Params
 
 
 def with_guesses(learner: MetaLearner, model: Model, meta_params: Params, support: Batch) -> Batch:
@@ -30,17 +28,17 @@ def with_guesses(learner: MetaLearner, model: Model, meta_params: Params, suppor
         meta_params: θ.
         support: T tasks. The examples without labels stand behind the others, as many in each task.
     """
-    if MARK not in support.inputs:
+    if UNLABELLED not in support.inputs:
         return support
     names = learner.adapts(list(meta_params))
-    encoded = model.encode(meta_params, names, {n: v for n, v in support.inputs.items() if n != MARK})
-    count = int((support.inputs[MARK][0] > 0).sum())
+    encoded = model.encode(meta_params, names, {n: v for n, v in support.inputs.items() if n != UNLABELLED})
+    count = int((support.inputs[UNLABELLED][0] > 0).sum())
     known = {name: value[:, :-count] for name, value in encoded.items()}
     unknown = {name: value[:, -count:] for name, value in encoded.items()}
     labelled = Batch(known, support.targets[:, :-count], support.weights[:, :-count], support.outputs)
     with torch.no_grad():
         adapted = learner.adapt(model, meta_params, labelled)
-        shares = learner.predict(model, adapted, unknown) / support.inputs[MARK][:, -count:, None]
+        shares = learner.predict(model, adapted, unknown) / support.inputs[UNLABELLED][:, -count:, None]
     shares = shares.softmax(-1).to(support.weights.dtype)
     if "features" in encoded:
         ways = support.outputs

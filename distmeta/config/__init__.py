@@ -112,6 +112,7 @@ class EvaluationConfig(Section):
     shots: Annotated[list[Count], Field(min_length=1)] = Field(default_factory=lambda: [1, 5])
     ways: Ways | None = None  # none: episodes.ways
     queries: Count = 5
+    unlabelled: Annotated[int, Field(ge=0)] = 0  # with so many texts of a class without labels, meta-test is done again
     seed: Seed = 0  # separate from `seed`, so that runs are compared on the same episodes
     episodes_per_unit: Count = 20
     validation_every: Annotated[int, Field(ge=0)] = 0  # outer steps; 0: never
@@ -215,4 +216,5 @@ class RunConfig(Section):
     def examples_per_class(self) -> int:
         """Number of examples that the largest episode takes from a class."""
         shots = max(*self.evaluation.shots, self.validation_shots)
-        return max(self.episodes.shots + self.episodes.queries, shots + self.evaluation.queries)
+        evaluated = shots + self.evaluation.queries + max(self.evaluation.unlabelled, self.episodes.unlabelled)
+        return max(self.episodes.shots + self.episodes.queries + self.episodes.unlabelled, evaluated)

@@ -87,6 +87,7 @@ class EpisodesConfig(Section):
     ways: Ways = 5
     shots: Count = 5
     queries: Count = 5
+    unlabelled: Annotated[int, Field(ge=0)] = 0  # further texts of each class in the support set, without their labels
     # Yin et al., ICLR 2020, https://arxiv.org/abs/1912.03820: the meaning of labels must not be known before the task.
     label_shuffle: bool = True  # false: a class has the same label in all episodes, which invites memorising
     label_mixing: Probability = 0.0  # share of the episodes in which each class is a mix of two

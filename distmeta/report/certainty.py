@@ -14,6 +14,7 @@ import numpy as np
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 WRONG = (0.01, 0.02, 0.05, 0.1, 0.2)  # the shares of wrong answers for which a threshold is kept
 HOTTEST = 6.0  # the largest |log temperature|
+SIZES = {"queries"}  # of a shape, which say nothing of how hard its tasks are
 ALWAYS = 2.0  # a threshold above every certainty
 
 
@@ -76,10 +77,12 @@ def threshold(certainties: np.ndarray, right: np.ndarray, wrong: float) -> float
 def nearest(shape: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The calibration, among those of `known`, whose tasks' shape is most like a task's: by the ratios of its numbers.
 
-    None if there are none.
+    A number that is missing is 0, and ratios are of numbers plus 1. None if there are no calibrations.
     """
 
     def distance(calibration: Mapping[str, Any]) -> float:
-        return sum(abs(math.log(value / calibration["shape"][name])) for name, value in shape.items())
+        other = calibration["shape"]
+        names = {*shape, *other} - SIZES
+        return sum(abs(math.log((shape.get(name, 0) + 1) / (other.get(name, 0) + 1))) for name in names)
 
     return min(known, key=distance, default=None)

@@ -35,8 +35,9 @@ def meta_test(
 
     Writes each manifest into `run_dir`, and the meta-trained learner's score on each episode. A row holds the family's
     score under its name, such as `accuracy` (a share of 1) or `mse`; `difference` is the meta-trained learner's score
-    less the baseline's, paired by episode. A baseline that diverges on a task has no figures: they are None, and
-    `diverged` says why.
+    less the baseline's, paired by episode. If a shape is another one with more, such as texts without labels, then so
+    are its episodes, and the score on the others is one of its baselines. A baseline that diverges on a task has no
+    figures: they are None, and `diverged` says why.
 
     Raises:
         DivergedError: the meta-trained learner diverges.
@@ -56,6 +57,10 @@ def meta_test(
         own.append(scores_of(family, next(found).require()))
         results = ((baseline.name, next(found)) for baseline in baselines)
         others.append({name: error or scores_of(family, statistics) for name, (statistics, error) in results})
+    for (_, stream), figures in zip(shapes, others, strict=True):
+        for (_, part), scores in zip(shapes, own, strict=True):
+            if part.family == stream.family and set(part.shape) < set(stream.shape):
+                figures[f"the same on {name_of(experiment, part)}"] = scores
     made = [
         _row(experiment, family, stream, scores, baselines)
         for (family, stream), scores, baselines in zip(shapes, own, others, strict=True)

@@ -28,6 +28,9 @@ def meta_parameters(
         ConfigError: something does not fit; the error names it.
     """
     _check_patterns(config, made, freeze)
+    if learner.joins_sets and any(family.episodes.unlabelled for family in config.families.values()):
+        found = f"set, and {config.algorithm.name} learns from support and query set as one"
+        raise ConfigError("episodes.unlabelled", found, "leave it out, or use protomaml or protonet")
     theta: Params = {}
     for name, model in made.items():
         sizes = {families[name].outputs(stream) for split in streams[name].values() for stream in split}

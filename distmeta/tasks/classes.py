@@ -15,7 +15,7 @@ from distmeta.data.tokens import tokens_of
 from distmeta.errors import DataError
 from distmeta.protocols import Example, Prediction
 from distmeta.tasks.base import Family, weighted_mean
-from distmeta.types import Batch, HeadSpec, Score, Statistics
+from distmeta.types import UNLABELLED, Batch, HeadSpec, Score, Statistics
 
 
 class ClassScoring(Family):
@@ -71,9 +71,11 @@ class TextCodec(ClassScoring):
         return Batch(tokens_of(texts, self.tokenizer, self.max_length, first), targets, weights, len(names))
 
     def shape(self, batch: Batch) -> dict[str, float]:
-        """Ways, and shots: how many examples a class has, as the geometric mean."""
+        """Ways, and shots: how many examples a class has, as the geometric mean; and those without a label, a class."""
         counts = torch.bincount(batch.targets[0], batch.weights[0], minlength=batch.outputs)
-        return {"ways": batch.outputs, "shots": float(counts.clamp(min=1).log().mean().exp())}
+        more = int((batch.weights == 0).sum())
+        shape = {"ways": batch.outputs, "shots": float(counts.clamp(min=1).log().mean().exp())}
+        return {**shape, UNLABELLED: more / batch.outputs} if more else shape
 
     def decode(self, outputs: Tensor, batch: Batch, names: Sequence[str], threshold: float = 0.0) -> list[Prediction]:
         """Each text's `label`, its `certainty`, and its `probabilities` by label."""

@@ -26,7 +26,7 @@ from distmeta.errors import ConfigError, shortened
 from distmeta.tasks.base import Loaded, Split, registry
 from distmeta.tasks.classes import ClassScoring, TextCodec
 from distmeta.tasks.drawing import Classes, Draw, Drawing
-from distmeta.types import Batch, Episode, Inputs, Stream
+from distmeta.types import UNLABELLED, Batch, Episode, Inputs, Stream
 
 SAMPLE = 300  # characters of a text that users are shown
 
@@ -110,16 +110,18 @@ def _streams(name: str, config: RunConfig) -> dict[str, list[Stream]]:
     episodes, evaluation = config.episodes, config.evaluation
     options: dict[str, Any] = {} if episodes.label_shuffle else {"label_shuffle": False}
     options |= {"label_mixing": episodes.label_mixing} if episodes.label_mixing else {}
+    options |= {UNLABELLED: episodes.unlabelled} if episodes.unlabelled else {}
     training = {"ways": episodes.ways, "shots": episodes.shots, "queries": episodes.queries, **options}
 
-    def evaluated(split: str, shots: int) -> Stream:
+    def evaluated(split: str, shots: int, unlabelled: int) -> Stream:
         shape = {"ways": config.evaluation_ways, "shots": shots, "queries": evaluation.queries}
-        return Stream.of(name, split, evaluation.seed, **shape)
+        return Stream.of(name, split, evaluation.seed, **shape, **({UNLABELLED: unlabelled} if unlabelled else {}))
 
+    tested = [0, evaluation.unlabelled] if evaluation.unlabelled else [0]
     return {
         "meta_train": [Stream.of(name, "meta_train", config.seed, **training)],
-        "meta_validation": [evaluated("meta_validation", config.validation_shots)],
-        "meta_test": [evaluated("meta_test", shots) for shots in evaluation.shots],
+        "meta_validation": [evaluated("meta_validation", config.validation_shots, episodes.unlabelled)],
+        "meta_test": [evaluated("meta_test", shots, more) for shots in evaluation.shots for more in tested],
     }
 
 
@@ -169,9 +171,13 @@ class Classification(ClassScoring):
         support = self._batch(np.stack([draw.support for draw in draws]), tokens)
         if draws[0].memory is not None:
             support = self._with_memory(draws, support, tokens)
+        if draws[0].unlabelled is not None:
+            rows = np.stack([draw.unlabelled.ravel() for draw in draws if draw.unlabelled is not None])
+            support = self._with_more(support, rows, UNLABELLED, torch.float32, tokens)
         query = self._batch(np.stack([draw.query for draw in draws]), tokens)
         if draws[0].outside is not None:
-            query = self._with_outside(draws, query, tokens)
+            rows = np.stack([draw.outside for draw in draws if draw.outside is not None])
+            query = self._with_more(query, rows, "outside", torch.int64, tokens)
         return Episode(self.name, support, query, tuple(draw.names for draw in draws))
 
     def _batch(self, rows: np.ndarray, tokens: bool) -> Batch:
@@ -198,14 +204,13 @@ class Classification(ClassScoring):
             support.outputs,
         )
 
-    def _with_outside(self, draws: Sequence[Draw], query: Batch, tokens: bool) -> Batch:
-        """Puts texts of no class behind the queries, with weight 0. The input `outside` (T, B) is 1 for them."""
-        rows = np.stack([draw.outside for draw in draws if draw.outside is not None])
-        everything = np.concatenate([query.inputs["rows"].numpy(), rows], axis=1)
+    def _with_more(self, batch: Batch, rows: np.ndarray, mark: str, dtype: torch.dtype, tokens: bool) -> Batch:
+        """Puts examples (T, n) of weight 0 behind the others. The input `mark` (T, B) is 1 for them, else 0."""
+        everything = np.concatenate([batch.inputs["rows"].numpy(), rows], axis=1)
         count = rows.shape[1]
-        outside = F.pad(torch.zeros_like(query.targets), (0, count), value=1)
-        inputs = {**self._inputs(everything, tokens), "outside": outside}
-        return Batch(inputs, F.pad(query.targets, (0, count)), F.pad(query.weights, (0, count)), query.outputs)
+        marks = F.pad(torch.zeros(batch.targets.shape, dtype=dtype), (0, count), value=1)
+        inputs = {**self._inputs(everything, tokens), mark: marks}
+        return Batch(inputs, F.pad(batch.targets, (0, count)), F.pad(batch.weights, (0, count)), batch.outputs)
 
     def with_outside(self, stream: Stream) -> Stream | None:
         """The same episodes with texts of other classes, as many as queries of a class."""
@@ -219,6 +224,7 @@ class Classification(ClassScoring):
             "classes": list(draw.names),
             "support": self.corpus.source_rows[draw.support].tolist(),
             "query": self.corpus.source_rows[draw.query].tolist(),
+            **({UNLABELLED: self.corpus.source_rows[draw.unlabelled].tolist()} if draw.unlabelled is not None else {}),
         }
 
     def rows(self, split: str) -> np.ndarray:
@@ -241,7 +247,8 @@ class Classification(ClassScoring):
 
     def describe(self, shape: Mapping[str, Any]) -> str:
         """For example 5-way 1-shot."""
-        return f"{shape['ways']}-way {shape['shots']}-shot"
+        title = f"{shape['ways']}-way {shape['shots']}-shot"
+        return f"{title} with {shape[UNLABELLED]} unlabelled" if shape.get(UNLABELLED) else title
 
     def codec_settings(self) -> dict[str, Any]:
         """The most tokens of a text, and the number of classes in all splits."""

@@ -17,7 +17,7 @@ class Draw(NamedTuple):
     """One episode: class names in label order, and corpus rows of support (N, shots) and query (N, queries).
 
     `memory` holds rows (K, N, examples) of K earlier tasks for the warm start, and the tasks' weights (K,). `outside`
-    holds rows (n,) of other classes.
+    holds rows (n,) of other classes, and `unlabelled` further rows (N, n) of the classes, for the support set.
     """
 
     names: tuple[str, ...]
@@ -25,6 +25,7 @@ class Draw(NamedTuple):
     query: np.ndarray
     memory: tuple[np.ndarray, np.ndarray] | None = None
     outside: np.ndarray | None = None
+    unlabelled: np.ndarray | None = None
 
 
 class Drawing(Protocol):
@@ -64,7 +65,8 @@ class Classes:
         are cut into N equal parts, and label n is always a class of part n. With probability `label_mixing`, each label
         stands for two classes, with half of the examples from each. Classes and rows are drawn without replacement, so
         support and query share no row. A text stands in an episode once (see `draw_rows`). With `tasks`, classes keep
-        their labels. With `outside`, that many texts of other classes come on top; the rest of the episode is the same.
+        their labels. With `outside`, that many texts of other classes come on top, and with `unlabelled` that many more
+        of each class; the rest of the episode is the same.
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
@@ -82,12 +84,32 @@ class Classes:
         drawn = draw_rows(self.corpus, pools, [shots + queries for shots, queries in parts], generator)
         support = np.concatenate([rows[:shots] for rows, (shots, _) in zip(drawn, parts, strict=True)])
         query = np.concatenate([rows[shots:] for rows, (shots, _) in zip(drawn, parts, strict=True)])
-        ways, outside = len(labels), None
+        ways, outside, unlabelled = len(labels), None, None
+        if count := stream.get("unlabelled", 0):
+            of_label = [np.concatenate([self.corpus.rows_of(name) for name in names]) for names in labels]
+            seed = np.random.SeedSequence([*entropy, 0, count])
+            unlabelled = self._more(of_label, np.concatenate(drawn), seed, count)
         if count := stream.get("outside", 0):
             inside = {name for names in labels for name in names}
             outside = self._outside(stream.split, inside, pools, np.random.SeedSequence([*entropy, count]), count)
         names = tuple(" + ".join(names) for names in labels)
-        return Draw(names, support.reshape(ways, -1), query.reshape(ways, -1), outside=outside)
+        return Draw(names, support.reshape(ways, -1), query.reshape(ways, -1), None, outside, unlabelled)
+
+    def _more(
+        self, pools: Sequence[np.ndarray], drawn: np.ndarray, seed: np.random.SeedSequence, count: int
+    ) -> np.ndarray:
+        """Rows (N, count) of the pools that were not drawn, with other texts as far as there are enough."""
+        generator = np.random.Generator(np.random.PCG64(seed))
+        texts = self.corpus.texts_of(drawn) if self.corpus.repeated.size else np.empty(0, np.int64)
+        rows = []
+        for pool in pools:
+            left = np.setdiff1d(pool, drawn)
+            if texts.size:
+                its = self.corpus.texts_of(left)
+                free = left[(its < 0) | ~np.isin(its, texts)]
+                left = free if len(free) >= count else left
+            rows.append(generator.choice(left, count, replace=False))
+        return np.stack(rows)
 
     def _outside(
         self,

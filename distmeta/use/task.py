@@ -22,13 +22,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distmeta.algorithms.unlabelled import MARK
 from distmeta.errors import CheckpointError, DataError
 from distmeta.models.functional import FunctionalModel
 from distmeta.protocols import Codec, Example, MetaLearner, Prediction
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing
-from distmeta.types import Adapted, Batch, Params
+from distmeta.types import UNLABELLED, Adapted, Batch, Params
 from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of
 from distmeta.use.expect import Expected, expect
 
@@ -232,7 +231,7 @@ def _marked(model: FunctionalModel, support: Batch, count: int, temperature: flo
         raise DataError("unlabelled", found, f"give at most {most:,}, chosen at random")
     mark = torch.zeros_like(support.weights)
     mark[:, -count:] = temperature
-    return support._replace(inputs={**support.inputs, MARK: mark})
+    return support._replace(inputs={**support.inputs, UNLABELLED: mark})
 
 
 def _threshold(calibration: Mapping[str, Any] | None, wrong: float | None) -> float:

@@ -8,8 +8,8 @@ import torch
 from use_helpers import ALGORITHMS, untrained
 
 from distmeta.algorithms.protonet import prototypes
-from distmeta.algorithms.unlabelled import MARK, with_guesses
-from distmeta.types import Batch, Params
+from distmeta.algorithms.unlabelled import with_guesses
+from distmeta.types import UNLABELLED, Batch, Params
 from distmeta.use.learner import Learner
 
 TEMPERATURE = 2.0
@@ -29,11 +29,11 @@ def _support(learner: Learner, labelled: int, unlabelled: int) -> Batch:
     weights[:, labelled:] = 0
     targets = torch.cat([batch.targets for batch in tasks])
     targets[:, labelled:] = 0  # nobody knows
-    return Batch({**inputs, MARK: mark}, targets, weights, 3)
+    return Batch({**inputs, UNLABELLED: mark}, targets, weights, 3)
 
 
 def _labelled(support: Batch, count: int) -> Batch:
-    inputs = {name: value[:, :count] for name, value in support.inputs.items() if name != MARK}
+    inputs = {name: value[:, :count] for name, value in support.inputs.items() if name != UNLABELLED}
     return Batch(inputs, support.targets[:, :count], support.weights[:, :count], 3)
 
 
@@ -73,9 +73,9 @@ def test_each_stands_for_its_guesses(tmp_path: Path, name: str) -> None:
     with torch.no_grad():
         whole = with_guesses(algorithm, model, theta, support)
         adapted = algorithm.adapt(model, theta, _labelled(support, 6))
-        unknown = {n: value[:, 6:] for n, value in support.inputs.items() if n != MARK}
+        unknown = {n: value[:, 6:] for n, value in support.inputs.items() if n != UNLABELLED}
         shares = (algorithm.predict(model, adapted, unknown) / TEMPERATURE).softmax(-1)
-        assert MARK not in whole.inputs
+        assert UNLABELLED not in whole.inputs
         assert whole.weights[:, :6].eq(1).all()
         if any(key.startswith("body.") for key in algorithm.adapts(list(theta))):
             assert whole.targets[:, 6:].equal(shares.argmax(-1))
@@ -99,9 +99,9 @@ def test_gradients_pass_through_their_features_and_not_through_the_guesses(tmp_p
     model.train(False)
     support = _support(learner, 6, 4)
     support = support._replace(weights=support.weights.double())
-    support.inputs[MARK] = support.inputs[MARK].double()
+    support.inputs[UNLABELLED] = support.inputs[UNLABELLED].double()
     theta = {key: value.double().requires_grad_() for key, value in _theta(learner).items()}
-    query = {key: value[:, :3] for key, value in support.inputs.items() if key != MARK}
+    query = {key: value[:, :3] for key, value in support.inputs.items() if key != UNLABELLED}
 
     def loss(params: Params, batch: Batch) -> torch.Tensor:
         adapted = learner.algorithm.adapt(model, params, batch)
@@ -115,7 +115,7 @@ def test_gradients_pass_through_their_features_and_not_through_the_guesses(tmp_p
     raw = {
         key: torch.cat([value[:, :6], value[:, 6:].repeat_interleave(ways, dim=1)], dim=1)
         for key, value in support.inputs.items()
-        if key != MARK
+        if key != UNLABELLED
     }
     fixed = guessed._replace(inputs=raw)
     generator = torch.Generator().manual_seed(0)

@@ -69,8 +69,13 @@ def test_the_threshold_is_the_lowest_that_keeps_the_share() -> None:
 
 def test_the_nearest_shape_goes_by_ratios() -> None:
     known = [{"shape": {"ways": 5, "shots": shots, "queries": 9}} for shots in (1, 5, 20)]
-    for shots, expected in ((1.4, 1), (2.4, 5), (9, 5), (11, 20)):
+    for shots, expected in ((1.4, 1), (2.4, 1), (2.6, 5), (9, 5), (11, 20)):
         found = nearest({"ways": 8, "shots": shots}, known)
         assert found is not None
         assert found["shape"]["shots"] == expected
+    known.append({"shape": {"ways": 5, "shots": 5, "queries": 9, "unlabelled": 10}})
+    for more, closest in ((2, None), (3, 10)):
+        found = nearest({"ways": 5, "shots": 5, "unlabelled": more}, known)
+        assert found is not None
+        assert found["shape"].get("unlabelled") == closest
     assert nearest({"ways": 8, "shots": 1.0}, []) is None
