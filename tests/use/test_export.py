@@ -193,6 +193,8 @@ def test_the_card_tells_its_figures_and_takes_labels_as_they_stand(tmp_path: Pat
     assert config["id2label"] == {str(n): name for n, name in enumerate(task.names)}
     assert config["abstention_threshold"] == 0.375
     assert not list((tmp_path / "my: 'out'").glob("*.py")), "no code of its own"
+    tokenizer = json.loads((tmp_path / "my: 'out'" / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast", "which transformers 4 knows too"
 
 
 def test_a_text_that_is_too_long_is_not_answered_otherwise(tmp_path: Path) -> None:
@@ -206,7 +208,9 @@ def test_a_text_that_is_too_long_is_not_answered_otherwise(tmp_path: Path) -> No
 
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = toy_task(tmp_path, "protonet")
-    with pytest.raises(ConfigError, match="--format: hf, and no class of transformers computes what a text_cnn body"):
+    with pytest.raises(
+        ConfigError, match=r"--format: hf, which is for bert, .*, and the body is text_cnn; use --format onnx"
+    ):
         export(own, tmp_path / "out", "hf")
     path = save_encoder(tmp_path / "encoder", "bert")
     learner = untrained(tmp_path, "matching", model={"name": "hf", "path": path}, data__max_length=12)

@@ -15,7 +15,7 @@ from distmeta.use.task import Task
 
 CLASSES, LETTERS = 100, 200  # most classes that the page lists, and most letters of each
 USE = {
-    "hf": """With transformers 5:
+    "hf": """With transformers, 4.57 or later:
 
 ```python
 from transformers import pipeline

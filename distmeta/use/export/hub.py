@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from distmeta.use.export.encoder import KNOWN, as_classifier
 from distmeta.use.export.function import linear, network_of
 from distmeta.use.task import Task
 
+TOKENIZER = "tokenizer_config.json"
 REMEDY = "use --format onnx"
 
 
 def check(task: Task) -> None:
-    """Refuses bodies that `BertForSequenceClassification` does not express."""
+    """Refuses bodies that `BertForSequenceClassification` and its like do not express, and tasks of one class."""
     model = task.learner.about["model"]
     kind = model["architecture"].get("model_type", model["name"])
     if kind not in KNOWN:
-        raise ConfigError("--format", f"hf, and no class of transformers computes what a {kind} body does", REMEDY)
+        raise ConfigError("--format", f"hf, which is for {', '.join(KNOWN)}, and the body is {kind}", REMEDY)
     if len(task.names) < 2:  # pipelines make a sigmoid of a single output
         raise ConfigError("--format", "hf, and the task has one class", "add examples of another")
 
@@ -61,6 +63,10 @@ def write(task: Task, folder: Path, max_length: int) -> None:
             model_max_length=max_length,
             model_input_names=["input_ids", "attention_mask"],
         ).save_pretrained(folder)
+    # Under the name that transformers 4 knows too.
+    settings = json.loads((folder / TOKENIZER).read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / TOKENIZER).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 def probabilities(folder: Path, texts: list[str], labels: tuple[str, ...]) -> np.ndarray:
