@@ -13,10 +13,22 @@ from typing import Any
 
 import typer
 
-from distmeta.cli import training, using, watching  # noqa: F401  they add their commands, in this order
 from distmeta.cli.shared import app
 from distmeta.errors import ConfigError, TrainingError, UserError, printable, refusals, usage_error
 from distmeta.report.output import outlets
+
+# They add their commands, in the order of this list.
+# isort: split
+from distmeta.cli import training  # noqa: F401
+
+# isort: split
+from distmeta.cli import using  # noqa: F401
+
+# isort: split
+from distmeta.cli import exporting  # noqa: F401
+
+# isort: split
+from distmeta.cli import watching  # noqa: F401
 
 __all__ = ["app", "main"]
 

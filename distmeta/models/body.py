@@ -31,6 +31,10 @@ class Body(nn.Module):
         """(B, L) → (B, D)."""
         return self.pool(self.states(input_ids, attention_mask), attention_mask)
 
+    def for_onnx(self) -> Body:
+        """The body that is exported to ONNX: its operators take texts of any length. By default it is itself."""
+        return self
+
     def lower(self, input_ids: Tensor, attention_mask: Tensor, layers: int) -> Tensor:
         """(B, L) → (B, L, H): states after the first `layers` layers."""
         raise NotImplementedError

@@ -93,3 +93,58 @@ class TextRNNBody(Body):
         last_states = [states[-1] for states in self._read(input_ids, attention_mask)]
         features: Tensor = self.dropout(torch.cat(last_states, dim=-1))
         return features
+
+    def for_onnx(self) -> Body:
+        """With the operator GRU of ONNX: here a loop runs over a number of words that is known."""
+        return OnnxTextRNN(self)
+
+
+class OnnxTextRNN(Body):
+    """A `TextRNNBody` as it is exported; it computes nothing by itself. Padding must be behind a text's words.
+
+    https://onnx.ai/onnx/operators/onnx__GRU.html: gates are in the order update, reset, candidate.
+    """
+
+    of_inputs: Tensor
+    of_state: Tensor
+    biases: Tensor
+
+    def __init__(self, body: TextRNNBody) -> None:
+        super().__init__()
+        self.width, self.dim, self.embedding = body.width, body.dim, body.embedding
+        self.hidden_size = body.forwards.hidden_size
+        cells = [cell for cell in (body.forwards, body.backwards) if cell is not None]
+        self.register_buffer("of_inputs", torch.stack([_gates(cell.inputs.weight) for cell in cells]))
+        self.register_buffer("of_state", torch.stack([_gates(cell.state.weight) for cell in cells]))
+        biases = [torch.cat([_gates(cell.inputs.bias), _gates(cell.state.bias)]) for cell in cells]
+        self.register_buffer("biases", torch.stack(biases))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, L) → (B, D)."""
+        from torch.onnx.ops import symbolic_multi_out
+
+        embedded = self.embedding(input_ids).transpose(0, 1)
+        lengths = attention_mask.sum(1).int()
+        directions, texts = len(self.of_inputs), input_ids.shape[0]
+        _, last = symbolic_multi_out(
+            "::GRU",
+            (embedded, self.of_inputs, self.of_state, self.biases, lengths),
+            {
+                "hidden_size": self.hidden_size,
+                "direction": "bidirectional" if directions == 2 else "forward",
+                "linear_before_reset": 1,
+            },
+            dtypes=(embedded.dtype, embedded.dtype),
+            shapes=(
+                (embedded.shape[0], directions, texts, self.hidden_size),
+                (directions, texts, self.hidden_size),
+            ),
+            version=18,
+        )
+        return last.transpose(0, 1).flatten(1)
+
+
+def _gates(values: Tensor) -> Tensor:
+    """A cell's (3H, …) in the order of ONNX."""
+    reset, update, candidate = values.detach().chunk(3)
+    return torch.cat([update, reset, candidate])
