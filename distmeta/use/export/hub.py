@@ -21,13 +21,11 @@ REMEDY = "use --format onnx"
 
 
 def check(task: Task) -> None:
-    """Refuses bodies that `BertForSequenceClassification` and its like do not express, and tasks of one class."""
+    """Refuses bodies that `BertForSequenceClassification` and its like do not express."""
     model = task.learner.about["model"]
     kind = model["architecture"].get("model_type", model["name"])
     if kind not in KNOWN:
         raise ConfigError("--format", f"hf, which is for {', '.join(KNOWN)}, and the body is {kind}", REMEDY)
-    if len(task.names) < 2:  # pipelines make a sigmoid of a single output
-        raise ConfigError("--format", "hf, and the task has one class", "add examples of another")
 
 
 def write(task: Task, folder: Path, max_length: int) -> None:
