@@ -49,6 +49,7 @@ def train(config: str | Path | Mapping[str, Any] | RunConfig, **overrides: Any) 
         set_value(content, key, value)
     settings = validate(content)
     remember(settings, names, list(changes))
+    settings.came_from(config.source if isinstance(config, RunConfig) else None)
     run_dir = Path(settings.run_dir) if settings.run_dir else default_run_dir(name)
     with Reporter() as reporter:
         return driver.train(fitting(settings, reporter.note), run_dir, reporter)
@@ -80,25 +81,30 @@ def load(path: str | Path) -> Learner:
     """Reads a meta-trained learner. It needs neither the training data nor the weights that training started from.
 
     Args:
-        path: a run's directory, or a copy of its folder `learner`.
+        path: a run's directory, a copy of its folder `learner`, or ``models:/NAME@ALIAS`` of one that was registered.
 
     Raises:
         CheckpointError: there is none, it has another format, or a file was altered.
+        TrackingError: it is not in MLflow's store.
     """
     from distmeta.use.learner import load as read
 
-    return read(path)
+    return read(_place(path))
 
 
 def load_task(path: str | Path) -> Task:
     """Reads a task that was saved with `Task.save` or by ``distmeta adapt``. It needs nothing but its folder.
 
+    Args:
+        path: the task's folder, or ``models:/NAME@ALIAS`` of one that was registered.
+
     Raises:
         CheckpointError: there is none, it has another format, or a file was altered.
+        TrackingError: it is not in MLflow's store.
     """
     from distmeta.use.saved import load_task as read
 
-    return read(path)
+    return read(_place(path))
 
 
 def registries() -> dict[str, Registry]:
@@ -109,6 +115,15 @@ def registries() -> dict[str, Registry]:
     from distmeta.tasks.base import registry as families
 
     return {"algorithms": algorithms, "models": models, "heads": heads, "families": families}
+
+
+def _place(path: str | Path) -> str | Path:
+    """The folder of what is registered in MLflow; another path as it is."""
+    if not str(path).startswith("models:/"):
+        return path
+    from distmeta.runs.directory import place
+
+    return place(str(path))
 
 
 def _copy(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Codec(Scoring, Protocol):
 
     given: ClassVar[tuple[str, ...]]  # what an example to predict holds: its keys, or columns of a file
     answer: ClassVar[str]  # the key of what is predicted
+    samples: ClassVar[tuple[Example, ...]]  # a small task, to show users how examples look
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The meanings of a new task's targets, from its examples."""

@@ -50,6 +50,7 @@ class MadeUp(Family):
     classes: ClassVar[int] = 0
     fingerprint: ClassVar[str] = "made up"
     source: ClassVar[str] = "made up"
+    samples: ClassVar[tuple[dict[str, Any], ...]] = ()
 
     def sentence(self, generator: np.random.Generator) -> list[int]:
         return [int(word) for word in generator.integers(len(WORDS), size=generator.integers(4, LONGEST))]

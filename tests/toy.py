@@ -58,7 +58,7 @@ def toy_settings(folder: Path, **overrides: Any) -> dict[str, Any]:
             **{"curve_steps": 2, "curve_episodes": 6},
         },
         "checkpoint": {"every": 2},
-        "tracking": {"uri": store(folder)},
+        "tracking": {"uri": store(folder), "log_model": False},  # which takes a second
     }
     for key, value in overrides.items():
         *parents, last = key.split("__")

@@ -17,7 +17,7 @@ from distmeta.errors import printable
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, such as jobs/quickstart.yaml.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory or an MLflow run id.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, an MLflow run id, or models:/NAME@ALIAS.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings such as outer.steps=50.")
 ]

@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
 DOCUMENT = "task.json"
 SETTINGS = ("data.text", "data.label", "data.subset", "data.copies")
-TaskFolder = Annotated[str, typer.Argument(metavar="TASK", help="The folder of a task that `distmeta adapt` made.")]
+TaskFolder = Annotated[
+    str, typer.Argument(metavar="TASK", help="The folder of a task, or a registered one: models:/NAME@ALIAS.")
+]
 
 
 @app.command()
 def adapt(
-    run: Annotated[str, typer.Argument(metavar="RUN|TASK", help="A run, a learner's folder, or a task that grows.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|TASK", help="A run, a learner, models:/NAME@ALIAS, or a task that grows.")
+    ],
     examples: Annotated[str, typer.Argument(metavar="EXAMPLES", help="Labelled texts: a file, a folder, an address.")],
     overrides: Overrides = None,
     out: Annotated[str | None, typer.Option(help="The folder of the new task; a TASK grows in place.")] = None,
@@ -94,11 +98,10 @@ def predict(
 
     from distmeta.data.texts import read_texts
     from distmeta.report.progress import Reporter
-    from distmeta.use.saved import load_task
     from distmeta.use.table import predictions, write_csv, write_json_lines
 
     with Reporter() as reporter, clean_stdout():
-        learned = load_task(task)
+        learned = _task(task)
     with Reporter() as reporter:
         rows = predictions(learned, read_texts(data), reporter.note, not always)
         first = list(islice(rows, 1))  # what cannot be read at all is told before anything is written
@@ -119,12 +122,11 @@ def suggest(
     data = _data(texts, overrides or [])
 
     from distmeta.report.progress import Reporter
-    from distmeta.use.saved import load_task
     from distmeta.use.suggest import suggest as choose
     from distmeta.use.table import write_suggestions
 
     with Reporter() as reporter, clean_stdout():
-        learned = load_task(task)
+        learned = _task(task)
         usable = _unlabelled(data, reporter)
         chosen = [usable[place] for place in choose(learned, usable, count, partial(reporter.count, "texts"))]
     with _output(out) as file:
@@ -142,12 +144,19 @@ def _data(path: str, settings: list[str]) -> DataConfig:
 
 
 def _learner(run: str) -> Learner:
-    """The learner of a run, or of a copy of its folder `learner`."""
-    from distmeta.runs.directory import resolve
+    """The learner of a run, of a copy of its folder `learner`, or a registered one."""
+    from distmeta.runs.directory import place
     from distmeta.use.learner import DOCUMENT as WRITTEN
     from distmeta.use.learner import load
 
-    return load(run if (Path(run) / WRITTEN).is_file() else resolve(run))
+    return load(run if (Path(run) / WRITTEN).is_file() else place(run))
+
+
+def _task(name: str) -> Task:
+    """The task in a folder, or a registered one."""
+    import distmeta
+
+    return distmeta.load_task(name)
 
 
 def _examples(data: DataConfig, reporter: Reporter) -> Source:

@@ -4,6 +4,7 @@ Sections `model` and `algorithm` also take the options of the chosen model or al
 model or algorithm is built, before anything starts.
 """
 
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
 import pydantic
@@ -135,9 +136,18 @@ class TrackingConfig(Section):
 
     uri: str | None = None  # none: $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db here
     experiment: Annotated[str, Field(max_length=500)] = "distmeta"  # as long as MLflow takes
+    log_model: bool = True  # also keep the learner in MLflow, as the run's model
+    system_metrics: bool = False  # also log processors, memory, disk, network and GPUs of the driver's machine
 
 
 FamilyName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]  # becomes part of parameter names
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """The file of settings. Equal settings are equal wherever they are from."""
+
+    path: str | None = field(default=None, compare=False)
 
 
 class RunConfig(Section):
@@ -162,6 +172,7 @@ class RunConfig(Section):
     # If settings chose another algorithm or model than the file: the file's, by section, and the keys of the settings.
     _former: dict[str, str] = pydantic.PrivateAttr(default_factory=dict)
     _settings: tuple[str, ...] = pydantic.PrivateAttr(default=())
+    _origin: _Origin = pydantic.PrivateAttr(default=_Origin())
 
     @pydantic.model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -186,6 +197,16 @@ class RunConfig(Section):
     def remember(self, former: dict[str, str], settings: tuple[str, ...]) -> None:
         """Notes that settings with these keys chose other names than those of the file, which are given by section."""
         self._former, self._settings = former, settings
+
+    def came_from(self, path: str | None) -> "RunConfig":
+        """Notes the file of these settings, as typed; returns the configuration."""
+        self._origin = _Origin(path)
+        return self
+
+    @property
+    def source(self) -> str | None:
+        """The file of these settings, if they were just read from one."""
+        return self._origin.path
 
     @property
     def former(self) -> dict[str, str]:

@@ -52,7 +52,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     names = chosen(content)
     config = validate(override(content, overrides))
     remember(config, names, [item.partition("=")[0] for item in overrides])
-    return config
+    return config.came_from(str(path))
 
 
 def chosen(content: Mapping[str, Any]) -> dict[str, str]:

@@ -23,6 +23,7 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
     Raises:
         UserError: the run cannot start; the error names the cause.
     """
+    tracking.check_system(config.tracking.system_metrics)
     tracking.check_store(tracking.resolve_uri(config.tracking.uri), config.tracking.experiment)
     preflight(config.cluster)
     experiment = with_teacher(build_experiment(config))

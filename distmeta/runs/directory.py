@@ -34,7 +34,7 @@ from distmeta.config.places import barrier, exists
 from distmeta.config.syntax import dump_yaml, parse_yaml
 from distmeta.errors import CheckpointError, ConfigError
 from distmeta.runs.paths import beside
-from distmeta.storage import parse_object, require_format
+from distmeta.storage import SUMS, parse_object, require_format
 
 CONFIG, RUN, LOCK = "config.yaml", "run.json", ".lock"
 FORMAT = 2  # of run.json; format 1 had no number, key or identity
@@ -196,17 +196,41 @@ def within(run_dir: Path) -> list[Path]:
 
 
 def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
-    """The directory of a run, given as a path or as an MLflow run id. `overrides` may set `tracking.uri`.
+    """The directory of a run, given as a path, as an MLflow run id, or by its registered learner.
+
+    Args:
+        run: ``models:/NAME@ALIAS`` names a registered learner.
+        overrides: may set `tracking.uri`.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is none of them, or the run has gone on since its learner was registered.
     """
     if (path := Path(run)).is_dir():
         return path
+    uri = _store(overrides)
+    if run.startswith(tracking.PREFIX):
+        run_dir = tracking.find_run_dir(uri, tracking.run_of(uri, run))
+        kept, own = (folder / SUMS for folder in (tracking.fetch(uri, run), run_dir / "learner"))
+        if not own.is_file() or own.read_bytes() != kept.read_bytes():
+            raise CheckpointError(run, f"{run_dir} has another learner now", "give the run directory")
+        return run_dir
     if not run.isalnum():
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
-    settings = validate(override({}, [item for item in overrides if item.startswith("tracking.")]))
-    run_dir = tracking.find_run_dir(tracking.resolve_uri(settings.tracking.uri), run)
+    run_dir = tracking.find_run_dir(uri, run)
     if read(run_dir, [])[1]["mlflow_run_id"] != run:
         raise CheckpointError(run, f"{run_dir} is the directory of another run", "give its run directory")
     return run_dir
+
+
+def place(run: str, overrides: Sequence[str] = ()) -> Path:
+    """The folder of a run, of a learner or of a task: as `resolve`, but a registered one needs no run on this machine.
+
+    Raises:
+        UserError: there is none.
+    """
+    return tracking.fetch(_store(overrides), run) if run.startswith(tracking.PREFIX) else resolve(run, overrides)
+
+
+def _store(overrides: Sequence[str]) -> str:
+    settings = validate(override({}, [item for item in overrides if item.startswith("tracking.")]))
+    return tracking.resolve_uri(settings.tracking.uri)

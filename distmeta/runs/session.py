@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from distmeta.backends import open_backend
 from distmeta.backends.base import Coordination
 from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
+from distmeta.config.base import is_path
 from distmeta.errors import CheckpointError, TrackingError
 from distmeta.report.progress import Reporter
 from distmeta.runs import directory
@@ -60,6 +63,7 @@ def open_run(
         parent: the MLflow run of the study. The run is then a trial, without meta-test.
     """
     own = (run or {}).get("mlflow_run_id")
+    tracking.check_system(config.tracking.system_metrics)
     tracking.check_store(tracking.resolve_uri(config.tracking.uri), config.tracking.experiment, own)
     if parent is None:  # a study has checked already
         preflight(config.cluster)
@@ -74,7 +78,8 @@ def open_run(
         coordination = backend.start(experiment.setup, reporter.note)
         tokenizer = experiment.tokenizer and experiment.tokenizer.to_str()
         tags = {PARENT_TAG: parent} if parent else {}
-        with tracked(config, run_dir, reporter, run, tags, tokenizer, experiment.identity) as tracker:
+        data = datasets(experiment)
+        with tracked(config, run_dir, reporter, run, tags, tokenizer, experiment.identity, data) as tracker:
             yield OpenRun(experiment, coordination, tracker, run_dir, reporter, asked)
 
 
@@ -87,6 +92,7 @@ def tracked(
     tags: dict[str, str],
     tokenizer: str | None = None,
     identity: dict[str, str] | None = None,
+    data: Sequence[tracking.Dataset] = (),
 ) -> Iterator[Tracker]:
     """The MLflow run of a run or study, which is always ended. Makes the directory of a new one.
 
@@ -115,6 +121,8 @@ def tracked(
                 run_id=run["mlflow_run_id"],
                 key=run.get("key"),
                 tags=tags,
+                origin=lambda: tracking.origin(config.source),
+                has_system_metrics=config.tracking.system_metrics,
                 note=reporter.note,
             )
         except TrackingError:
@@ -124,6 +132,8 @@ def tracked(
         status: Ended = "FAILED"
         try:
             if run["mlflow_run_id"] is None:
+                for dataset in data:
+                    tracker.log_dataset(dataset)
                 tracker.log_artifact(folder / directory.CONFIG)
                 directory.write_json(folder / directory.RUN, {**run, "mlflow_run_id": tracker.run_id})
             yield tracker
@@ -133,6 +143,23 @@ def tracked(
             raise
         finally:
             tracker.finish(status, is_trial=PARENT_TAG in tags)
+
+
+def datasets(experiment: Experiment) -> list[tracking.Dataset]:
+    """The splits of each family's data. A trial of a study has no meta-test."""
+    found = []
+    for name, splits in experiment.splits.items():
+        family, data = experiment.setup.families[name], experiment.config.families[name].data
+        path = data.path or family.kind
+        label = Path(path).name if is_path(path) else path
+        for key, split in splits.items():
+            if key == "meta_test" and not experiment.has_meta_test:
+                continue
+            digest = hashlib.sha256(json.dumps([family.source, key, split.classes]).encode()).hexdigest()
+            counts = {"num_rows": split.examples, "num_classes": len(split.classes)} if split.examples else {}
+            columns = [data.text, data.label] if split.examples and family.has_classes else []
+            found.append(tracking.Dataset(label, path, data.subset, digest, columns, counts, key))
+    return found
 
 
 def describe(experiment: Experiment) -> str:

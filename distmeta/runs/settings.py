@@ -43,7 +43,7 @@ def fitting(config: RunConfig, note: Callable[[str], None]) -> RunConfig:
     if left_out:
         names = " and ".join(f"{content[section]['name']} instead of {was}" for section, was in config.former.items())
         note(f"note: {', '.join(left_out)} left out of the file's settings: {names} was chosen")
-    return validate(content)
+    return validate(content).came_from(config.source)
 
 
 def _keys_of(section: str, name: str) -> set[str]:

@@ -20,6 +20,7 @@ from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.calibrate import calibrate, with_trust
 from distmeta.runs.check import remarks
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
+from distmeta.runs.models import log_model
 from distmeta.runs.session import OpenRun, open_run
 from distmeta.types import ServerState
 from distmeta.use import learner
@@ -200,7 +201,10 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
     steps, theta = state.counters["version"], np.asarray(state.arrays["meta_params"])
     calibrations = calibrate(experiment, coordination, progress, opened.reporter.note)
     if is_newest:
-        experiment.trained(theta, steps).calibrated(calibrations).save(opened.run_dir / learner.FOLDER)
+        trained = experiment.trained(theta, steps).calibrated(calibrations)
+        trained.save(folder := opened.run_dir / learner.FOLDER)
+        if experiment.config.tracking.log_model:
+            log_model(tracker, folder, trained, opened.reporter.note)
     digest = sha256(theta)
     rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
     rows = with_trust(experiment, coordination, rows, calibrations, progress)

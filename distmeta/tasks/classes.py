@@ -52,6 +52,12 @@ class TextCodec(ClassScoring):
 
     given: ClassVar[tuple[str, ...]] = ("text",)
     answer: ClassVar[str] = "label"
+    samples: ClassVar[tuple[Example, ...]] = (
+        {"text": "where is my parcel", "label": "delivery"},
+        {"text": "it has not arrived yet", "label": "delivery"},
+        {"text": "I want my money back", "label": "refund"},
+        {"text": "please take back the payment", "label": "refund"},
+    )
 
     name: str
     tokenizer: Tokenizer

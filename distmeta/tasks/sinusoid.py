@@ -223,6 +223,7 @@ class PointCodec(CurveScoring):
 
     given: ClassVar[tuple[str, ...]] = ("x",)
     answer: ClassVar[str] = "y"
+    samples: ClassVar[tuple[Example, ...]] = ({"x": -1.5, "y": -2.0}, {"x": 0.0, "y": 0.1}, {"x": 1.5, "y": 2.0})
 
     name: str
 

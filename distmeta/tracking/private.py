@@ -2,9 +2,12 @@
 
 `pyproject.toml` allows no later minor version. `tests/tracking/test_private.py` names the parts that a new one lacks.
 
+global_store    MLflow looks up a model of its own in the store of its global settings, not in the client's
+link            without this tag the UI does not show under which name a model is registered
 last_steps      public classes have a metric's last value without the step; its history would cost a request per metric
 KIND            without this tag the UI opens an experiment on pages about language-model traces
 look            looks into the database, which costs no import of MLflow
+monitors        MLflow's own thread around them sends metrics by itself
 move_artifacts  MLflow keeps absolute paths, with no way to change them
 schemas         reads MLflow's migrations, which costs no import either
 LOGGERS         these loggers report each migration of a database
@@ -12,6 +15,8 @@ ERRORS          this logger shows the traceback of an error that is raised too
 """
 
 import contextlib
+import json
+import os
 import re
 import sqlite3
 import urllib.parse
@@ -25,12 +30,56 @@ from distmeta.config.places import exists
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 LOGGERS = ("mlflow", "alembic")
 ERRORS = "mlflow.store.db.utils"
+_VERSIONS = "mlflow.modelVersions"
 _REVISIONS = ("revision", "down_revision")
+# Where the database keeps addresses of artifacts, besides those of its experiments.
+_LOCATIONS = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+@contextlib.contextmanager
+def global_store(uri: str) -> Iterator[None]:
+    """Makes a store that of MLflow's global settings, for a while."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    key = "MLFLOW_TRACKING_URI"  # it is changed too
+    former = os.environ.get(key)
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        os.environ.pop(key, None)
+        os.environ.update({key: former} if former is not None else {})
+
+
+def link(client: Any, model_id: str, name: str, version: str) -> None:
+    """Notes with a model, an `mlflow.entities.LoggedModel`, that it is a version of a registered one."""
+    known = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS, "[]"))
+    if (name, str(version)) not in [(each["name"], str(each["version"])) for each in known]:  # a server has done it
+        entry = {"name": name, "version": version}
+        client.set_logged_model_tags(model_id, {_VERSIONS: json.dumps([*known, entry])})
 
 
 def last_steps(run: Any) -> dict[str, int]:
     """The last step of each metric, of an `mlflow.entities.Run`."""
     return {metric.key: metric.step for metric in run.to_proto().data.metrics}
+
+
+def monitors() -> list[Any]:
+    """What measures processors, memory, disk, network and, if there are any, GPUs."""
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    found = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with contextlib.suppress(ImportError, RuntimeError):  # no nvidia-ml-py, or no NVIDIA driver
+        found.append(GPUMonitor())
+    return found
 
 
 class Seen(NamedTuple):
@@ -97,8 +146,9 @@ def move_artifacts(database: sqlite3.Connection, folder: Path) -> list[str]:
     for place in gone:
         new, rest = folder.as_uri(), len(place) + 1
         database.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (new, place))
-        query = "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?"
-        database.execute(query, (new, rest, rest, f"{place}/"))
+        for table, column in _LOCATIONS:
+            query = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+            database.execute(query, (new, rest, rest, f"{place}/"))
     database.execute("COMMIT")
     return gone
 

@@ -30,6 +30,7 @@ def _quiet() -> None:
     """Turns off MLflow's telemetry and output; must be called before MLflow is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # A server that is away is tried again later: training does not wait for it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -77,10 +78,10 @@ def connect(uri: str) -> Any:
     artifact_folder(path).mkdir(exist_ok=True)
     require_unlocked(path, sqlite.LOCK_SECONDS)
     with opened(path):
-        return MlflowClient(_as_sqlalchemy(uri))
+        return MlflowClient(as_sqlalchemy(uri))
 
 
-def _as_sqlalchemy(uri: str) -> str:
+def as_sqlalchemy(uri: str) -> str:
     """An SQLite address as SQLAlchemy reads it; whether it takes %3F for a question mark depends on its version.
 
     MLflow takes it for three letters, and would make a folder of that name: it does not look at this kind of address.
@@ -139,6 +140,9 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
 
     if found := client.get_experiment_by_name(name):
         require_active(name, found.experiment_id if found.lifecycle_stage == "deleted" else None, uri)
+        for tag, value in KIND.items():
+            if tag not in found.tags:
+                client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
     location = artifact_folder(database(uri)).as_uri() if uri.startswith("sqlite:") else None
     try:
@@ -156,7 +160,7 @@ def find_run_dir(uri: str, run_id: str) -> Path:
         TrackingError: no such store or run, not a run of distmeta, or its directory is not on this machine.
     """
     check_store(uri)
-    _must_exist(uri)
+    must_exist(uri)
     with user_errors(uri):
         tags = connect(uri).get_run(run_id).data.tags
     if RUN_DIR_TAG not in tags:
@@ -169,7 +173,7 @@ def find_run_dir(uri: str, run_id: str) -> Path:
     return run_dir
 
 
-def _must_exist(uri: str) -> None:
+def must_exist(uri: str) -> None:
     """Refuses an SQLite store that does not exist: looking up a run must not create a database."""
     if uri.startswith("sqlite:") and not database(uri).exists():
         raise TrackingError("tracking.uri", f"{database(uri)} does not exist", "name the store of the run")
@@ -184,12 +188,12 @@ def ui_command(uri: str, port: int) -> list[str]:
     if uri.startswith(("http://", "https://")):
         raise TrackingError("tracking.uri", "is an MLflow server already", f"open {mask(uri)} in a browser")
     check_store(uri)
-    _must_exist(uri)
+    must_exist(uri)
     _require_free(port)
     find_artifacts(uri, lambda remark: print(f"distmeta: {remark}", file=sys.stderr))
     options = [
         "--backend-store-uri",
-        _as_sqlalchemy(uri),
+        as_sqlalchemy(uri),
         "--artifacts-destination",
         artifact_folder(database(uri)).as_uri(),
     ]

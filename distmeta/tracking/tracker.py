@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distmeta.tracking import private
+from distmeta.tracking.machine import Machine
+from distmeta.tracking.models import Content
+from distmeta.tracking.models import log as log_model
+from distmeta.tracking.origin import Dataset, send_dataset
 from distmeta.tracking.outbox import Outbox
 from distmeta.tracking.sqlite import BUSY_SECONDS, require_unlocked
 from distmeta.tracking.store import (
@@ -57,6 +61,7 @@ class Tracker:
         self._database = database(uri) if uri.startswith("sqlite:") else None
         self._client, self._last_steps, self._outbox, self._note = client, last_steps, outbox, note
         self._flushed, self._away_until = time.monotonic(), 0.0
+        self._machine: Machine | None = None
         for entry in outbox.entries:
             if metric := entry.get("metric"):
                 self._last_steps[metric[0]] = max(metric[3], self._last_steps.get(metric[0], -1))
@@ -73,6 +78,8 @@ class Tracker:
         run_id: str | None = None,
         key: str | None = None,
         tags: Mapping[str, str] | None = None,
+        origin: Callable[[], Mapping[str, str]] = dict,
+        has_system_metrics: bool = False,
         note: Note = print,
     ) -> Tracker:
         """Creates a run, or continues one.
@@ -88,6 +95,8 @@ class Tracker:
             key: identifies a run whose id is unknown, because the process that created the run was killed before it
                 could store the id. If a run with this key exists, it is continued.
             tags: further tags, such as ``mlflow.parentRunId``.
+            origin: gives tags of a new run alone, such as ``mlflow.user``.
+            has_system_metrics: also log what this machine does, while metrics are logged.
             note: is called with a message when MLflow goes away or comes back.
 
         Raises:
@@ -103,7 +112,7 @@ class Tracker:
                 runs = client.search_runs([group], f"tags.`{KEY_TAG}` = '{key}'") if key else []
                 run_id = runs[0].info.run_id if runs else None
             if run_id is None:
-                run = client.create_run(group, tags=labels, run_name=run_name)
+                run = client.create_run(group, tags={**origin(), **labels}, run_name=run_name)
                 last_steps: dict[str, int] = {}
             else:
                 run = client.get_run(run_id)
@@ -120,6 +129,7 @@ class Tracker:
             outbox.drop("end")
             tracker = cls(uri, client, run.info.run_id, last_steps, outbox, note)
             tracker._log_params(params)
+            tracker._machine = Machine() if has_system_metrics else None
         return tracker
 
     def log(self, step: int, metrics: Mapping[str, float], *, again: bool = False) -> None:
@@ -132,15 +142,26 @@ class Tracker:
             if again or step > self._last_steps.get(key, -1):
                 self._outbox.entries.append({"metric": [key, float(value), now, step]})
                 self._last_steps[key] = step
+        if self._machine and (load := self._machine.look()):
+            number = max((self.last_step(key) for key in load), default=-1) + 1
+            for key, value in load.items():
+                self._outbox.entries.append({"metric": [key, value, now, number]})
+                self._last_steps[key] = number
         if len(self._outbox.entries) >= FLUSH_METRICS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Copies a file to the run's artifacts, below `folder`."""
-        full, run_dir = Path(path).absolute(), self._outbox.path.parent.absolute()
-        # A run may be moved before it is sent.
-        kept = full.relative_to(run_dir) if full.is_relative_to(run_dir) else full
-        self._outbox.entries.append({"artifact": [str(kept), folder]})
+        self._outbox.entries.append({"artifact": [self._kept(path), folder]})
+        self.flush()
+
+    def log_dataset(self, dataset: Dataset) -> None:
+        """Adds a split of the run's data."""
+        self._outbox.entries.append({"dataset": dataset._asdict()})
+
+    def log_model(self, model: Content) -> None:
+        """Logs what the run has learned as a model, unless the run has it already."""
+        self._outbox.entries.append({"model": model._replace(folder=self._kept(model.folder))._asdict()})
         self.flush()
 
     def describe(self, markdown: str) -> None:
@@ -208,11 +229,26 @@ class Tracker:
                     self._client.log_artifact(self.run_id, path, values[1])
                 else:  # it would never be sent
                     self._note(f"{path} is no longer there; MLflow does not get it")
+            case "dataset":
+                send_dataset(self._client, self.run_id, Dataset(**values))
+            case "model":
+                folder = self._outbox.path.parent / values["folder"]
+                if folder.exists():
+                    group = self._client.get_run(self.run_id).info.experiment_id
+                    model = Content(**values)._replace(folder=str(folder))
+                    log_model(self._client, group, self.run_id, model)
+                else:
+                    self._note(f"{folder} is no longer there; MLflow does not get it")
             case "tag":
                 self._client.set_tag(self.run_id, *values)
             case _:
                 self._client.set_terminated(self.run_id, values)
         return 1
+
+    def _kept(self, path: str | Path) -> str:
+        """A path as entries hold it: relative if it is in the run's directory, which may be moved before it is sent."""
+        full, run_dir = Path(path).absolute(), self._outbox.path.parent.absolute()
+        return str(full.relative_to(run_dir) if full.is_relative_to(run_dir) else full)
 
     def _log_params(self, params: dict[str, str]) -> None:
         from mlflow.entities import Param
