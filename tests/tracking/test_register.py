@@ -123,7 +123,8 @@ print(*[name for name, file in files.items() if "-packages" in file and name.str
 def test_bad_input_is_mlflows_error_for_it(tmp_path: Path, learner: Learner, uri: str) -> None:
     registered(str(tmp_path / "learner"), "intents", None)
     model = served(uri, "models:/intents/1")
-    twice = [*REQUEST, {"examples": [{"text": " ", "label": "b"}], "queries": [{"text": "q"}]}]
+    examples = [{"text": " ", "label": "b"}, {"text": "a", "label": "a"}]
+    twice = [*REQUEST, {"examples": examples, "queries": [{"text": "q"}]}]
     for request, words in (
         (twice, "task 2: example 1: text is ' '; give a text"),
         (twice[1:], "example 1: text is ' '"),
