@@ -45,6 +45,7 @@ class Algorithm:
     starts_near: ClassVar[bool] = False
     anchored: ClassVar[bool] = False
     has_teacher: ClassVar[bool] = False
+    starts_from_support: ClassVar[bool] = False
 
     def outer(self, outer: OuterConfig) -> OuterConfig:
         """The server's settings, unchanged."""

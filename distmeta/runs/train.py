@@ -15,7 +15,7 @@ from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
 from distmeta.report.tables import markdown_table, table_rows, table_title
-from distmeta.runs import checkpoint, directory, paths
+from distmeta.runs import answers, checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.calibrate import calibrate, with_trust
 from distmeta.runs.check import remarks
@@ -203,7 +203,7 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
         experiment.trained(theta, steps).calibrated(calibrations).save(opened.run_dir / learner.FOLDER)
     digest = sha256(theta)
     rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
-    rows = with_trust(experiment, coordination, rows, calibrations, progress)
+    rows, answered = with_trust(experiment, coordination, rows, calibrations, progress)
     result = {
         "format": directory.EVALUATION_FORMAT,
         "run_dir": str(opened.run_dir),
@@ -220,9 +220,10 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
         figure = row["score"]["name"]
         name = f"meta_test/{figure}_{scores.slug(row['title']).replace('-', '_')}"
         tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"]}, again=True)
-    for path in scores.files(opened.run_dir):
-        tracker.log_artifact(path)
+    kept = [*scores.files(opened.run_dir), answers.keep_answers(opened.run_dir, digest, experiment, answered)]
     curve = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
+    for path in (*kept, answers.keep_curve(opened.run_dir, digest, experiment, curve)):
+        tracker.log_artifact(path)
 
     def draw() -> Iterator[Path]:
         if ages := staleness(state):

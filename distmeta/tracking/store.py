@@ -156,7 +156,7 @@ def find_run_dir(uri: str, run_id: str) -> Path:
         TrackingError: no such store or run, not a run of distmeta, or its directory is not on this machine.
     """
     check_store(uri)
-    _must_exist(uri)
+    must_exist(uri)
     with user_errors(uri):
         tags = connect(uri).get_run(run_id).data.tags
     if RUN_DIR_TAG not in tags:
@@ -169,7 +169,7 @@ def find_run_dir(uri: str, run_id: str) -> Path:
     return run_dir
 
 
-def _must_exist(uri: str) -> None:
+def must_exist(uri: str) -> None:
     """Refuses an SQLite store that does not exist: looking up a run must not create a database."""
     if uri.startswith("sqlite:") and not database(uri).exists():
         raise TrackingError("tracking.uri", f"{database(uri)} does not exist", "name the store of the run")
@@ -184,7 +184,7 @@ def ui_command(uri: str, port: int) -> list[str]:
     if uri.startswith(("http://", "https://")):
         raise TrackingError("tracking.uri", "is an MLflow server already", f"open {mask(uri)} in a browser")
     check_store(uri)
-    _must_exist(uri)
+    must_exist(uri)
     _require_free(port)
     find_artifacts(uri, lambda remark: print(f"distmeta: {remark}", file=sys.stderr))
     options = [
