@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from distmeta.errors import shortened
+from distmeta.protocols import Draw
 from distmeta.runs.calibrate import Answered
 from distmeta.runs.experiment import Experiment
-from distmeta.protocols import Draw
 from distmeta.types import Stream
 
 FORMAT = 1
@@ -101,8 +101,8 @@ def _shape(experiment: Experiment, its: Answered) -> dict[str, Any]:
 
 def _rows(written: Mapping[str, Any], elements: int) -> list[int] | None:
     """The source's row of each element of a query set; None if a family's elements are not whole rows."""
-    rows = np.concatenate([np.ravel(written[name]) for name in ("query", "outside") if name in written] or [[]])
-    return [int(row) for row in rows] if len(rows) == elements else None
+    rows = [int(row) for name in ("query", "outside") for row in np.ravel(written.get(name, []))]
+    return rows if len(rows) == elements else None
 
 
 def _surest(sure: np.ndarray, most: int) -> list[tuple[int, int]]:

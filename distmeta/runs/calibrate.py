@@ -94,12 +94,13 @@ class Answers(NamedTuple):
 
     @classmethod
     def of(cls, statistics: Statistics) -> Answers:
+        """From the statistics of an evaluation with `answers`."""
         outside = statistics.get("outside", np.zeros_like(statistics["weights"])) > 0
         inside = (statistics["weights"] > 0) & ~outside
         return cls(statistics["outputs"], statistics["targets"].astype(int), inside, outside)
 
     def certainties(self, temperature: float) -> np.ndarray:
-        """(T, E)."""
+        """The certainty of each answer, (T, E)."""
         return certainty.certainty(self.logits, temperature)
 
     @property
