@@ -28,10 +28,16 @@ class Finding(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Mean scores on new tasks after 0, 1, 2, … inner steps, and the half-widths of their 95 % intervals."""
+    """Mean scores on new tasks after 0, 1, 2, … inner steps, and the half-widths of their 95 % intervals.
+
+    Two differences are paired by task: their half-widths are `gain_half`, of last and first, and `fall_half`, of best
+    and last.
+    """
 
     means: Sequence[float]
     halves: Sequence[float]
+    gain_half: float
+    fall_half: float
     steps: int  # how many steps were asked for; a curve that ends earlier has diverged
     inner_steps: int  # of meta-training
     starts_from_support: bool  # whether the learner knows something of a task before its first step
@@ -54,9 +60,9 @@ class Evidence:
 
 
 def nothing_is_adapted(curve: Curve, score: Score) -> Finding | None:
-    """The last step's score equals that before the first step, within the wider of their intervals."""
+    """The last step's score equals that before the first step: 0 is in the interval of their paired difference."""
     first, last = curve.means[0], curve.means[-1]
-    if len(curve.means) < 2 or abs(last - first) > max(curve.halves[0], curve.halves[-1]):
+    if len(curve.means) < 2 or abs(last - first) > curve.gain_half:
         return None
     figures = f"{_show(score, first)} before the first inner step, {_show(score, last)} after {len(curve.means) - 1}"
     if curve.starts_from_support:
@@ -67,14 +73,14 @@ def nothing_is_adapted(curve: Curve, score: Score) -> Finding | None:
 
 
 def inner_rate_diverges(curve: Curve, score: Score) -> Finding | None:
-    """The score falls below its best by more than the wider interval, or the curve ends early: tasks diverge."""
+    """The score falls below its best, beyond their paired interval, or the curve ends early: tasks diverge."""
     values = [score.sign * mean for mean in curve.means]
     best = max(range(len(values)), key=values.__getitem__)
     fall = values[best] - values[-1]
     ends = f"after {len(values) - 1} inner steps"
     if len(values) <= curve.steps:
         found = f"a task's figures are no longer finite {ends}"
-    elif fall > max(curve.halves[best], curve.halves[-1]):
+    elif fall > curve.fall_half:
         best_shown, last_shown = _show(score, curve.means[best]), _show(score, curve.means[-1])
         found = f"{score.name} is best after {best} inner steps ({best_shown}) and {last_shown} {ends}"
         if best >= curve.inner_steps:

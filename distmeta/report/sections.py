@@ -134,7 +134,8 @@ def origin(its: RunFigures) -> Section:
         found |= {"meta-parameters (SHA-256)": its.evaluation.content["meta_params_sha256"]}
         found |= {f"manifest of {row['title']} (SHA-256)": row["manifest_sha256"] for row in its.rows}
     for name, value in _flat(its.run.get("identity") or {}):
-        found[f"identity: {name}"] = value
+        if not name.startswith("settings"):  # they stand below
+            found[f"identity: {name}"] = value
     blocks: list[Any] = [
         Table("Hashes", ("what", "value"), [(name, shortened(str(value), LETTERS)) for name, value in found.items()])
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,9 +65,7 @@ def evidence(its: RunFigures) -> Evidence:
     curve, chance = None, None
     if its.curve and (means := _first(its.curve.content["learners"])):
         about = its.curve.content
-        curve = Curve(
-            means["means"], means["halves"], about["steps"], about["inner_steps"], about["starts_from_support"]
-        )
+        curve = Curve(**means, **{name: about[name] for name in ("steps", "inner_steps", "starts_from_support")})
         ways = about["shape"].get("ways")
         chance = 1 / ways if ways and about["score"]["name"] == ACCURACY else None
     halves = dict(its.history(f"meta_validation/{score.name}_ci95"))
@@ -87,7 +85,7 @@ def evidence(its: RunFigures) -> Evidence:
     )
 
 
-def _first(learners: Mapping[str, Any]) -> Mapping[str, Sequence[float]] | None:
+def _first(learners: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The curve of the meta-trained learner, which comes first; None if it diverged at once."""
     name = next(iter(learners), "")
     return learners[name] if name and not name.endswith("not meta-trained") else None

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from distmeta.errors import printable, shortened
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 320, 58, 14, 14, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 68, 18, 14, 56
 SERIES = 6  # styles that a page has; a further series begins again
 POINTS = 200  # drawn of a series; longer ones are averaged
 TICKS = 5
@@ -99,7 +99,7 @@ def bars(labels: Sequence[str], values: Sequence[float], title: str, x_label: st
             f'<rect class="s0" x="{x + 1:.1f}" y="{y:.1f}" width="{max(1, width - 2):.1f}" height="{height:.1f}"/>'
         )
         if number % every == 0:
-            parts.append(_text(x + width / 2, HEIGHT - BOTTOM + 16, label, "middle"))
+            parts.append(_text(x + width / 2, HEIGHT - BOTTOM + 20, label, "middle"))
     return _figure(title, "".join(parts), [])
 
 
@@ -128,12 +128,12 @@ class _Frame(NamedTuple):
         for value in ticks(self.left, self.right) if x_ticks else ():
             x, _ = self.at(value, self.low)
             parts.append(f'<path class="grid" d="M{x:.1f} {HEIGHT - BOTTOM}v5"/>')
-            parts.append(_text(x, HEIGHT - BOTTOM + 18, number(value), "middle"))
+            parts.append(_text(x, HEIGHT - BOTTOM + 20, number(value), "middle"))
         parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-        parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle"))
+        parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"))
         middle = (TOP + HEIGHT - BOTTOM) / 2
-        turned = f'transform="rotate(-90 13 {middle:.0f})"'
-        return "".join(parts) + _text(13, middle, y_label, "middle", turned)
+        turned = f'transform="rotate(-90 16 {middle:.0f})"'
+        return "".join(parts) + _text(16, middle, y_label, "middle", turned)
 
 
 def number(value: float) -> str:

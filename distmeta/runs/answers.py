@@ -17,9 +17,10 @@ import numpy as np
 
 from distmeta.errors import shortened
 from distmeta.protocols import Draw
+from distmeta.report.statistics import mean_ci95
 from distmeta.runs.calibrate import Answered
 from distmeta.runs.experiment import Experiment
-from distmeta.types import Stream
+from distmeta.types import Score, Stream
 
 FORMAT = 1
 ANSWERS, CURVE = "answers.json", "adaptation_curve.json"
@@ -34,22 +35,32 @@ def keep_answers(run_dir: Path, digest: str, experiment: Experiment, answered: S
     return _write(run_dir / ANSWERS, {"format": FORMAT, "meta_params_sha256": digest, "shapes": shapes})
 
 
-def keep_curve(
-    run_dir: Path, digest: str, experiment: Experiment, curve: Mapping[str, tuple[list[float], list[float]]]
-) -> Path:
-    """Writes adaptation_curve.json: learners by name, with means and half-widths after 0, 1, 2, … inner steps."""
+def keep_curve(run_dir: Path, digest: str, experiment: Experiment, curves: Mapping[str, np.ndarray]) -> Path:
+    """Writes adaptation_curve.json, from scores (points, episodes) of learners by name.
+
+    A learner has the `means` after 0, 1, 2, … inner steps, the `halves` of their 95 % intervals, and the half-widths of
+    two paired differences: between last and first (`gain_half`), and between best and last (`fall_half`).
+    """
     family, streams = next((name, splits["meta_validation"]) for name, splits in experiment.streams.items())
+    score = experiment.setup.families[family].score
     content = {
         "format": FORMAT,
         "meta_params_sha256": digest,
-        "score": experiment.setup.families[family].score._asdict(),
+        "score": score._asdict(),
         "shape": dict(streams[0].shape),
         "steps": experiment.config.evaluation.curve_steps,
         "inner_steps": getattr(experiment.learner, "inner_steps", 0),
         "starts_from_support": experiment.learner.starts_from_support,
-        "learners": {name: {"means": means, "halves": halves} for name, (means, halves) in curve.items()},
+        "learners": {name: _curve(scores, score) for name, scores in curves.items()},
     }
     return _write(run_dir / CURVE, content)
+
+
+def _curve(scores: np.ndarray, score: Score) -> dict[str, Any]:
+    means, halves = zip(*map(mean_ci95, scores), strict=True)
+    best = scores[int(np.argmax(score.sign * np.array(means)))]
+    differences = {"gain_half": scores[-1] - scores[0], "fall_half": best - scores[-1]}
+    return {"means": means, "halves": halves} | {name: mean_ci95(values)[1] for name, values in differences.items()}
 
 
 def _write(path: Path, content: dict[str, Any]) -> Path:

@@ -14,6 +14,7 @@ from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
+from distmeta.report.statistics import mean_ci95
 from distmeta.report.tables import markdown_table, table_rows, table_title
 from distmeta.runs import answers, checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
@@ -221,16 +222,18 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
         name = f"meta_test/{figure}_{scores.slug(row['title']).replace('-', '_')}"
         tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"]}, again=True)
     kept = [*scores.files(opened.run_dir), answers.keep_answers(opened.run_dir, digest, experiment, answered)]
-    curve = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
-    for path in (*kept, answers.keep_curve(opened.run_dir, digest, experiment, curve)):
+    curves = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
+    for path in (*kept, answers.keep_curve(opened.run_dir, digest, experiment, curves)):
         tracker.log_artifact(path)
 
     def draw() -> Iterator[Path]:
         if ages := staleness(state):
             figures.staleness(ages, path := opened.run_dir / "staleness.png")
             yield path
-        if curve:
+        if curves:
             steps = range(experiment.config.evaluation.curve_steps + 1)
+            points = {name: [*map(mean_ci95, its)] for name, its in curves.items()}
+            curve = {name: ([m for m, _ in its], [half for _, half in its]) for name, its in points.items()}
             figures.adaptation_curve(steps, curve, score, path := opened.run_dir / "adaptation_curve.png")
             yield path
 

@@ -13,7 +13,7 @@ MSE = Score("mse", is_share=False, higher_is_better=False)
 
 
 def curve(means: list[float], half: float = 0.02, asked: int | None = None, **changes: Any) -> Curve:
-    plain = Curve(means, [half] * len(means), len(means) - 1 if asked is None else asked, 5, False)
+    plain = Curve(means, [half] * len(means), half, half, len(means) - 1 if asked is None else asked, 5, False)
     return plain._replace(**changes)
 
 

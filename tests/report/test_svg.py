@@ -37,10 +37,10 @@ def test_any_numbers_can_be_drawn(numbers: list[float]) -> None:
 
 
 def test_a_point_is_where_it_belongs() -> None:
-    """From 58 to 626 across, from 276 at the bottom to 14 at the top."""
+    """From 68 to 622 across, from 284 at the bottom to 14 at the top."""
     drawing = lines([Line("a", [0, 50, 100], [0, 50, 100])], "t", "x", "y", (0, 100), (0, 100))
     (path,) = (found for found in parsed(drawing).iter("path") if found.get("class") == "line s0")
-    assert path.get("d") == "M58.0 276.0L342.0 145.0L626.0 14.0"
+    assert path.get("d") == "M68.0 284.0L345.0 149.0L622.0 14.0"
 
 
 def test_long_series_are_means_of_parts() -> None:
