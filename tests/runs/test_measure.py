@@ -97,7 +97,7 @@ def test_a_unit_that_fails_is_an_error(
     class Ended:
         returncode, stdout, stderr = code, "", "Traceback\nboom\n"
 
-    monkeypatch.setattr(measure.subprocess, "run", lambda *_, **__: Ended())
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: Ended())
     config = toy_config(tmp_path, inner={"lr": 0.1, "steps": 1})
     with pytest.raises(ConfigError, match=message):
         run_unit(config, build_experiment(config))

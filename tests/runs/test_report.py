@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from toy import run, toy_config
 
+from distmeta.cli import main
 from distmeta.errors import ConfigError
 from distmeta.report.progress import Reporter
+from distmeta.runs import answers
 from distmeta.runs import train as driver
 from distmeta.runs.report import report
 
@@ -210,3 +213,47 @@ def test_answers_are_those_of_the_episodes(folder: Path) -> None:
         lines = (folder / "data.csv").read_text().splitlines()[1:]
         error = worst[0]
         assert error["text"].split()[0] in lines[error["row"]] or "[UNK]" in error["text"]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["distmeta", "report", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_prints_findings_and_the_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels that do not change are one that all runs can have."""
+    fixed = tmp_path / "fixed"
+    shutil.copytree(folder / "first", fixed)
+    settings = (fixed / "config.yaml").read_text()
+    (fixed / "config.yaml").write_text(settings.replace("label_shuffle: true", "label_shuffle: false"))
+    assert command(monkeypatch, str(fixed), str(folder / "second"), "--out", str(tmp_path / "x.html"), "--json") == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert result["file"] == str(tmp_path / "x.html")
+    first, second = result["runs"]
+    names = [finding["name"] for finding in first["findings"]]
+    assert "tasks can be memorised" in names
+    assert "tasks can be memorised" not in [finding["name"] for finding in second["findings"]]
+    assert "set episodes.label_shuffle=true" in " ".join(shown.err.split())
+    assert "Tasks can be memorised." in Page((tmp_path / "x.html").read_text()).of("strong")
+    assert command(monkeypatch, str(tmp_path / "nothing")) == 2
+    assert command(monkeypatch, str(folder)) == 2
+
+
+def test_what_is_kept_of_answers_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 6 episodes has 6 queries and two texts of other classes."""
+    monkeypatch.setattr(answers, "MOST", 20)
+    monkeypatch.setattr(answers, "LETTERS", 12)
+    run(tmp_path, "short", outer__steps=1)
+    for shape in json.loads((tmp_path / "short" / "answers.json").read_text())["shapes"]:
+        assert [len(episode["answers"]) for episode in shape["episodes"]] == [8, 8]
+        assert shape["left_out"] == 4
+        assert shape["worst"]
+        assert max(error["episode"] for error in shape["worst"]) <= 1
+        assert all(len(error["text"]) <= 12 for error in shape["worst"])
+    page, *_ = made(tmp_path / "short")
+    assert any("in 2 episodes; 4 episodes are left out" in caption for caption in page.of("caption"))
