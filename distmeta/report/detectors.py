@@ -56,13 +56,16 @@ class Evidence:
     label_shuffle: bool = True  # whether labels have another meaning in each episode of meta-training
     test: Sequence[Mapping[str, Any]] = ()  # rows of evaluation.json
     meaningless_labels: bool = True  # whether labels have another meaning in each episode of evaluation
-    pretrained: bool = False  # whether meta-training started from an encoder that knew something
+    pretrained: bool = False  # whether meta-training changes an encoder that knew something before
 
 
 def nothing_is_adapted(curve: Curve, score: Score) -> Finding | None:
-    """The last step's score equals that before the first step: 0 is in the interval of their paired difference."""
+    """The last step's score equals that before the first step: 0 is in the interval of their paired difference.
+
+    A curve that rises and falls again is another finding.
+    """
     first, last = curve.means[0], curve.means[-1]
-    if len(curve.means) < 2 or abs(last - first) > curve.gain_half:
+    if len(curve.means) < 2 or abs(last - first) > curve.gain_half or inner_rate_diverges(curve, score):
         return None
     figures = f"{_show(score, first)} before the first inner step, {_show(score, last)} after {len(curve.means) - 1}"
     if curve.starts_from_support:
@@ -146,19 +149,22 @@ def validation_falls(validation: Sequence[tuple[int, float, float]], score: Scor
 
 
 def worse_than_before(rows: Sequence[Mapping[str, Any]], pretrained: bool) -> Finding | None:
-    """On meta-test a learner without meta-training is ahead: the paired difference is below 0, beyond its interval."""
+    """On meta-test a learner without meta-training is ahead: the paired difference is below 0, beyond its interval.
+
+    If it is the same learner, whose row comes first, and meta-training started from an encoder, that was overwritten.
+    """
     for row in rows:
         score = Score(**row["score"])
-        for base in row["baselines"]:
+        for number, base in enumerate(row["baselines"]):
             if base.get("difference") is None:
                 continue
             if score.sign * base["difference"] + base["difference_ci95"] < 0:
                 shown = score.format(base["difference"], base["difference_ci95"], "+") + score.unit
                 found = f"{row['title']}: {shown} against {base['name']}"
-                remedy = "lower outer.lr, train for more outer.steps, or meta-train on tasks more like these"
-                if pretrained:
-                    remedy = "lower outer.lr or freeze more of the encoder with model.freeze; " + remedy
+                if pretrained and not number:
+                    remedy = "lower outer.lr, or freeze more of the encoder with model.freeze"
                     return Finding("the encoder is overwritten", found, remedy)
+                remedy = "lower outer.lr, train for more outer.steps, or meta-train on tasks more like these"
                 return Finding("meta-training does not pay", found, remedy)
     return None
 

@@ -100,7 +100,7 @@ def adaptation(its: RunFigures) -> Section:
     if not lines:
         return Section(title, ["There is no adaptation curve: the learner takes no inner steps, or diverges at once."])
     score = Score(**about["score"])
-    used = f"Meta-training takes {about['inner_steps']} inner steps."
+    used = f"In meta-training, inner.steps is {about['inner_steps']}."
     caption = f"{score.name} on meta-validation tasks after inner steps, with 95 % intervals"
     return Section(title, [curves(caption, lines, score, "inner steps"), used])
 

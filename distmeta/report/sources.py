@@ -54,6 +54,11 @@ class RunFigures:
             return Score(**found["score"])
         return Score(ACCURACY, is_share=True, higher_is_better=True)
 
+    @property
+    def trains_body(self) -> bool:
+        """Whether a parameter of the body is among the meta-parameters, as far as is known."""
+        return bool(self.learner) and any(name.startswith("body.") for name in self.learner.content["meta_params"])
+
     def history(self, name: str) -> list[tuple[int, float]]:
         """The values of a metric; empty if it was not recorded."""
         return list(self.metrics.content.get(name, [])) if self.metrics else []
@@ -81,7 +86,7 @@ def evidence(its: RunFigures) -> Evidence:
         label_shuffle=all(family.episodes.label_shuffle for family in families),
         test=its.rows,
         meaningless_labels=all(family.data.task is None for family in families),
-        pretrained=config.model.path is not None,
+        pretrained=config.model.path is not None and its.trains_body,
     )
 
 

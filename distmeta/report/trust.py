@@ -100,9 +100,8 @@ def _curve(found: answers.Outside, title: str) -> Chart:
 def _not_calibrated(its: RunFigures) -> str:
     if not its.evaluation:
         return its.evaluation.missing
-    return (
-        f"The learner was not calibrated: its tasks have no classes, or `distmeta evaluate {its.name}` is to run again."
-    )
+    why = "its tasks have no classes, a task diverged, or it was evaluated by an earlier version"
+    return f"The learner was not calibrated: {why}."
 
 
 def _key(family: str, shape: dict[str, Any]) -> tuple[Any, ...]:

@@ -6,14 +6,13 @@ Reads the files of runs and their metrics in MLflow. The page says which of them
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from distmeta import tracking
 from distmeta.config.places import barrier
-from distmeta.errors import CheckpointError, ConfigError, TrackingError, UserError
+from distmeta.errors import CheckpointError, ConfigError, TrackingError
 from distmeta.report import scores
 from distmeta.report.compare import paired_scores, rows_of
 from distmeta.report.detectors import detect
@@ -89,7 +88,7 @@ def gather(name: str, run_dir: Path) -> RunFigures:
     try:
         scored = Read(scores.read(name, run_dir))
     except CheckpointError as error:
-        scored = Read(missing=_sentence(error))
+        scored = Read(missing=f"{error}.")
     return RunFigures(
         name,
         config,
@@ -113,7 +112,7 @@ def _read(path: Path, missing: str, known: int) -> Read:
         content = parse_object(path.read_text(encoding="utf-8"))
         require_format(content, path, known, remedy="evaluate the run again")
     except CheckpointError as error:
-        return Read(missing=_sentence(error))
+        return Read(missing=f"{error}.")
     except (OSError, ValueError) as error:
         return Read(missing=f"{path.name} cannot be read ({error}): evaluate the run again.")
     return Read(content)
@@ -135,7 +134,7 @@ def _metrics(uri: str | None, run: dict[str, Any]) -> Read:
     try:
         return Read(tracking.histories(tracking.resolve_uri(uri), run["mlflow_run_id"], METRICS))
     except TrackingError as error:
-        return Read(missing=f"MLflow, which has the figures of the outer steps, could not be read: {_sentence(error)}")
+        return Read(missing=f"MLflow, which has the figures of the outer steps, could not be read: {error}.")
 
 
 def _comparison(runs: Sequence[tuple[str, Path]]) -> Section:
@@ -143,7 +142,7 @@ def _comparison(runs: Sequence[tuple[str, Path]]) -> Section:
     try:
         results = paired_scores(runs)
     except CheckpointError as error:
-        return Section(title, [f"The runs cannot be compared. {_sentence(error)}"])
+        return Section(title, [f"The runs cannot be compared. {error}."])
     score = results[0]["score"]["name"]
     caption = f"Meta-test, ± 95 % interval. Difference: {runs[0][0]} minus the row's, paired by episode"
     return Section(title, [Table(caption, ("episodes", "run", score, "difference"), rows_of(results))])
@@ -192,8 +191,3 @@ def _attach(its: RunFigures, path: Path, note: Note) -> bool:
         note(f"the page is only in {path}: {error}")
         return False
     return True
-
-
-def _sentence(error: UserError) -> str:
-    text = re.sub(r"\s+", " ", str(error))
-    return f"{text[:1].upper()}{text[1:]}."

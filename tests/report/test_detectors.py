@@ -31,6 +31,8 @@ def test_nothing_is_adapted() -> None:
     assert detectors.nothing_is_adapted(curve([0.20, 0.21, 0.23]), ACCURACY) is None
     assert detectors.nothing_is_adapted(curve([0.23, 0.21, 0.20]), ACCURACY) is None, "that is another finding"
     assert detectors.nothing_is_adapted(curve([0.2]), ACCURACY) is None, "no step was taken"
+    assert detectors.nothing_is_adapted(curve([0.2, 0.6, 0.2]), ACCURACY) is None, "it adapts, then diverges"
+    assert detectors.nothing_is_adapted(curve([0.2, 0.2], asked=9), ACCURACY) is None, "it diverges"
     from_prototypes = detectors.nothing_is_adapted(curve([0.70, 0.70], starts_from_support=True), ACCURACY)
     assert from_prototypes
     assert from_prototypes.name == "inner steps change nothing"
@@ -100,6 +102,11 @@ def test_worse_than_before() -> None:
     assert scratch
     assert scratch.name == "meta-training does not pay"
     assert detectors.worse_than_before([row(0.5, -0.02), row(0.5, None)], True) is None
+    other = row(0.5, 0.1)
+    other["baselines"].append({"name": "prototypes", "difference": -0.1, "difference_ci95": 0.02})
+    simpler = detectors.worse_than_before([other], pretrained=True)
+    assert simpler
+    assert simpler.name == "meta-training does not pay", "another learner is ahead, which says nothing of the encoder"
     assert detectors.worse_than_before([row(2.0, 0.5, MSE)], True), "a larger error"
 
 
