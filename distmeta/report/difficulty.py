@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,14 +42,15 @@ def _spread(values: Sequence[float], score: Score, title: str) -> Chart:
     counts = [0] * BINS
     for value in values:
         counts[min(BINS - 1, int((value - low) / width + 1e-9))] += 1
-    labels = [score.show(low + number * width) for number in range(BINS)]
+    scale = 100 if score.is_share else 1
+    labels = [svg.number(scale * (low + number * width)) for number in range(BINS + 1)]
     name = score.name + (" in %" if score.is_share else "")
     caption = f"{title}: number of tasks by {name}"
     rows = [
-        (f"{label} to {score.show(low + (n + 1) * width)}", str(count))
-        for n, (label, count) in enumerate(zip(labels, counts, strict=True))
+        (f"{start} to {end}", str(count))
+        for (start, end), count in zip(itertools.pairwise(labels), counts, strict=True)
     ]
-    drawing = svg.bars(labels, counts, caption, f"{name}, from", "tasks")
+    drawing = svg.bars(labels[:-1], counts, caption, f"{name}, from", "tasks")
     return Chart(caption, drawing, Table(f"{caption}: figures", (name, "tasks"), rows, closed=True))
 
 

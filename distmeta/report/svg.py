@@ -42,11 +42,11 @@ def thinned(line: Line, most: int = POINTS) -> Line:
     return Line(line.label, means(line.xs), means(line.ys), line.halves and means(line.halves))
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from `low` to `high`."""
+def ticks(low: float, high: float, whole: bool = False) -> list[float]:
+    """About five round numbers from `low` to `high`, or fewer `whole` ones."""
     if high <= low:
         return [low]
-    raw = (high - low) / TICKS
+    raw = max((high - low) / TICKS, 1 if whole else 0)
     power: float = 10.0 ** math.floor(math.log10(raw))
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
@@ -77,7 +77,7 @@ def lines(
     left, right = x_range or (min(xs), max(xs))
     low, high = y_range or _padded(min(ys or [0.0]), max(ys or [0.0]))
     frame = _Frame(left, right, low, high)
-    parts = [frame.axes(x_label, y_label)]
+    parts = [frame.axes(x_label, y_label, whole=all(x == round(x) for x in xs))]
     if diagonal:
         ends = [frame.at(max(left, low), max(left, low)), frame.at(min(right, high), min(right, high))]
         parts.append(f'<path class="ideal" d="{_path(ends)}"/>')
@@ -118,14 +118,14 @@ class _Frame(NamedTuple):
         up = min(1.0, max(0.0, up))
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
-    def axes(self, x_label: str, y_label: str, x_ticks: bool = True) -> str:
-        """Grid lines with their numbers, and both labels."""
+    def axes(self, x_label: str, y_label: str, x_ticks: bool = True, whole: bool = False) -> str:
+        """Grid lines with their numbers, `whole` ones on the x axis if it has only such, and both labels."""
         parts = []
         for value in ticks(self.low, self.high):
             _, y = self.at(self.left, value)
             parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
             parts.append(_text(LEFT - 6, y + 4, number(value), "end"))
-        for value in ticks(self.left, self.right) if x_ticks else ():
+        for value in ticks(self.left, self.right, whole) if x_ticks else ():
             x, _ = self.at(value, self.low)
             parts.append(f'<path class="grid" d="M{x:.1f} {HEIGHT - BOTTOM}v5"/>')
             parts.append(_text(x, HEIGHT - BOTTOM + 20, number(value), "middle"))

@@ -52,3 +52,5 @@ def test_ticks_are_round() -> None:
     assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(3, 47) == [10, 20, 30, 40]
     assert ticks(2, 2) == [2]
+    assert ticks(1, 5, whole=True) == [1, 2, 3, 4, 5]
+    assert ticks(0, 2, whole=True) == [0, 1, 2], "there is no half a step"
