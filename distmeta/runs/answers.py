@@ -85,7 +85,7 @@ def _shape(experiment: Experiment, its: Answered) -> dict[str, Any]:
         rows = _rows(family.to_json(draw), asked.shape[1])
         episodes.append(
             {
-                "classes": list(draw.names),
+                "classes": _classes(draw, answers.logits.shape[-1]),
                 "rows": rows and [row for row, kept in zip(rows, here, strict=True) if kept],
                 "targets": targets[number][here].tolist(),
                 "answers": chosen[number][here].tolist(),
@@ -103,11 +103,16 @@ def _shape(experiment: Experiment, its: Answered) -> dict[str, Any]:
         "left_out": len(asked) - len(draws),
         "episodes": episodes,
         "worst": [
-            _error(experiment, stream, draws[episode], episode, element, sure, targets, chosen)
+            _error(experiment, stream, draws[episode], episode, element, sure, targets, chosen, episodes)
             for kind, most in ((answers.inside, WORST), (answers.outside, OUTSIDE))
             for episode, element in _surest(np.where(wrong & kind, sure, -1.0), most)
         ],
     }
+
+
+def _classes(draw: Draw, outputs: int) -> list[str]:
+    """The names of an episode's classes; numbers where a family does not name all of them."""
+    return list(draw.names) if len(draw.names) == outputs else [f"class {number}" for number in range(outputs)]
 
 
 def _rows(written: Mapping[str, Any], elements: int) -> list[int] | None:
@@ -132,9 +137,11 @@ def _error(
     sure: np.ndarray,
     targets: np.ndarray,
     chosen: np.ndarray,
+    episodes: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """A wrong answer, with its text as the model read it if an element is a text."""
     family, target = experiment.setup.families[stream.family], int(targets[episode, element])
+    names = episodes[episode]["classes"]
     rows, inputs, text = _rows(family.to_json(draw), sure.shape[1]), family.batch([draw]).query.inputs, None
     if experiment.tokenizer and rows and "input_ids" in inputs:
         mask = inputs["attention_mask"][0, element] > 0
@@ -143,7 +150,7 @@ def _error(
         "episode": episode,
         "row": rows and rows[element],
         "text": None if text is None else shortened(text, LETTERS),
-        "target": None if target == NO_CLASS else draw.names[target],
-        "answer": draw.names[int(chosen[episode, element])],
+        "target": None if target == NO_CLASS else names[target],
+        "answer": names[int(chosen[episode, element])],
         "certainty": round(float(sure[episode, element]), 4),
     }

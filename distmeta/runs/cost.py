@@ -124,7 +124,7 @@ def _memory(measured: Measured, plan: Plan) -> Range:
         return Range(measured.worker, measured.worker + parameters, 1.2 * measured.worker + parameters)
     alone = plan.workers * measured.worker + 2 * measured.base + parameters + RAY_BYTES
     common = (plan.workers + 1) * measured.shared
-    return Range(0.9 * (alone - common), alone - common, alone)
+    return Range(0.8 * (alone - common), alone - common, alone)
 
 
 class Saver(NamedTuple):

@@ -81,7 +81,7 @@ def test_memory_of_all_processes() -> None:
     low, likely, high = estimate(MEASURED, replace(PLAN, ray=True)).memory
     assert high == pytest.approx(12.7 * GIB)
     assert likely == pytest.approx((12.7 - 1.5) * GIB)
-    assert low == pytest.approx(0.9 * likely)
+    assert low == pytest.approx(0.8 * likely)
     alone = estimate(replace(MEASURED, parameters=GIB // 32), PLAN).memory
     assert alone.likely == 5 * GIB + 8 * 4 * GIB // 32, "one process, with eight times θ"
     larger = estimate(replace(MEASURED, evaluation_peak=6 * GIB), PLAN).memory
