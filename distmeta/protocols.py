@@ -208,6 +208,7 @@ class MetaLearner(Protocol):
     anchored: ClassVar[bool]  # whether the proximal regulariser's anchor is set to θ at each round
     joins_sets: ClassVar[bool]  # whether meta-training learns from support and query set as one, all of it labelled
     has_teacher: ClassVar[bool]  # whether it learns from another run's learner: the option `teacher` names the run
+    starts_from_support: ClassVar[bool]  # whether it knows something of a task before its first inner step
 
     def check(self, model: Model, outputs: int) -> None:
         """Raises a `ConfigError` if it does not fit the model or its family.

@@ -96,6 +96,10 @@ def test_the_scripts_are_there_and_accept_their_settings(page: Path, monkeypatch
         if Path(script).stem == "benchmark_data":
             assert arguments == ["FOLDER"]
             continue
+        if Path(script).stem == "benchmark_use":
+            assert arguments[0] == "RUN"
+            assert set(arguments[2::2]) <= {"--shots", "--episodes", "--setfit", "--out"}
+            continue
         file, settings = arguments[0], [word for word in arguments if "=" in word]
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
         match Path(script).stem:

@@ -47,6 +47,7 @@ class Algorithm:
     anchored: ClassVar[bool] = False
     has_teacher: ClassVar[bool] = False
     joins_sets: ClassVar[bool] = False
+    starts_from_support: ClassVar[bool] = False
 
     def outer(self, outer: OuterConfig) -> OuterConfig:
         """The server's settings, unchanged."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from distmeta.algorithms.base import GradientBased, Rate, registry, require_classes, without_head
 from distmeta.algorithms.inner import expand
@@ -28,6 +29,7 @@ class ProtoMAML(GradientBased):
     """
 
     scale: Rate = 1.0  # as in the paper; features of unit length need about 10
+    starts_from_support: ClassVar[bool] = True
 
     def adapts(self, names: Sequence[str]) -> list[str]:
         """The chosen parameters of the body, and always the head."""

@@ -69,22 +69,38 @@ def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
     return max(1, math.floor(min([bound, *_quotas(cgroups, own)])))
 
 
+def usable_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes of memory that this process and its children may use: the machine's, at most its container's or job's."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder, is_old in _groups(cgroups, own, "memory"):
+        path = folder / ("memory.limit_in_bytes" if is_old else "memory.max")
+        if path.exists() and (limit := path.read_text(encoding="utf-8").strip()) != "max":
+            found.append(int(limit))
+    return min(found)
+
+
 def _quotas(cgroups: Path, own: Path) -> Iterator[float]:
-    """The quota, in CPUs, of each control group around this process, in both versions of Linux's cgroups."""
+    """The quota, in CPUs, of each control group around this process."""
+    for folder, is_old in _groups(cgroups, own, "cpu"):
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if is_old else ("cpu.max",)
+        if all((folder / name).exists() for name in names):
+            quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)
+
+
+def _groups(cgroups: Path, own: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of the control groups around this process, and whether they are of the first version of cgroups."""
     lines = own.read_text(encoding="utf-8").splitlines() if own.exists() else []
     for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         top = cgroups / controllers
         # A container may see its path on the host here, while its own group is at the top.
         for folder in (top / path.strip("/"), *(top / path.strip("/")).parents):
             if not folder.is_relative_to(top):
                 break
-            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
-            if all((folder / name).exists() for name in names):
-                quota, period = " ".join((folder / name).read_text(encoding="utf-8") for name in names).split()
-                if quota not in ("max", "-1"):
-                    yield int(quota) / int(period)
+            yield folder, bool(controllers)
 
 
 def require(key: str, kind: str, wanted: float, available: float) -> None:

@@ -94,8 +94,15 @@ def compare(
 
 
 @app.command()
-def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Validate a configuration, load its data and model, and show the plan. Starts nothing."""
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run one unit, and say how long and how much memory the run will take.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Validate a configuration, load its data and model, and show the plan. Starts no run."""
     from distmeta.config.load import load_config
 
     content = load_config(config, overrides or [])
@@ -106,7 +113,7 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False) ->
 
     with clean_stdout(), Reporter() as reporter:
         content = fitting(content, reporter.note)
-        result = inspect(content, reporter)
+        result = inspect(content, reporter, measure)
         if content.tune:
             from distmeta.tune.check import check as inspect_study
 

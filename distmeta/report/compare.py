@@ -30,24 +30,39 @@ def compare(runs: Sequence[tuple[str, Path]], reporter: Reporter) -> dict[str, A
     Raises:
         CheckpointError: a run was not evaluated, or was evaluated on other episodes than the first.
     """
+    results = paired_scores(runs)
+    score = Score(**results[0]["score"])
+    title = table_title(score, "", f"{runs[0][0]}'s")
+    reporter.table(title, ("episodes", "run", score.name, "difference"), rows_of(results))
+    return {"meta_test": results}
+
+
+def paired_scores(runs: Sequence[tuple[str, Path]]) -> list[dict[str, Any]]:
+    """What `compare` returns for each shape of episodes; raises what it raises."""
     evaluations = [(name, scores.read(name, path)) for name, path in runs]
     (first, own), *other_runs = evaluations
     for name, shapes in other_runs:
         if missing := [content["title"] for shape, content in own.items() if shape not in shapes]:
             found = f"was evaluated on other episodes than {first} (such as {missing[0]})"
             raise CheckpointError(name, found, "evaluate both with the same data, splits and evaluation.* settings")
-    rows, results = [], []
+    results = []
     for shape, content in own.items():
-        score, values, compared = Score(**content["score"]), np.array(content["scores"]), []
-        for name, shapes in evaluations:
-            figures = paired(score.name, values, np.array(shapes[shape]["scores"]))
-            compared.append({"run": name, **figures})
-            difference = "" if shapes is own else score.format(figures["difference"], figures["difference_ci95"], "+")
-            shown = score.format(figures[score.name], figures["ci95"])
-            rows.append((content["title"], name, shown, difference))
+        score, values = Score(**content["score"]), np.array(content["scores"])
+        compared = [
+            {"run": name, **paired(score.name, values, np.array(shapes[shape]["scores"]))}
+            for name, shapes in evaluations
+        ]
         about = {name: content[name] for name in ("family", "shape", "title", "score")}
         results.append({**about, "episodes": len(values), "runs": compared})
-    score = Score(**next(iter(own.values()))["score"])
-    title = table_title(score, "", f"{first}'s")
-    reporter.table(title, ("episodes", "run", score.name, "difference"), rows)
-    return {"meta_test": results}
+    return results
+
+
+def rows_of(results: Sequence[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """The table of `paired_scores`: episodes, run, score, and the first run's lead over it."""
+    rows = []
+    for result in results:
+        score = Score(**result["score"])
+        for number, its in enumerate(result["runs"]):
+            difference = score.format(its["difference"], its["difference_ci95"], "+") if number else ""
+            rows.append((result["title"], its["run"], score.format(its[score.name], its["ci95"]), difference))
+    return rows

@@ -40,7 +40,7 @@ def calibrate(experiment: Experiment, coordination: Coordination, progress: Prog
         if error:
             note(f"no calibration of {experiment.setup.families[stream.family].describe(dict(stream.shape))}: {error}")
         else:
-            calibrations[stream.family].append(_fit(stream, _Answers.of(statistics)))
+            calibrations[stream.family].append(_fit(stream, Answers.of(statistics)))
     return calibrations
 
 
@@ -50,8 +50,10 @@ def with_trust(
     rows: Sequence[Mapping[str, Any]],
     calibrations: Calibrations,
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[Answered]]:
     """The rows of meta-test, with `trust` where there is a calibration: what it is worth on meta-test tasks.
+
+    Also the answers that this is known from.
 
     Each figure is a mean and the half-width of its 95 % interval: the calibration error `before` and `after`; at the
     threshold for `CLAIM`, the share of queries that is `answered`, and the shares of all answers that are `wrong` and
@@ -69,15 +71,20 @@ def with_trust(
         if calibration
     ]
     results = iter(_evaluate(experiment, coordination, wanted, lambda *done: progress("units of trust", *done)))
-    complete = []
+    complete, answered = [], []
+    streams = iter(wanted)
     for row, calibration in zip(rows, found, strict=True):
         complete.append(dict(row))
-        if calibration and not (result := next(results)).error:
-            complete[-1]["trust"] = _figures(_Answers.of(result.statistics), calibration)
-    return complete
+        if not calibration:
+            continue
+        stream, result = next(streams), next(results)
+        if not result.error:
+            answered.append(Answered(stream, row["title"], Answers.of(result.statistics), calibration["temperature"]))
+            complete[-1]["trust"] = _figures(answered[-1].answers, calibration)
+    return complete, answered
 
 
-class _Answers(NamedTuple):
+class Answers(NamedTuple):
     """The outputs on E elements of T tasks: logits (T, E, N), targets (T, E), and which are of the classes, or not."""
 
     logits: np.ndarray
@@ -86,13 +93,14 @@ class _Answers(NamedTuple):
     outside: np.ndarray
 
     @classmethod
-    def of(cls, statistics: Statistics) -> _Answers:
+    def of(cls, statistics: Statistics) -> Answers:
+        """From the statistics of an evaluation with `answers`."""
         outside = statistics.get("outside", np.zeros_like(statistics["weights"])) > 0
         inside = (statistics["weights"] > 0) & ~outside
         return cls(statistics["outputs"], statistics["targets"].astype(int), inside, outside)
 
     def certainties(self, temperature: float) -> np.ndarray:
-        """(T, E)."""
+        """The certainty of each answer, (T, E)."""
         return certainty.certainty(self.logits, temperature)
 
     @property
@@ -100,6 +108,15 @@ class _Answers(NamedTuple):
         """(T, E): whether an answer is right; what belongs to no class has no right answer."""
         found: np.ndarray = (self.logits.argmax(-1) == self.targets) & self.inside
         return found
+
+
+class Answered(NamedTuple):
+    """The answers on the first episodes of a meta-test stream, with what belongs to no class if there is."""
+
+    stream: Stream
+    title: str
+    answers: Answers
+    temperature: float
 
 
 def _evaluate(
@@ -115,7 +132,7 @@ def _evaluate(
     return coordination.evaluate(wanted, progress) if wanted else []
 
 
-def _fit(stream: Stream, answers: _Answers) -> dict[str, Any]:
+def _fit(stream: Stream, answers: Answers) -> dict[str, Any]:
     inside, right = answers.inside, answers.right
     temperature = certainty.fit_temperature(answers.logits[inside], answers.targets[inside])
     before, after = answers.certainties(1.0), answers.certainties(temperature)
@@ -130,7 +147,7 @@ def _fit(stream: Stream, answers: _Answers) -> dict[str, Any]:
     }
 
 
-def _figures(answers: _Answers, calibration: Mapping[str, Any]) -> dict[str, Any]:
+def _figures(answers: Answers, calibration: Mapping[str, Any]) -> dict[str, Any]:
     """See `with_trust`."""
     inside, outside, right = answers.inside, answers.outside, answers.right
     sure = answers.certainties(calibration["temperature"])

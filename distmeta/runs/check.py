@@ -10,12 +10,18 @@ from distmeta.backends.resources import preflight
 from distmeta.config import RunConfig
 from distmeta.report.progress import Reporter
 from distmeta.runs.experiment import Experiment, build_experiment
+from distmeta.runs.measure import measure
 from distmeta.runs.teacher import with_teacher
 from distmeta.tasks.base import Split
 
 
-def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
+def check(config: RunConfig, reporter: Reporter, measured: bool = False) -> dict[str, Any]:
     """Validates, loads data and model, and shows the plan.
+
+    Args:
+        config: the run's configuration.
+        reporter: where the plan is shown.
+        measured: whether to run one unit, and to show what the run will take.
 
     Returns:
         The figures that ``--json`` prints.
@@ -49,6 +55,8 @@ def check(config: RunConfig, reporter: Reporter) -> dict[str, Any]:
             f"note: {plan['units_per_step']} units cannot keep {plan['workers']} workers busy; "
             "reduce cluster.tasks_per_unit or raise outer.meta_batch_size"
         )
+    if measured:
+        summary["measure"] = measure(config, experiment, reporter)
     return summary
 
 

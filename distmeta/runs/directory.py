@@ -9,6 +9,7 @@ RUN/config.yaml        the resolved configuration
     stream.json        evaluations of a stream's rounds; task_graph.csv and .png hold their similarities
     manifest-*.json    which rows the meta-test episodes are made of
     scores-*.json      the meta-trained learner's score on each of them
+    answers.json       its answers on the first of them, and adaptation_curve.json: see distmeta.runs.answers
     .lock              locked by the process that works on the run, until that process ends
 """
 

@@ -123,10 +123,11 @@ def meta_validation(experiment: Experiment, coordination: Coordination) -> dict[
 
 def adaptation_curve(
     experiment: Experiment, coordination: Coordination, progress: Progress, note: Note
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Scores of the first family with intervals after 0, 1, 2, … inner steps; empty for learners without inner steps.
+) -> dict[str, np.ndarray]:
+    """Scores of the first family on each episode after 0, 1, 2, … inner steps, (points, episodes), by learner.
 
-    It uses meta-validation episodes: people choose `inner.steps` from a curve, and meta-test must not guide choices.
+    Empty for learners without inner steps. It uses meta-validation episodes: people choose `inner.steps` from a curve,
+    and meta-test must not guide choices.
     A learner's curve ends, with a note, before the first step at which a task has diverged.
     """
     evaluation = experiment.config.evaluation
@@ -146,11 +147,11 @@ def adaptation_curve(
     for contender, (statistics, error) in zip(contenders, found, strict=True):
         count = next(iter(statistics.values())).shape[1]
         slices = ({name: value[:, point] for name, value in statistics.items()} for point in range(count))
-        points = [mean_ci95(scores_of(family, at_point)) for at_point in slices]
+        points = [scores_of(family, at_point) for at_point in slices]
         if error:
             note(f"the adaptation curve of {contender.name} ends before {count} inner steps: {error}")
         if points:
-            curves[contender.name] = ([mean for mean, _ in points], [half for _, half in points])
+            curves[contender.name] = np.stack(points)
     return curves
 
 

@@ -14,8 +14,9 @@ from distmeta.engine.params import sha256
 from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.progress import Reporter
+from distmeta.report.statistics import mean_ci95
 from distmeta.report.tables import TRUST, markdown_table, table_rows, table_title, trust_rows, trust_title
-from distmeta.runs import checkpoint, directory, paths
+from distmeta.runs import answers, checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.calibrate import calibrate, with_trust
 from distmeta.runs.check import remarks
@@ -207,7 +208,7 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
             log_model(tracker, folder, trained, opened.reporter.note)
     digest = sha256(theta)
     rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
-    rows = with_trust(experiment, coordination, rows, calibrations, progress)
+    rows, answered = with_trust(experiment, coordination, rows, calibrations, progress)
     result = {
         "format": directory.EVALUATION_FORMAT,
         "run_dir": str(opened.run_dir),
@@ -225,16 +226,19 @@ def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True
         name = f"meta_test/{figure}_{scores.slug(row['title']).replace('-', '_')}"
         trust = {f"{name}_{what}": pair[0] for what, pair in row.get("trust", {}).items() if what != "claim"}
         tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"], **trust}, again=True)
-    for path in scores.files(opened.run_dir):
+    kept = [*scores.files(opened.run_dir), answers.keep_answers(opened.run_dir, digest, experiment, answered)]
+    curves = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
+    for path in (*kept, answers.keep_curve(opened.run_dir, digest, experiment, curves)):
         tracker.log_artifact(path)
-    curve = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
 
     def draw() -> Iterator[Path]:
         if ages := staleness(state):
             figures.staleness(ages, path := opened.run_dir / "staleness.png")
             yield path
-        if curve:
+        if curves:
             steps = range(experiment.config.evaluation.curve_steps + 1)
+            points = {name: [*map(mean_ci95, its)] for name, its in curves.items()}
+            curve = {name: ([m for m, _ in its], [half for _, half in its]) for name, its in points.items()}
             figures.adaptation_curve(steps, curve, score, path := opened.run_dir / "adaptation_curve.png")
             yield path
 

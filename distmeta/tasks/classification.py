@@ -219,12 +219,16 @@ class Classification(ClassScoring):
         return replace(stream, shape=(*stream.shape, ("outside", stream["queries"])))
 
     def to_json(self, draw: Draw) -> dict[str, Any]:
-        """Rows of the files. `support` and `query` hold one list of rows per class, in the order of `classes`."""
+        """Rows of the files. `support` and `query` hold one list of rows per class, in the order of `classes`.
+
+        With texts of other classes, `outside` has their rows; with texts without labels, `unlabelled` by class.
+        """
+        rows = {"support": draw.support, "query": draw.query}
+        rows |= {} if draw.outside is None else {"outside": draw.outside}
+        rows |= {} if draw.unlabelled is None else {UNLABELLED: draw.unlabelled}
         return {
             "classes": list(draw.names),
-            "support": self.corpus.source_rows[draw.support].tolist(),
-            "query": self.corpus.source_rows[draw.query].tolist(),
-            **({UNLABELLED: self.corpus.source_rows[draw.unlabelled].tolist()} if draw.unlabelled is not None else {}),
+            **{name: self.corpus.source_rows[its].tolist() for name, its in rows.items()},
         }
 
     def rows(self, split: str) -> np.ndarray:

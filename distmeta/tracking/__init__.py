@@ -11,9 +11,11 @@ machine.py   figures of the driver's machine
 models.py    logs and registers learners and tasks as models; served.py is their code
 fetch.py     finds what was registered
 late.py      sends what waited, and the end of a run whose process was lost
+history.py   reads an ended run's metrics, and adds files to it
 """
 
 from distmeta.tracking.fetch import fetch, run_of
+from distmeta.tracking.history import History, attach, histories
 from distmeta.tracking.late import end, sync
 from distmeta.tracking.machine import check_system
 from distmeta.tracking.models import PACKAGES, PREFIX, Content, Registered, check_names, register
@@ -28,9 +30,11 @@ __all__ = [
     "Content",
     "Dataset",
     "Ended",
+    "History",
     "Registered",
     "Tracker",
     "address",
+    "attach",
     "check_names",
     "check_store",
     "check_system",
@@ -40,6 +44,7 @@ __all__ = [
     "fetch",
     "find_run_dir",
     "flatten",
+    "histories",
     "mask",
     "origin",
     "register",

@@ -19,6 +19,7 @@ from distmeta.backends.resources import (
     require_answer,
     require_host_and_port,
     require_token,
+    usable_memory,
 )
 from distmeta.config import ClusterConfig
 from distmeta.errors import ClusterError
@@ -195,3 +196,18 @@ def test_a_private_ray_has_the_cpus_that_may_be_used(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
     module.RayBackend(ClusterConfig(workers=workers))._connect()
     assert asked["num_cpus"] == started
+
+
+def test_memory_is_that_of_the_container(tmp_path: Path) -> None:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    own = tmp_path / "own"
+    own.write_text("0::/job/step\n")
+    assert usable_memory(tmp_path, own) == machine
+    (tmp_path / "job" / "step").mkdir(parents=True)
+    (tmp_path / "job" / "step" / "memory.max").write_text("max\n")
+    (tmp_path / "job" / "memory.max").write_text("1000000\n")
+    assert usable_memory(tmp_path, own) == 1_000_000
+    own.write_text("4:memory:/old\n")
+    (tmp_path / "memory" / "old").mkdir(parents=True)
+    (tmp_path / "memory" / "old" / "memory.limit_in_bytes").write_text("2000\n")
+    assert usable_memory(tmp_path, own) == 2000

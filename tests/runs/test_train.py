@@ -35,7 +35,7 @@ def test_a_run_is_all_there(tmp_path: Path) -> None:
     assert run.data.metrics["meta_test/accuracy_3way_2shot"] == result["meta_test"][1]["accuracy"]
     assert run.data.metrics["meta_test/accuracy_3way_2shot_ci95"] == result["meta_test"][1]["ci95"]
     assert "| 3-way 2-shot | maml, meta-trained |" in run.data.tags["mlflow.note.content"]
-    names = {"adaptation_curve.png", "config.yaml", "evaluation.json"}
+    names = {"adaptation_curve.png", "adaptation_curve.json", "answers.json", "config.yaml", "evaluation.json"}
     names |= {f"{kind}-3way-{shots}shot.json" for kind in ("manifest", "scores") for shots in (1, 2)}
     assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == names
     in_run_dir = {path.name for path in (tmp_path / "run").iterdir()}
