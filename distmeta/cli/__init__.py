@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from distmeta.cli import training, watching  # noqa: F401  they add their commands, in this order
+from distmeta.cli import serving, training, watching  # noqa: F401  they add their commands, in this order
 from distmeta.cli.shared import app
 from distmeta.errors import ConfigError, TrainingError, UserError, printable, refusals, usage_error
 from distmeta.report.output import outlets

@@ -61,8 +61,7 @@ def _features(task: Task, family: str, inputs: Sequence[Inputs]) -> Sequence[Ten
     joined = {name: _join([each[name] for each in inputs]) for name in model.reads}
     with torch.no_grad():
         features = model.encode(model.own(learner.theta), (), joined)["features"]
-    parts: Sequence[Tensor] = features.split(counts, dim=1)
-    return parts
+    return torch.split(features, counts, dim=1)
 
 
 def _join(values: Sequence[Tensor]) -> Tensor:
