@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from distmeta.report.output import clean_stdout
 from distmeta.serve.limits import MIB, Limits
 
 USUAL = Limits()
+STOPPED = 128 + signal.SIGTERM
 
 
 @app.command()
@@ -88,9 +90,11 @@ def serve(
 
             start(chosen, stopped, _note)
             asked.check()
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         print("distmeta: stopped; the tasks are kept", file=sys.stderr)
-        raise typer.Exit(getattr(error, "code", 130)) from None
+        code = getattr(error, "code", 130)
+        # While Ray starts, it handles SIGTERM itself and exits with the signal's number.
+        raise typer.Exit(STOPPED if code == signal.SIGTERM else code) from None
 
 
 def _note(remark: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import secrets
@@ -77,11 +78,13 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the host is unknown, or the port is taken.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except socket.gaierror as error:
-        raise ConfigError("--host", f"{host} is no address of this machine", "give one such as 127.0.0.1") from error
-    except OSError as error:
-        found = f"{host}:{port} cannot be listened at ({error.strerror})"
-        raise ConfigError("--port", found, "give another, or 0 for any that is free") from error
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            found = f"{host}:{port} cannot be listened at ({os.strerror(error.errno)})"
+            raise ConfigError("--port", found, "give another, or 0 for any that is free") from error
+        found = f"{host} is no address of this machine ({reason})"
+        raise ConfigError("--host", found, "give one such as 127.0.0.1") from error

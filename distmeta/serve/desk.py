@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distmeta.errors import CheckpointError, DataError, UserError
+from distmeta.errors import LINE, CheckpointError, DataError, UserError, shortened
+from distmeta.protocols import Codec
 from distmeta.serve.limits import Limits, Refusal, unknown
 from distmeta.serve.memory import Memory
 from distmeta.serve.store import Store, TakenError, UnknownTaskError, served_of
@@ -42,6 +43,11 @@ class Desk:
         self._answering = load(learner)
         self._learning = replace(self._answering)
 
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        """The codec of each family."""
+        return self._answering.codecs
+
     def create(self, task: str, request: dict[str, Any]) -> dict[str, Any] | Refusal:
         """Learns a task and keeps it under an id. If that was done already, as a killed replica leaves it, it stays."""
         try:
@@ -58,7 +64,7 @@ class Desk:
         except UserError as error:
             return _refusal(error, "examples")
         try:
-            return self._keep(task, 1, learned, request["name"], request["wrong"], "")
+            return self._keep(task, 1, learned, request["name"], request["wrong"], None)
         except TakenError:
             return self._store.describe(task)
 
@@ -138,7 +144,7 @@ class Desk:
         return inputs, [example[codec.answer] for example in examples]
 
     def _keep(
-        self, task: str, number: int, learned: Task, name: str | None, wrong: float | None, key: str
+        self, task: str, number: int, learned: Task, name: str | None, wrong: float | None, key: str | None
     ) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         served = {"name": name, "examples": len(learned.examples), "wrong": wrong, "changed": now, "key": key}
@@ -152,7 +158,7 @@ def _refusal(error: UserError, field: str, before: int = 0) -> Refusal:
     where = error.where
     if found := re.fullmatch(r"example (\d+)", where):
         where = f"{field}[{int(found[1]) - 1 - before}]"
-    return Refusal(422, where, error.found, error.remedy)
+    return Refusal(422, where, shortened(error.found, LINE), error.remedy)
 
 
 def _broken(error: CheckpointError) -> Refusal:

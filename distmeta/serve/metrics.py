@@ -25,9 +25,6 @@ class Metrics:
         self.predictions = Counter("distmeta_predictions", "Inputs that were predicted", registry=self._registry)
         self.pending = Gauge("distmeta_pending_requests", "Requests that are being answered", registry=self._registry)
         self.adaptations = Gauge("distmeta_adaptations", "Tasks that are being learned", registry=self._registry)
-        self.retries = Counter(
-            "distmeta_retries", "Calls that were sent again since a replica was lost", registry=self._registry
-        )
         self._tasks = Gauge("distmeta_tasks", "Tasks on disk", registry=self._registry)
         self._replicas = Gauge("distmeta_replicas", "Replicas that run", registry=self._registry)
 

@@ -59,11 +59,14 @@ def _operation(schema: Mapping[str, Any], path: str, method: str, operation: Map
         fields += [(name, field.get("description", ""), "body") for name, field in body["properties"].items()]
         parts += [f"<pre>{escape(json.dumps(e, indent=1, ensure_ascii=False))}</pre>" for e in body.get("examples", [])]
     if fields:
-        rows = (f"<tr><th>{escape(n)}</th><td>{escape(place)}</td><td>{escape(t)}</td></tr>" for n, t, place in fields)
-        parts.insert(2, f"<table>{''.join(rows)}</table>")
+        parts.insert(2, f"<table>{''.join(_row(*field) for field in fields)}</table>")
     answers = (f"<li><b>{code}</b> {escape(a['description'])}</li>" for code, a in operation["responses"].items())
     parts.append(f"<details><summary>Answers</summary><ul>{''.join(answers)}</ul></details>")
     return f"<section>{''.join(parts)}</section>"
+
+
+def _row(name: str, text: str, place: str) -> str:
+    return f'<tr><th>{escape(name)}</th><td class="place">{escape(place)}</td><td>{escape(text)}</td></tr>'
 
 
 def _model(schema: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,9 +20,9 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from distmeta.backends.ray import RayBackend
 from distmeta.config import ClusterConfig
 from distmeta.config.cluster import Workers
-from distmeta.serve.app import UnavailableError
 from distmeta.serve.desk import Asked, Desk
 from distmeta.serve.limits import Limits, Refusal
+from distmeta.serve.service import UnavailableError
 
 NAME = "distmeta"
 BATCH = 64  # requests that are answered at once
@@ -66,7 +66,6 @@ class RayReplicas:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self.retried = 0
 
     async def create(self, task: str, request: dict[str, Any]) -> dict[str, Any] | Refusal:
         """See `Desk.create`."""
@@ -96,7 +95,7 @@ class RayReplicas:
             try:
                 return await getattr(self._handle, method).remote(*arguments)
             except RayActorError:
-                self.retried += 1
+                continue
             except DeploymentUnavailableError as error:
                 raise UnavailableError from error
         raise UnavailableError
