@@ -65,7 +65,7 @@ class LocalService:
         self.last = Answer(0, {}, b"")
         self.store = Store(folder / "tasks")
         about = json.loads((folder / "learner" / "learner.json").read_text())
-        self.store.open(about["meta_params_sha256"])
+        self.store.make(about["meta_params_sha256"])
         self.desk = Desk(str(folder / "learner"), str(folder / "tasks"), limits)
         self.replicas = LocalReplicas(self.desk)
         names = None if hosts is None else set(hosts)

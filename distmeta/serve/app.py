@@ -154,7 +154,7 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = _place(first["loc"])
         if first["type"] == "json_invalid":
-            found = f"{first['ctx']['error']} at character {first['loc'][-1]}"
+            found = f"{first['ctx']['error']} (character {first['loc'][-1]})"
             return _response(Refused(Refusal(400, "body", f"not valid JSON: {found}", "send a JSON object")))
         return _response(Refused(Refusal(422, where, first["msg"], "see /docs for what a request holds")))
 

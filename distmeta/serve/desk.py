@@ -33,7 +33,7 @@ class Desk:
 
     Args:
         learner: the folder of the learner.
-        tasks: the folder of the tasks, which was opened.
+        tasks: the folder of the tasks, which was made.
         limits: of the service.
     """
 

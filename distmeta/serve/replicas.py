@@ -29,6 +29,8 @@ BATCH = 64  # requests that are answered at once
 ONGOING = 512  # requests that a replica takes in; it answers them in batches
 TARGET = 32  # requests that wait at a replica before there is another one
 TRIES = 5  # of a request whose replica is lost
+# Serve's defaults wait half a minute before there is another replica, and ten before there is one fewer.
+SCALING = {"metrics_interval_s": 1, "look_back_period_s": 5, "upscale_delay_s": 3, "downscale_delay_s": 120}
 CHECK_SECONDS, CHECK_LIMIT_SECONDS = 1.0, 30.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -129,6 +131,7 @@ def replicas(
                     "min_replicas": count.min,
                     "max_replicas": count.max,
                     "target_ongoing_requests": TARGET,
+                    **SCALING,
                 }
             }
         deployment = serve.deployment(

@@ -46,9 +46,9 @@ def serve(settings: Settings, stopped: Callable[[], bool], note: Note) -> None:
     home = settings.learner / FOLDER if (settings.learner / FOLDER).is_dir() else settings.learner
     home = home.absolute()
     store = Store((settings.tasks or home.with_name(f"{home.name}-tasks")).absolute())
-    store.open(learner.about["meta_params_sha256"])
     token = find_token(settings.host, settings.token_file, note)
-    with listen(settings.host, settings.port) as socket:
+    sha256 = learner.about["meta_params_sha256"]
+    with listen(settings.host, settings.port) as socket, store.opened(sha256):
         from distmeta.serve.app import build_app
         from distmeta.serve.replicas import replicas
 
@@ -78,6 +78,7 @@ async def _run(app: Any, socket: Any, stopped: Callable[[], bool], ready: Callab
             access_log=False,
             proxy_headers=False,  # else a client could name any address as its own
             server_header=False,
+            timeout_keep_alive=75,  # as proxies have it; a client that sends later than this must connect again
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

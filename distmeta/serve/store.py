@@ -10,12 +10,14 @@ task is the next version. Of two processes that write the same version, one find
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import secrets
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,24 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def open(self, learner_sha256: str) -> None:
-        """Makes the folder, or checks that its tasks are of this learner and removes what was left half written.
+    @contextmanager
+    def opened(self, learner_sha256: str) -> Iterator[None]:
+        """Makes or checks the folder (see `make`) and clears it. Inside, no other service can open the folder.
+
+        Raises:
+            UserError: the folder cannot be used.
+        """
+        self.make(learner_sha256)
+        with (self.folder / DOCUMENT).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CheckpointError(str(self.folder), "is in use by another service", REMEDY) from error
+            self.clear()
+            yield
+
+    def make(self, learner_sha256: str) -> None:
+        """Makes the folder, or checks that its tasks are of this learner.
 
         Raises:
             UserError: the folder cannot be used.
@@ -70,6 +88,9 @@ class Store:
         require_format(about, document, FORMAT, remedy=REMEDY)
         if about.get("meta_params_sha256") != learner_sha256:
             raise CheckpointError(str(self.folder), "holds tasks of another learner", REMEDY)
+
+    def clear(self) -> None:
+        """Removes what killed processes have left half written. No other process may work in the folder."""
         for path in self.folder.iterdir():
             left = [path] if path.name.startswith(".") else [*path.glob(".*")] if ID.fullmatch(path.name) else []
             for part in left:

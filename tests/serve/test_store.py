@@ -23,7 +23,7 @@ MORE = {"examples": [{"text": "topic9 word1", "label": "new"}], "key": "the requ
 def folder(tmp_path: Path) -> Path:
     learner = untrained(tmp_path, "protonet")
     learner.save(tmp_path / "learner")
-    Store(tmp_path / "tasks").open(learner.about["meta_params_sha256"])
+    Store(tmp_path / "tasks").make(learner.about["meta_params_sha256"])
     return tmp_path
 
 
@@ -99,7 +99,13 @@ def test_what_a_killed_process_left_is_cleared_away(folder: Path) -> None:
     store = Store(folder / "tasks")
     with pytest.raises(UnknownTaskError):
         store.newest(half)
-    store.open(json.loads((folder / "tasks" / "tasks.json").read_text())["meta_params_sha256"])
+    sha256 = json.loads((folder / "tasks" / "tasks.json").read_text())["meta_params_sha256"]
+    with (
+        store.opened(sha256),
+        pytest.raises(CheckpointError, match="is in use by another service"),
+        Store(store.folder).opened(sha256),
+    ):
+        pytest.fail("two services in one folder")
     assert store.ids() == [task]
     assert [path.name for path in (folder / "tasks" / task).iterdir()] == ["00000001"]
     assert not gone.exists()
@@ -128,13 +134,13 @@ def test_an_altered_task_is_refused_and_a_pickle_is_not_read(folder: Path) -> No
 def test_a_folder_of_other_tasks_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     (tmp_path / "tasks.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=message):
-        Store(tmp_path).open("1" * 64)
+        Store(tmp_path).make("1" * 64)
 
 
 def test_a_folder_of_something_else_stays(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="holds something else than the tasks of a service; name another folder"):
-        Store(tmp_path).open("1" * 64)
+        Store(tmp_path).make("1" * 64)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
