@@ -60,7 +60,7 @@ class Desk:
             return Refusal(422, "family", f"this learner has no family {family!r}", known)
         try:
             inputs, answers = self._split(family, request["examples"], ())
-            learned = self._learning.adapt(inputs, answers, wrong=request["wrong"], family=family)
+            learned = _finite(self._learning.adapt(inputs, answers, wrong=request["wrong"], family=family))
         except UserError as error:
             return _refusal(error, "examples")
         try:
@@ -80,7 +80,7 @@ class Desk:
                 return self._store.describe(task)
             try:
                 inputs, answers = self._split(kept.family, request["examples"], kept.examples)
-                grown = replace(kept, learner=self._learning).grow(inputs, answers, served["wrong"])
+                grown = _finite(replace(kept, learner=self._learning).grow(inputs, answers, served["wrong"]))
             except UserError as error:
                 return _refusal(error, "examples", len(kept.examples))
             try:
@@ -151,6 +151,17 @@ class Desk:
         version = self._store.add(task, number, served, learned.write)
         self._memory.put(task, version.name, replace(learned, learner=self._answering))
         return self._store.describe(task)
+
+
+def _finite(task: Task) -> Task:
+    """The task.
+
+    Raises:
+        DataError: adaptation diverged.
+    """
+    if not all(bool(value.isfinite().all()) for value in task.adapted.stacked.values()):
+        raise DataError("examples", "the learner diverged on them", "give others, or serve another learner")
+    return task
 
 
 def _refusal(error: UserError, field: str, before: int = 0) -> Refusal:

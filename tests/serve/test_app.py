@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from serve_helpers import EXAMPLES, JSON, LocalService
-from use_helpers import NEW
+from use_helpers import NEW, untrained
 
 from distmeta.serve.limits import Limits
 from distmeta.use.learner import load
@@ -231,6 +231,12 @@ def test_it_holds_no_more_tasks_than_it_may(tmp_path: Path) -> None:
     assert service("POST", "/tasks", {"examples": EXAMPLES}).status == 409
     service("DELETE", f"/tasks/{task}")
     service.make()
+
+
+def test_a_task_on_which_the_learner_diverges_is_refused(tmp_path: Path) -> None:
+    untrained(tmp_path, "maml", inner={"lr": 1e30, "steps": 5}).save(tmp_path / "learner")
+    answer = LocalService(tmp_path)("POST", "/tasks", {"examples": EXAMPLES})
+    assert (answer.status, answer.json["error"]["found"]) == (422, "the learner diverged on them")
 
 
 def test_metrics_hold_routes_and_no_text(service: LocalService) -> None:
