@@ -22,12 +22,13 @@ MAY_IMPORT = {
     "engine": {"models"},
     "backends": {"engine", "tracking"},  # only what hides passwords
     "use": {"algorithms", "data", "engine", "models", "report", "tasks"},
+    "serve": {"backends", "report", "use"},
     "runs": {"algorithms", "backends", "data", "engine", "models", "report", "tasks", "tracking", "use"},
     "tune": {"backends", "engine", "report", "runs", "tracking"},
-    "cli": {"backends", "data", "report", "runs", "tracking", "tune", "use"},
+    "cli": {"backends", "data", "report", "runs", "serve", "tracking", "tune", "use"},
 }
 HOMES = {
-    "ray": {"backends", "tune"},
+    "ray": {"backends", "serve", "tune"},
     "mlflow": {"tracking"},
     "datasets": {"data"},
 }

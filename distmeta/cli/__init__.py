@@ -25,7 +25,7 @@ from distmeta.cli import training  # noqa: F401
 from distmeta.cli import using  # noqa: F401
 
 # isort: split
-from distmeta.cli import exporting, registering, reporting  # noqa: F401
+from distmeta.cli import exporting, registering, reporting, serving  # noqa: F401
 
 # isort: split
 from distmeta.cli import watching  # noqa: F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -37,6 +38,7 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first
     return {"input_ids": padded, "attention_mask": mask}
 
 
+@lru_cache(maxsize=8)  # a copy takes far longer than a text
 def prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
     """A copy that truncates and does not pad, and the padding id."""
     copy = Tokenizer.from_str(tokenizer.to_str())

@@ -14,13 +14,17 @@ from distmeta.storage import check_sums, require_format
 from distmeta.types import Adapted
 from distmeta.use import task
 from distmeta.use.expect import Expected
-from distmeta.use.learner import load
+from distmeta.use.learner import Learner, load
 
 REMEDY = "copy it again, or make it again with `distmeta adapt`"
 
 
-def load_task(path: str | os.PathLike[str]) -> task.Task:
+def load_task(path: str | os.PathLike[str], learner: Learner | None = None) -> task.Task:
     """Reads a task. It needs nothing but its folder.
+
+    Args:
+        path: the folder that `Task.save` or `Task.write` wrote.
+        learner: the task's learner. None: it is in the folder.
 
     Raises:
         CheckpointError: there is none, it has another format, or a file was altered.
@@ -31,9 +35,10 @@ def load_task(path: str | os.PathLike[str]) -> task.Task:
     check_sums(folder, REMEDY)
     about = json.loads((folder / task.DOCUMENT).read_text(encoding="utf-8"))
     require_format(about, folder, task.FORMAT, remedy="make it again with `distmeta adapt`")
-    learner = load(folder / task.LEARNER)
+    if learner is None:
+        learner = load(folder / task.LEARNER)
     if learner.about["meta_params_sha256"] != about["meta_params_sha256"]:
-        raise CheckpointError(str(folder / task.LEARNER), "is another learner than the task's", REMEDY)
+        raise CheckpointError(str(folder), "was learned by another learner than the one that reads it", REMEDY)
     lines = (folder / task.EXAMPLES).read_text(encoding="utf-8").split("\n")
     examples = tuple(json.loads(line) for line in lines if line)
     family, names = about["family"], tuple(about["names"])

@@ -27,7 +27,7 @@ from distmeta.models.functional import FunctionalModel
 from distmeta.protocols import Codec, Example, MetaLearner, Prediction
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing
-from distmeta.types import UNLABELLED, Adapted, Batch, Params
+from distmeta.types import UNLABELLED, Adapted, Batch, Inputs, Params
 from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of
 from distmeta.use.expect import Expected, expect
 
@@ -112,7 +112,7 @@ class Task:
         """The family's score on examples, such as accuracy; it never abstains."""
         examples = examples_of(self.codec, inputs, answers)
         parts = [(self.codec.encode(part, self.names), part) for part in chunks(examples)]
-        statistics = [self.codec.statistics(self._outputs(batch), batch) for batch, _ in parts]
+        statistics = [self.codec.statistics(self.outputs(batch.inputs), batch) for batch, _ in parts]
         joined = {name: torch.cat([found[name] for found in statistics]) for name in statistics[0]}
         return self.codec.figures(joined)[self.codec.score.name]
 
@@ -121,7 +121,7 @@ class Task:
         threshold, first = self.threshold if abstain else 0.0, 1
         for part in chunks(inputs):
             batch = self.codec.encode([example_of(self.codec, value) for value in part], self.names, first)
-            yield from self.codec.decode(self._outputs(batch), batch, self.names, threshold)
+            yield from self.codec.decode(self.outputs(batch.inputs), batch, self.names, threshold)
             first += len(part)
 
     def grow(
@@ -149,6 +149,17 @@ class Task:
         folder = Path(folder)
         if folder.exists() and not (folder / DOCUMENT).is_file():
             raise CheckpointError(str(folder), "exists and holds no task", "name another folder")
+        try:
+            with replacing(folder) as aside:
+                self.write(aside)
+                self.learner.save(aside / LEARNER)
+        except OSError as error:
+            raise CheckpointError(
+                str(folder), f"the task cannot be written ({error})", "make room, or name another folder"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Writes the task without its learner, and without hashes, into a folder that exists."""
         about = {
             "format": FORMAT,
             "family": self.family,
@@ -159,32 +170,25 @@ class Task:
             "expected": self.expected and self.expected._asdict(),
         }
         lines = chain.from_iterable((json.dumps(example, ensure_ascii=False), "\n") for example in self.examples)
-        try:
-            with replacing(folder) as aside:
-                (aside / DOCUMENT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-                (aside / EXAMPLES).write_text("".join(lines), encoding="utf-8")
-                save_file({name: value.contiguous() for name, value in self.adapted.stacked.items()}, aside / ADAPTED)
-                self.learner.save(aside / LEARNER)
-        except OSError as error:
-            raise CheckpointError(
-                str(folder), f"the task cannot be written ({error})", "make room, or name another folder"
-            ) from error
+        (folder / DOCUMENT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / EXAMPLES).write_text("".join(lines), encoding="utf-8")
+        save_file({name: value.contiguous() for name, value in self.adapted.stacked.items()}, folder / ADAPTED)
 
     def look(self, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
         """The features (n, D) and the probabilities (n, N) of inputs, one element each."""
         batch = self.codec.encode([example_of(self.codec, value) for value in inputs], self.names)
         body = {name: value for name, value in self.adapted.stacked.items() if name.startswith("body.")}
         with torch.no_grad():
-            shares = self._outputs(batch)[0].softmax(-1)
+            shares = self.outputs(batch.inputs)[0].softmax(-1)
             features = self.learner.models[self.family].features(self.adapted.shared, body, batch.inputs)[0]
         return features.numpy(), shares.numpy()
 
-    def _outputs(self, batch: Batch) -> Tensor:
-        """(1, E, N) outputs, calibrated."""
+    def outputs(self, inputs: Inputs) -> Tensor:
+        """(1, E, N) outputs, calibrated, from what the codec encodes or from `features` (1, E, D)."""
         model = self.learner.models[self.family]
         model.train(False)
         with torch.no_grad():
-            outputs = self.learner.algorithm.predict(model, self.adapted, batch.inputs)
+            outputs = self.learner.algorithm.predict(model, self.adapted, inputs)
         return outputs / self.calibration["temperature"] if self.calibration else outputs
 
 
@@ -214,12 +218,16 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
     model.train(False)
     with torch.no_grad():
         theta = learner.algorithm.sized(model, model.own(learner.theta), support.outputs)
-        adapts_body = any(name.startswith("body.") for name in learner.algorithm.adapts(list(theta)))
-        if not adapts_body:
+        if not adapts_body(learner, theta):
             support = support._replace(inputs=model.encode(theta, (), support.inputs))
         adapted = learner.algorithm.adapt(model, theta, support)
         expected = expect(learner.algorithm, model, theta, support, tested)
     return Task(learner, family, tuple(ordered), names, adapted, calibration, threshold, expected)
+
+
+def adapts_body(learner: Learns, theta: Params) -> bool:
+    """Whether each task gets its own copy of a parameter of the body. `theta` is that of its family."""
+    return any(name.startswith("body.") for name in learner.algorithm.adapts(list(theta)))
 
 
 def _marked(model: FunctionalModel, support: Batch, count: int, temperature: float) -> Batch:
