@@ -27,7 +27,7 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first
     Raises:
         DataError: a text has no token; the message gives the number of the text, counted from `first`.
     """
-    tokenizer, pad_id = prepared(tokenizer, max_length)
+    tokenizer, pad_id = _prepared_once(tokenizer, max_length)
     tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), first):
         if not ids:
@@ -38,7 +38,6 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first
     return {"input_ids": padded, "attention_mask": mask}
 
 
-@lru_cache(maxsize=8)  # a copy takes far longer than a text
 def prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
     """A copy that truncates and does not pad, and the padding id."""
     copy = Tokenizer.from_str(tokenizer.to_str())
@@ -48,6 +47,9 @@ def prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
     # If the tokenizer has no padding id, any id works: the mask hides it.
     pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else next((i for i in known if i is not None), 0)
     return copy, pad_id
+
+
+_prepared_once = lru_cache(maxsize=8)(prepared)  # a copy takes far longer than a text
 
 
 def tokenise(source: Source, classes: Sequence[str], tokenizer: Tokenizer) -> pa.Table:
