@@ -60,9 +60,9 @@ def serve(
     if not 1 <= fewest <= most:
         raise ConfigError("--replicas", replicas, "give a number such as 2, or a range such as 1..4")
 
-    from distmeta.runs.directory import resolve
+    from distmeta.runs.directory import place
 
-    learner = resolve(run)
+    learner = place(run)
 
     from distmeta.runs.stop import stopper
     from distmeta.serve.run import Settings

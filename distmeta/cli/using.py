@@ -146,10 +146,9 @@ def _data(path: str, settings: list[str]) -> DataConfig:
 def _learner(run: str) -> Learner:
     """The learner of a run, of a copy of its folder `learner`, or a registered one."""
     from distmeta.runs.directory import place
-    from distmeta.use.learner import DOCUMENT as WRITTEN
     from distmeta.use.learner import load
 
-    return load(run if (Path(run) / WRITTEN).is_file() else place(run))
+    return load(place(run))
 
 
 def _task(name: str) -> Task:
