@@ -207,7 +207,7 @@ def test_mlflow_shows_every_step_once_though_the_server_is_killed(
     assert [metric.step for metric in history] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_driver_that_is_killed_is_gone_on_from_in_the_same_mlflow_run(tmp_path: Path) -> None:
     steps = 250
     settings = toy_settings(tmp_path, outer__steps=steps, checkpoint__every=20, cluster__backend="ray")

@@ -12,7 +12,7 @@ from source_helpers import labels, read, texts
 SCRIPT = Path(__file__).parents[2] / "jobs" / "benchmark_data.py"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_three_files_hold_the_same_and_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("benchmark_data", SCRIPT)
     assert spec is not None

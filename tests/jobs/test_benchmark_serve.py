@@ -10,7 +10,7 @@ from use_helpers import untrained
 SCRIPT = Path(__file__).parents[2] / "jobs" / "benchmark_serve.py"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_under_load_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("grpc_reflection", reason="needs the serve extra")
     spec = importlib.util.spec_from_file_location("benchmark_serve", SCRIPT)

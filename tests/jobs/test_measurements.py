@@ -56,7 +56,7 @@ def test_what_the_network_would_cost(scale: ModuleType) -> None:
     assert "| 1000 | 3.5 | 28.2 |" in table
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_measurement_runs_the_real_thing(scale: ModuleType, ray_session: None) -> None:
     plan = yaml.safe_load((JOBS / "scale.yaml").read_text())
     plan |= {"parameters": 1000, "steps": 2, "unit": {"seconds": 0.05}}

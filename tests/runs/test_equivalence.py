@@ -28,7 +28,7 @@ from distmeta.tracking import Tracker
     ("adapt", "workers"),
     [
         ("all", 2),
-        pytest.param("all", 1, marks=pytest.mark.slow),
+        pytest.param("all", 1, marks=pytest.mark.nightly),
         pytest.param("head", 2, marks=pytest.mark.nightly),
     ],
 )
@@ -61,7 +61,7 @@ def test_where_gradients_are_added_and_parameters_kept_changes_nothing(
     ("outer", "what"),
     [
         pytest.param(
-            {"outer__regularizer": "l2", "outer__regularizer_weight": 1e39}, "gradient", marks=pytest.mark.slow
+            {"outer__regularizer": "l2", "outer__regularizer_weight": 1e39}, "gradient", marks=pytest.mark.nightly
         ),
         pytest.param(
             {"outer__optimizer": "adamw", "outer__lr": 1e30, "outer__weight_decay": 1e30},

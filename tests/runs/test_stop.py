@@ -51,7 +51,7 @@ def test_a_run_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path, number:
     stop_and_resume(tmp_path, number)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_on_ray_that_is_asked_to_stop_keeps_its_last_step(tmp_path: Path) -> None:
     stop_and_resume(tmp_path, signal.SIGTERM, cluster__backend="ray")
 

@@ -51,7 +51,7 @@ def test_units_take_a_family_by_their_index_in_proportion_to_the_weights() -> No
             assert (counts["a"], counts["b"], counts["c"]) == pytest.approx((20, 10, 10), abs=2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_mixed_run_is_the_same_anywhere_and_stopped_and_resumed(tmp_path: Path, ray_session: None) -> None:
     here = driver.train(config_of(tmp_path), tmp_path / "here", Reporter())
     there = driver.train(config_of(tmp_path, cluster__backend="ray"), tmp_path / "there", Reporter())

@@ -38,7 +38,7 @@ def run(folder: Path, name: str, kind: str, **overrides: Any) -> dict[str, Any]:
     ("kind", "algorithm"),
     [
         ("tags", "protomaml"),
-        pytest.param("spans", "maml", marks=pytest.mark.slow),
+        pytest.param("spans", "maml", marks=pytest.mark.nightly),
         pytest.param("tags", "maml", marks=pytest.mark.nightly),
         pytest.param("tags", "protonet", marks=pytest.mark.nightly),
     ],

@@ -65,7 +65,7 @@ def test_the_installed_mlflow_has_one_latest_version_of_its_tables(uri: str) -> 
     assert private.look(database(uri), None, None, 0).schema == latest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_remedies_work_to_the_letter(uri: str, tmp_path: Path) -> None:
     """The database is brought up to date by the command of the message, and a run and an experiment come back."""
     tracker = Tracker.start(uri, "Mine", "run", {}, tmp_path)

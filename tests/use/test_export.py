@@ -130,7 +130,7 @@ def toy_task(folder: Path, name: str, **settings: Any) -> Task:
 
 
 @pytest.mark.parametrize(
-    "names", [["maml"], pytest.param(["matching", "metanet", "relation", "hf"], marks=pytest.mark.slow)]
+    "names", [["maml"], pytest.param(["matching", "metanet", "relation", "hf"], marks=pytest.mark.nightly)]
 )
 def test_onnxruntime_gives_the_probabilities_of_the_task(tmp_path: Path, names: list[str]) -> None:
     """For any number of texts of any length."""
