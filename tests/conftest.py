@@ -50,6 +50,17 @@ def ray_session() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def rays_environment() -> Iterator[None]:
+    """What a test leaves in the environment about Ray's tokens is taken back: Ray starts by it, and remembers it."""
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    yield
+    for name in names:
+        os.environ.pop(name, None)
+    os.environ.update(kept)
+
+
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     return store(tmp_path)

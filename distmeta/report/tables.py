@@ -53,16 +53,16 @@ def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[Row]:
     return rows
 
 
-TRUST = ("episodes", "calibration error", "answered", "wrong answers", "others accepted", "AUROC of others")
+TRUST = ("episodes", "calibration", "answered", "wrong", "accepted", "AUROC")
 
 
 def trust_title(rows: Sequence[Mapping[str, Any]]) -> str:
     """The lines above the table of `trust_rows`."""
     claim = next(row["trust"]["claim"] for row in rows if "trust" in row)
     return (
-        "How far its certainty can be trusted on meta-test, in % ± 95 % interval. Calibration error: before → after.\n"
-        f"It abstains where more than {claim:.0%} of its answers to meta-validation texts would be wrong; "
-        "a sixth or so of the texts are of other classes"
+        "How far its certainty can be trusted on meta-test, in % ± 95 % interval: the calibration error before → after;\n"
+        f"at the threshold for {claim:.0%} wrong answers on meta-validation: texts answered, answers that are wrong, texts "
+        "of\nother classes accepted. AUROC: how well certainty tells those from the task's own"
     )
 
 
