@@ -60,9 +60,9 @@ def trust_title(rows: Sequence[Mapping[str, Any]]) -> str:
     """The lines above the table of `trust_rows`."""
     claim = next(row["trust"]["claim"] for row in rows if "trust" in row)
     return (
-        "How far its certainty can be trusted on meta-test, in % ± 95 % interval: the calibration error before → after;\n"
-        f"at the threshold for {claim:.0%} wrong answers on meta-validation: texts answered, answers that are wrong, texts "
-        "of\nother classes accepted. AUROC: how well certainty tells those from the task's own"
+        "How far its certainty can be trusted on meta-test, in % ± 95 % interval: calibration error before → after;\n"
+        f"at the threshold for {claim:.0%} wrong answers on meta-validation: texts answered, answers that are wrong,\n"
+        "texts of other classes accepted. AUROC: how well certainty tells those from the task's own"
     )
 
 
