@@ -100,16 +100,17 @@ class Classes:
     ) -> np.ndarray:
         """Rows (N, count) of the pools that were not drawn, with other texts as far as there are enough."""
         generator = np.random.Generator(np.random.PCG64(seed))
-        texts = self.corpus.texts_of(drawn) if self.corpus.repeated.size else np.empty(0, np.int64)
-        rows = []
-        for pool in pools:
-            left = np.setdiff1d(pool, drawn)
-            if texts.size:
-                its = self.corpus.texts_of(left)
-                free = left[(its < 0) | ~np.isin(its, texts)]
-                left = free if len(free) >= count else left
-            rows.append(generator.choice(left, count, replace=False))
-        return np.stack(rows)
+        texts = self.corpus.texts_of(drawn)
+        pools = [self._apart(np.setdiff1d(pool, drawn), texts, count) for pool in pools]
+        return np.stack([generator.choice(pool, count, replace=False) for pool in pools])
+
+    def _apart(self, rows: np.ndarray, texts: np.ndarray, count: int) -> np.ndarray:
+        """The rows whose text is none of `texts`, numbers of texts; all rows if those are fewer than `count`."""
+        if not self.corpus.repeated.size:
+            return rows
+        its = self.corpus.texts_of(rows)
+        free = rows[(its < 0) | ~np.isin(its, texts)]
+        return free if len(free) >= count else rows
 
     def _outside(
         self,
@@ -126,14 +127,10 @@ class Classes:
         generator = np.random.Generator(np.random.PCG64(seed))
         others = [name for name in self.drawable(split) if name not in inside]
         names = generator.choice(others, count, replace=len(others) < count)
-        shared = np.concatenate([self.corpus.texts_of(pool) for pool in pools]) if self.corpus.repeated.size else None
+        texts = np.concatenate([self.corpus.texts_of(pool) for pool in pools])
         rows = []
         for name, times in zip(*np.unique(names, return_counts=True), strict=True):
-            pool = self.corpus.rows_of(str(name))
-            if shared is not None:
-                texts = self.corpus.texts_of(pool)
-                free = pool[(texts < 0) | ~np.isin(texts, shared)]
-                pool = free if len(free) >= times else pool
+            pool = self._apart(self.corpus.rows_of(str(name)), texts, times)
             rows.append(generator.choice(pool, times, replace=False))
         return np.concatenate(rows)
 
