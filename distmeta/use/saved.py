@@ -48,6 +48,7 @@ def load_task(path: str | os.PathLike[str], learner: Learner | None = None) -> t
         theta = learner.algorithm.sized(model, model.own(learner.theta), outputs)
     shared = {name: value for name, value in theta.items() if name not in stacked}
     expected = about["expected"] and Expected(**about["expected"])
+    adapted, calibration = Adapted(shared, stacked), about["calibration"]
     return task.Task(
-        learner, family, examples, names, Adapted(shared, stacked), about["calibration"], about["threshold"], expected
+        learner, family, examples, names, adapted, calibration, about["threshold"], expected, about.get("wrong")
     )

@@ -81,6 +81,7 @@ class Task:
     calibration: Mapping[str, Any] | None
     threshold: float
     expected: Expected | None
+    wrong: float | None = None  # the share of wrong answers that was asked for
 
     @property
     def codec(self) -> Codec:
@@ -138,7 +139,7 @@ class Task:
         See `distmeta.use.learner.Learner.adapt`.
         """
         more = examples_of(self.codec, inputs, answers, unlabelled, descriptions)
-        return learn(self.learner, self.family, [*self.examples, *more], wrong)
+        return learn(self.learner, self.family, [*self.examples, *more], self.wrong if wrong is None else wrong)
 
     def save(self, folder: str | Path) -> None:
         """Writes the task and its learner, completely or not at all. A task that is there is replaced.
@@ -167,6 +168,7 @@ class Task:
             "meta_params_sha256": self.learner.about["meta_params_sha256"],
             "calibration": self.calibration,
             "threshold": self.threshold,
+            "wrong": self.wrong,
             "expected": self.expected and self.expected._asdict(),
         }
         lines = chain.from_iterable((json.dumps(example, ensure_ascii=False), "\n") for example in self.examples)
@@ -222,7 +224,7 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
             support = support._replace(inputs=model.encode(theta, (), support.inputs))
         adapted = learner.algorithm.adapt(model, theta, support)
         expected = expect(learner.algorithm, model, theta, support, tested)
-    return Task(learner, family, tuple(ordered), names, adapted, calibration, threshold, expected)
+    return Task(learner, family, tuple(ordered), names, adapted, calibration, threshold, expected, wrong)
 
 
 def adapts_body(learner: Learns, theta: Params) -> bool:

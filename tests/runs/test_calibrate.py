@@ -77,7 +77,7 @@ def test_its_worth_is_measured_on_meta_test_tasks(trained: Path) -> None:
     assert len(trust_rows([row])[0]) == 6
 
 
-def test_a_task_takes_the_calibration_of_the_nearest_shape(trained: Path) -> None:
+def test_a_task_takes_the_calibration_of_the_nearest_shape(trained: Path, tmp_path: Path) -> None:
     learner = distmeta.load(trained)
     by_shots = {its["shape"]["shots"]: its for its in learner.about["families"]["classification"]["calibration"]}
     task = learner.adapt(["topic1 a", "topic2 b"], ["x", "y"])
@@ -91,6 +91,11 @@ def test_a_task_takes_the_calibration_of_the_nearest_shape(trained: Path) -> Non
     many = learner.adapt(["topic1 a", "topic2 b"] * 2, ["x", "y"] * 2, wrong=0.2)
     assert many.calibration == by_shots[2]
     assert many.threshold == dict(map(tuple, by_shots[2]["thresholds"]))[0.2]
+    many.save(tmp_path / "task")
+    grown = distmeta.load_task(tmp_path / "task").grow(["topic3"], ["z"])
+    assert grown.wrong == 0.2, "what was asked for stays when a task grows"
+    assert grown.calibration is not None
+    assert grown.threshold == dict(map(tuple, grown.calibration["thresholds"]))[0.2]
     with pytest.raises(DataError, match=r"wrong: 0.3; give one of 0.01, 0.02, 0.05, 0.1, 0.2"):
         learner.adapt(["topic1", "topic2"], ["x", "y"], wrong=0.3)
 
