@@ -64,3 +64,10 @@ def test_a_port_that_is_taken_and_a_host_that_is_unknown() -> None:
     for host in ("999.999.0.1.invalid", "no host", "192.0.2.1", "a" * 300):
         with pytest.raises(ConfigError, match="is no address of this machine"):
             listen(host, 0)
+
+
+def test_answers_are_sent_at_once() -> None:
+    with listen("127.0.0.1", 0) as server, socket.create_connection(server.getsockname()):
+        connection, _ = server.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
