@@ -83,6 +83,13 @@ class Codec(Scoring, Protocol):
     answer: ClassVar[str]  # the key of what is predicted
     samples: ClassVar[tuple[Example, ...]]  # a small task, to show users how examples look
 
+    @property
+    def max_length(self) -> int:
+        """How many tokens of an input are read; the others are cut. 0: inputs have no length."""
+
+    def cut(self, examples: Sequence[Example]) -> int:
+        """How many examples, which `encode` takes, have more tokens than are read."""
+
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The meanings of a new task's targets, from its examples."""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -39,3 +40,20 @@ def show(result: dict[str, Any], as_json: bool) -> None:
     """Prints a result, if it is asked for."""
     if as_json:
         print(json.dumps(result))
+
+
+@contextlib.contextmanager
+def output(out: str | None) -> Iterator[TextIO]:
+    """Where predictions go: stdout, or a file that is there when all is written."""
+    if out is None:
+        yield sys.stdout
+        return
+    path = Path(out)
+    aside = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        aside.replace(path)
+    finally:
+        if aside != path:
+            aside.unlink(missing_ok=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from distmeta.cli.shared import Json, Overrides, app, show
+from distmeta.cli.shared import Json, Overrides, app, output, show
 from distmeta.errors import ConfigError, DataError
 from distmeta.errors import suggest as nearest
 from distmeta.report.output import clean_stdout
@@ -98,16 +96,19 @@ def predict(
 
     from distmeta.data.texts import read_texts
     from distmeta.report.progress import Reporter
+    from distmeta.use.cut import Cut
     from distmeta.use.table import predictions, write_csv, write_json_lines
 
     with Reporter() as reporter, clean_stdout():
         learned = _task(task)
     with Reporter() as reporter:
-        rows = predictions(learned, read_texts(data), reporter.note, not always)
+        cut = Cut(learned.codec)
+        rows = predictions(learned, cut.counted(read_texts(data)), reporter.note, not always)
         first = list(islice(rows, 1))  # what cannot be read at all is told before anything is written
-        with _output(out) as file:
+        with output(out) as file:
             write = write_csv if form == "csv" else write_json_lines
             write(file, learned, _counted(chain(first, rows), reporter))
+        cut.tell(reporter.note)
 
 
 @app.command()
@@ -122,14 +123,16 @@ def suggest(
     data = _data(texts, overrides or [])
 
     from distmeta.report.progress import Reporter
+    from distmeta.use.cut import Cut
     from distmeta.use.suggest import suggest as choose
     from distmeta.use.table import write_suggestions
 
     with Reporter() as reporter, clean_stdout():
         learned = _task(task)
         usable = _unlabelled(data, reporter)
+        Cut(learned.codec).add(usable).tell(reporter.note)
         chosen = [usable[place] for place in choose(learned, usable, count, partial(reporter.count, "texts"))]
-    with _output(out) as file:
+    with output(out) as file:
         write_suggestions(file, learned, chosen)
 
 
@@ -200,6 +203,10 @@ def _unlabelled(data: DataConfig, reporter: Reporter) -> list[str]:
 
 def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> dict[str, Any]:
     """Says what was learned; the same as figures."""
+    from distmeta.use.cut import Cut
+
+    cut = Cut(task.codec).add(task.examples)
+    cut.tell(reporter.note)
     ways, expected, fitted = len(task.names), task.expected, task.calibration
     counts = {what: number for what, number in task.counts.items() if number}
     reporter.note(
@@ -222,28 +229,12 @@ def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> d
         "task": str(folder),
         "classes": list(task.names),
         **task.counts,
+        "cut": cut.cut,
         "seconds": seconds,
         "expected": expected and {**expected._asdict(), "accuracy": expected.accuracy},
         "calibration": fitted,
         "threshold": task.threshold,
     }
-
-
-@contextlib.contextmanager
-def _output(out: str | None) -> Iterator[TextIO]:
-    """Where predictions go: stdout, or a file that is there when all is written."""
-    if out is None:
-        yield sys.stdout
-        return
-    path = Path(out)
-    aside = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        aside.replace(path)
-    finally:
-        if aside != path:
-            aside.unlink(missing_ok=True)
 
 
 def _counted(rows: Iterator[Any], reporter: Reporter) -> Iterator[Any]:

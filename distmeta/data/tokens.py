@@ -38,6 +38,13 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first
     return {"input_ids": padded, "attention_mask": mask}
 
 
+def count_cut(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> int:
+    """How many texts have more than `max_length` tokens, so that `tokens_of` cuts them."""
+    tokenizer, _ = _prepared_once(tokenizer, max_length)
+    parts = (tokenizer.encode_batch(list(texts[start : start + CHUNK])) for start in range(0, len(texts), CHUNK))
+    return sum(bool(encoding.overflowing) for encoding in chain.from_iterable(parts))
+
+
 def prepared(tokenizer: Tokenizer, max_length: int) -> tuple[Tokenizer, int]:
     """A copy that truncates and does not pad, and the padding id."""
     copy = Tokenizer.from_str(tokenizer.to_str())

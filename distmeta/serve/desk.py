@@ -147,7 +147,12 @@ class Desk:
         self, task: str, number: int, learned: Task, name: str | None, wrong: float | None, key: str | None
     ) -> dict[str, Any]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        served = {"name": name, "examples": len(learned.examples), "wrong": wrong, "changed": now, "key": key}
+        served: dict[str, Any] = {
+            "name": name,
+            "examples": len(learned.examples),
+            "cut": learned.codec.cut(learned.examples),
+        }
+        served |= {"wrong": wrong, "changed": now, "key": key}
         version = self._store.add(task, number, served, learned.write)
         self._memory.put(task, version.name, replace(learned, learner=self._answering))
         return self._store.describe(task)

@@ -40,6 +40,7 @@ class TaskAbout(BaseModel):
     family: str
     classes: list[str]
     examples: int
+    cut: int | None = Field(description="Examples that are longer than the learner reads. Null: not counted.")
     version: int = Field(description="1, and one more each time that it grows.")
     threshold: float = Field(description="Answers that are less certain are not given.")
     expected: Expected | None

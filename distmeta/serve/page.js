@@ -54,6 +54,7 @@ function showTask() {
   find("answer").replaceChildren();
   if (!task) return;
   let said = "Learned " + task.classes.length + " classes from " + task.examples + " examples. ";
+  if (task.cut) said += task.cut + " of them are longer than it reads, and were cut. ";
   if (task.expected) {
     said += "Expected to be right on " + percent(task.expected.accuracy) + " of new texts (95 % interval ";
     said += percent(task.expected.low) + " to " + percent(task.expected.high) + "), by leaving out examples.";

@@ -196,6 +196,7 @@ class Store:
             "family": about["family"],
             "classes": about["names"],
             "examples": served["examples"],
+            "cut": served.get("cut"),
             "version": int(version.name),
             "threshold": about["threshold"],
             "expected": expected and {**expected, "accuracy": expected["right"] / expected["tested"]},

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from distmeta.data.tokens import tokens_of
+from distmeta.data.tokens import count_cut, tokens_of
 from distmeta.errors import DataError
 from distmeta.protocols import Example, Prediction
 from distmeta.tasks.base import Family, weighted_mean
@@ -63,6 +63,10 @@ class TextCodec(ClassScoring):
     tokenizer: Tokenizer
     max_length: int
     classes: int
+
+    def cut(self, examples: Sequence[Example]) -> int:
+        """How many texts have more than `max_length` tokens."""
+        return count_cut([example["text"] for example in examples], self.tokenizer, self.max_length)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The labels, sorted."""

@@ -224,8 +224,13 @@ class PointCodec(CurveScoring):
     given: ClassVar[tuple[str, ...]] = ("x",)
     answer: ClassVar[str] = "y"
     samples: ClassVar[tuple[Example, ...]] = ({"x": -1.5, "y": -2.0}, {"x": 0.0, "y": 0.1}, {"x": 1.5, "y": 2.0})
+    max_length: ClassVar[int] = 0
 
     name: str
+
+    def cut(self, examples: Sequence[Example]) -> int:
+        """None: points have no length."""
+        return 0
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The coordinate that is predicted."""

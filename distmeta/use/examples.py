@@ -11,6 +11,7 @@ from distmeta.errors import DataError
 from distmeta.protocols import Codec, Example
 
 CHUNK = 64  # examples that are predicted at once
+SCORES = 200_000_000  # of examples by classes: adapting takes some 16 bytes for each
 DESCRIBES = "description"  # the key of an example that describes a class
 
 
@@ -40,6 +41,13 @@ def example_of(codec: Codec, value: Any) -> Example:
     if isinstance(value, Mapping):
         return value
     return dict(zip(codec.given, (value,) if len(codec.given) == 1 else value, strict=True))
+
+
+def require_size(examples: int, classes: int) -> None:
+    """Raises a `DataError` if a task is so large that learning it would not fit in the memory of a usual machine."""
+    if examples * classes > SCORES:
+        remedy = f"give fewer: examples times classes may be {SCORES:,} at most"
+        raise DataError("examples", f"{examples:,} of {classes:,} classes", remedy)
 
 
 def chunks(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:

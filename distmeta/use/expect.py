@@ -12,7 +12,8 @@ from distmeta.protocols import MetaLearner
 from distmeta.types import Batch, Inputs, Params
 
 MOST = 200  # examples that are left out one by one
-FOLDS = 5  # for learners that adapt the body: each adaptation takes its time
+FOLDS = 5  # for learners that adapt the body, and for tasks with more than SCORES: each adaptation takes its time
+SCORES = 300_000  # of examples by classes
 NUMBERS = 20_000_000  # of the largest tensor of stacked adaptations
 
 
@@ -36,7 +37,7 @@ def expect(
     """The accuracy of a task on examples that it was not learned from, by cross-validation.
 
     Examples that are all that their class has are not left out. The learner forgets one example at a time; if it
-    adapts the body, a fifth of each class.
+    adapts the body, or the task is large, a fifth of each class.
 
     Args:
         algorithm: the learner.
@@ -51,12 +52,13 @@ def expect(
     if not model.task.has_classes or not model.one_element_each:
         return None
     labelled = int((support.weights[0] > 0).sum())
-    left_out = _folds(support.targets[0, :labelled], tested, None if "features" in support.inputs else FOLDS)
+    one_by_one = "features" in support.inputs and support.targets.shape[1] * support.outputs <= SCORES
+    left_out = _folds(support.targets[0, :labelled], tested, None if one_by_one else FOLDS)
     if not left_out:
         return None
     right = 0
     size = labelled + (support.targets.shape[1] - labelled + 1) * support.outputs
-    chunk = max(1, min(64, NUMBERS // (size * model.dim))) if "features" in support.inputs else 1
+    chunk = max(1, min(64, NUMBERS // (size * model.dim))) if one_by_one else 1
     for start in range(0, len(left_out), chunk):
         right += _right(algorithm, model, theta, support, left_out[start : start + chunk])
     count = sum(map(len, left_out))

@@ -28,7 +28,7 @@ from distmeta.protocols import Codec, Example, MetaLearner, Prediction
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing
 from distmeta.types import UNLABELLED, Adapted, Batch, Inputs, Params
-from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of
+from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of, require_size
 from distmeta.use.expect import Expected, expect
 
 FORMAT = 1
@@ -211,6 +211,7 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
     names = codec.names(labelled)
     if codec.has_classes and len(names) < 2:
         raise DataError("examples", f"one class, {names[0]!r}", "give examples of another class too")
+    require_size(len(ordered), len(names))
     support = codec.encode(ordered, names)
     calibration = nearest(codec.shape(support), learner.about["families"][family].get("calibration", []))
     threshold = _threshold(calibration, wrong)

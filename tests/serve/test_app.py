@@ -57,6 +57,13 @@ def test_a_task_is_learned_asked_grown_and_deleted(service: LocalService, tmp_pa
         assert service(method, f"/tasks/{task}{path}", body).status == 404
 
 
+def test_examples_that_are_cut_are_counted(service: LocalService) -> None:
+    task = service.make([*EXAMPLES, {"text": "topic1 " * 65, "label": "class 1"}])
+    assert service("GET", f"/tasks/{task}").json["cut"] == 1
+    more = {"examples": [{"text": "topic1 " * 64, "label": "class 1"}, {"text": "word " * 99, "label": "class 1"}]}
+    assert service("POST", f"/tasks/{task}/examples", more).json["cut"] == 2
+
+
 def test_tasks_are_listed_by_pages(service: LocalService) -> None:
     ids = sorted(service.make() for _ in range(3))
     first = service("GET", "/tasks?limit=2").json

@@ -143,6 +143,23 @@ def test_what_stands_out_in_the_examples_is_said(here: Path, call: Run, tmp_path
     assert "how good it is cannot be said" in err
 
 
+def test_texts_that_are_cut_are_counted(made: Path, call: Run, tmp_path: Path) -> None:
+    """A text of four words stands in the limit of four tokens, one of five does not."""
+    untrained(made, "protonet", data__max_length=4).save(tmp_path / "learner")
+    whole, longer = ["topic1 word1 word2 word3", "topic2"], ["topic1 word1 word2 word3 word4", "topic2 " * 9]
+    write(tmp_path / "examples.csv", [(whole[0], "a"), (longer[0], "a"), (whole[1], "b")])
+    write(tmp_path / "new.csv", [[text] for text in [*whole, *longer, ""]], ("text",))
+    task, new = str(tmp_path / "task"), str(tmp_path / "new.csv")
+    out, err = call("adapt", str(tmp_path / "learner"), str(tmp_path / "examples.csv"), "--out", task, "--json")
+    assert "note: 1 of 3 texts are longer than 4 tokens and were cut" in err.replace("\n", " ")
+    assert json.loads(out)["cut"] == 1
+    for command in ("predict", "suggest"):
+        _, err = call(command, task, new)
+        assert err.replace("\n", " ").count("note: 2 of 4 texts are longer than 4 tokens and were cut") == 1, command
+    write(tmp_path / "new.csv", [[text] for text in whole], ("text",))
+    assert "cut" not in call("predict", task, new)[1]
+
+
 def test_the_remedy_for_another_column_works(
     here: Path, call: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

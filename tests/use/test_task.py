@@ -13,6 +13,8 @@ from use_helpers import ALGORITHMS, LABELS, NEW, TEXTS, untrained
 
 import distmeta
 from distmeta.errors import CheckpointError, DataError
+from distmeta.use import examples as given
+from distmeta.use import expect
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -66,9 +68,18 @@ def test_growing_is_learning_from_all_examples(tmp_path: Path) -> None:
     assert np.array_equal(grown.predict_proba(NEW), learner.adapt(TEXTS, LABELS).predict_proba(NEW))
 
 
-@pytest.mark.parametrize("name", ["protonet", "matching", "relation", "metanet", "protomaml", "multitask", "maml"])
-def test_what_it_expects_of_itself_is_what_it_does_without_an_example(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["protonet", "matching", "relation", "metanet", "protomaml", "multitask", "maml", "a large task"]
+)
+def test_what_it_expects_of_itself_is_what_it_does_without_an_example(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Counted again one by one; learners that adapt the body leave out a fifth of each class at a time."""
+    if name == "a large task":
+        name, by_fifths = "protonet", True
+        monkeypatch.setattr(expect, "SCORES", 1)
+    else:
+        by_fifths = name in ("maml", "protomaml")
     learner = untrained(tmp_path, name)
     texts, labels = [*TEXTS, "topic9 word3"], [*LABELS, "the only one"]
     labels[4] = "class 0"  # which it will get wrong
@@ -76,7 +87,7 @@ def test_what_it_expects_of_itself_is_what_it_does_without_an_example(tmp_path: 
     assert task.expected is not None
     examples = [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
     fold = [labels[:n].count(label) % 5 for n, label in enumerate(labels[:12])]
-    fold = fold if name in ("maml", "protomaml") else list(range(12))
+    fold = fold if by_fifths else list(range(12))
     right = 0
     for number in range(12):
         kept = [example for n, example in enumerate(examples) if n == 12 or fold[n] != fold[number]]
@@ -175,6 +186,15 @@ def test_texts_without_labels_change_what_is_learned_and_are_kept(tmp_path: Path
     assert grown.predict_proba(NEW) == pytest.approx(whole.predict_proba(NEW), abs=1e-6)
     both = plain.grow(unlabelled=NEW)
     assert both.predict_proba(NEW) == pytest.approx(task.predict_proba(NEW), abs=1e-6)
+
+
+def test_a_task_that_would_not_fit_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve examples of four classes are 48 scores."""
+    monkeypatch.setattr(given, "SCORES", 48)
+    learner = untrained(tmp_path, "protonet")
+    learner.adapt(TEXTS, LABELS)
+    with pytest.raises(DataError, match="13 of 4 classes; give fewer: examples times classes may be 48 at most"):
+        learner.adapt([*TEXTS, "topic1"], [*LABELS, "class 1"])
 
 
 def test_too_many_texts_without_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
