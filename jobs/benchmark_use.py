@@ -4,6 +4,7 @@
     python jobs/benchmark_use.py RUN accuracy --shots 5 --episodes 50 --setfit ENCODER --out results.jsonl
     python jobs/benchmark_use.py RUN help --shots 1 --episodes 200
     python jobs/benchmark_use.py RUN suggest --episodes 100
+    python jobs/benchmark_use.py RUN several --shots 5 --episodes 100
 
 - `speed`: seconds to adapt to ten classes from 50 texts, on one thread; the start of the process apart.
 - `accuracy`: five-way meta-test episodes, through `Learner.adapt` and texts. With `--setfit`, SetFit is trained on the
@@ -12,6 +13,8 @@
 - `help`: the same episodes with descriptions (the classes' names) and with texts without labels, paired.
 - `suggest`: ten classes with one text each, and a pool in which a class has 3 to 15 texts; the accuracy after 5, 10, 20
   and 40 labels for suggested and for random texts of the pool, paired.
+- `several`: ten classes, in which half of all texts have another class's text behind them and so two labels; F1 with
+  the task's thresholds, beside one threshold of 0.5, and the likeliest class alone, paired.
 
 Figures are means over episodes with 95 % intervals. RUN's own data are read for its meta-test texts.
 """
@@ -36,6 +39,7 @@ from distmeta.report.statistics import mean_ci95
 from distmeta.runs import directory
 from distmeta.runs.settings import make_kinds
 from distmeta.use.learner import Learner
+from distmeta.use.several import figures
 from distmeta.use.suggest import suggest
 
 QUERIES, UNLABELLED = 5, 10  # texts of a class
@@ -85,7 +89,7 @@ def main() -> None:
     """Measures and prints a table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's directory")
-    parser.add_argument("what", choices=["speed", "accuracy", "help", "suggest"])
+    parser.add_argument("what", choices=["speed", "accuracy", "help", "suggest", "several"])
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--setfit", type=Path, help="the folder of the encoder that SetFit starts from")
@@ -101,6 +105,9 @@ def main() -> None:
     elif arguments.what == "suggest":
         print(f"| texts | {' | '.join(f'{count} labels' for count in LABELS)} |\n|---|{'---:|' * len(LABELS)}")
         show(suggestions(learner, texts, arguments.episodes))
+    elif arguments.what == "several":
+        print("| | micro F1, % | behind | macro F1, % | behind |\n|---|---:|---:|---:|---:|")
+        show_f1(list(label_sets(learner, texts, arguments.shots, arguments.episodes)))
     else:
         print("| | accuracy, % | ahead |\n|---|---:|---:|")
         rows = helped if arguments.what == "help" else compared
@@ -195,6 +202,45 @@ def suggestions(learner: Learner, texts: Texts, episodes: int) -> dict[str, np.n
                 pool, labels = [pool[i] for i in kept], [labels[i] for i in kept]
                 rows[-1].append(task.score(*episode.query))
     return {how: np.array(rows) for how, rows in found.items()}
+
+
+def label_sets(learner: Learner, texts: Texts, shots: int, episodes: int) -> Iterator[dict[str, dict[str, float]]]:
+    """The figures of each episode of texts with one label or two, by how labels are chosen."""
+    for index in range(episodes):
+        generator, episode = np.random.default_rng(index), texts.episode(index, 10, shots)
+        support, query = (joined(*part, generator) for part in (episode.support, episode.query))
+        task = learner.adapt(*support)
+        shares = task.predict_proba(query[0])
+        truth = np.array([[name in labels for name in task.names] for labels in query[1]])
+        chosen = {
+            "a threshold for each class": shares >= np.array(task.thresholds),
+            "one threshold of 0.5": shares >= 0.5,
+            "the likeliest class": shares == shares.max(1, keepdims=True),
+        }
+        yield {how: figures(found, truth) for how, found in chosen.items()}
+
+
+def joined(texts: list[str], labels: list[str], generator: np.random.Generator) -> tuple[list[str], list[list[str]]]:
+    """The texts, half of them with the text of another class behind them, and their labels."""
+    found: tuple[list[str], list[list[str]]] = ([], [])
+    for text, label in zip(texts, labels, strict=True):
+        others = [number for number, its in enumerate(labels) if its != label]
+        other = int(generator.choice(others))
+        twice = generator.random() < 0.5
+        found[0].append(f"{text} {texts[other]}" if twice else text)
+        found[1].append([label, labels[other]] if twice else [label])
+    return found
+
+
+def show_f1(rows: list[dict[str, dict[str, float]]]) -> None:
+    """A row for each way of choosing labels, and how far it is behind the first."""
+    first = next(iter(rows[0]))
+    for how in rows[0]:
+        cells = []
+        for name in ("micro_f1", "macro_f1"):
+            own, ahead = (np.array([row[its][name] for row in rows]) for its in (how, first))
+            cells += [percent(own), "" if how == first else percent(ahead - own)]
+        print(f"| {how} | {' | '.join(cells)} |")
 
 
 def show(found: dict[str, np.ndarray]) -> None:

@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from distmeta.cli.giving import described_in, label_sets, one_label, section, unlabelled_texts
 from distmeta.cli.shared import Json, Overrides, app, output, show
-from distmeta.errors import ConfigError, DataError
-from distmeta.errors import suggest as nearest
+from distmeta.errors import ConfigError
 from distmeta.report.output import clean_stdout
 
 if TYPE_CHECKING:
-    from distmeta.config import DataConfig
-    from distmeta.data.labelled import Source
     from distmeta.report.progress import Reporter
     from distmeta.use.learner import Learner
     from distmeta.use.task import Task
 
 DOCUMENT = "task.json"
-SETTINGS = ("data.text", "data.label", "data.subset", "data.copies")
 TaskFolder = Annotated[
     str, typer.Argument(metavar="TASK", help="The folder of a task, or a registered one: models:/NAME@ALIAS.")
 ]
@@ -47,13 +44,16 @@ def adapt(
     descriptions: Annotated[
         str | None, typer.Option(help="Descriptions of the classes, as a file like EXAMPLES; or `names`: their labels.")
     ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="A text may have several labels: a row for each, or a|b; or none.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Learn a task from labelled examples, in seconds: any number of classes, one example of each or more."""
     settings = overrides or []
-    data = _data(examples, settings)
-    more = unlabelled and _data(unlabelled, settings)
-    about = _data(descriptions, settings) if descriptions not in (None, "names") else None
+    data = section(examples, settings)
+    more = unlabelled and section(unlabelled, settings)
+    about = section(descriptions, settings) if descriptions not in (None, "names") else None
     grows = (Path(run) / DOCUMENT).is_file()
     if out is None and not grows:
         raise ConfigError("--out", "missing", "name a folder for the task, such as --out my_task")
@@ -65,12 +65,13 @@ def adapt(
     from distmeta.use.saved import load_task
 
     with clean_stdout(), Reporter() as reporter:
-        source = _examples(data, reporter)
-        texts, labels = source.texts.to_pylist(), source.labels.to_pylist()
-        described = {name: name for name in source.classes} if descriptions == "names" else {}
-        described |= _descriptions(about, reporter) if about else {}
-        extra = _unlabelled(more, reporter) if more else []
-        learn = load_task(run).grow if grows else _learner(run).adapt
+        task = load_task(run) if grows else None
+        sets = multi_label or (task is not None and task.thresholds is not None)
+        texts, labels, classes = label_sets(data, reporter) if sets else one_label(data, reporter)
+        described = {name: name for name in classes} if descriptions == "names" else {}
+        described |= described_in(about, reporter) if about else {}
+        extra = unlabelled_texts(more, reporter) if more else []
+        learn = task.grow if task else partial(_learner(run).adapt, multi_label=sets)
         started = time.perf_counter()
         task = learn(texts, labels, unlabelled=extra, descriptions=described, wrong=wrong)
         seconds = time.perf_counter() - started
@@ -91,7 +92,7 @@ def predict(
     always: Annotated[bool, typer.Option("--always", help="Answer even where it is not sure enough.")] = False,
 ) -> None:
     """Predict the labels of texts, with the probability of each class. No label: not sure enough."""
-    data = _data(texts, overrides or [])
+    data = section(texts, overrides or [])
     form = form or ("jsonl" if out and out.endswith((".jsonl", ".ndjson")) else "csv")
 
     from distmeta.data.texts import read_texts
@@ -120,7 +121,7 @@ def suggest(
     out: Annotated[str | None, typer.Option(help="A CSV file for the texts; by default stdout.")] = None,
 ) -> None:
     """Name the texts most worth a label, as CSV: fill in the labels, then `distmeta adapt TASK` with the file."""
-    data = _data(texts, overrides or [])
+    data = section(texts, overrides or [])
 
     from distmeta.report.progress import Reporter
     from distmeta.use.cut import Cut
@@ -129,21 +130,11 @@ def suggest(
 
     with Reporter() as reporter, clean_stdout():
         learned = _task(task)
-        usable = _unlabelled(data, reporter)
+        usable = unlabelled_texts(data, reporter)
         Cut(learned.codec).add(usable).tell(reporter.note)
         chosen = [usable[place] for place in choose(learned, usable, count, partial(reporter.count, "texts"))]
     with output(out) as file:
         write_suggestions(file, learned, chosen)
-
-
-def _data(path: str, settings: list[str]) -> DataConfig:
-    """The section `data` for a path and settings of the command line."""
-    from distmeta.config.load import override, validate
-
-    for setting in settings:
-        if (key := setting.partition("=")[0]) not in SETTINGS:
-            raise ConfigError(key, "no setting of this command", nearest(key, SETTINGS))
-    return validate(override({"data": {"path": path}}, settings)).data
 
 
 def _learner(run: str) -> Learner:
@@ -161,46 +152,6 @@ def _task(name: str) -> Task:
     return distmeta.load_task(name)
 
 
-def _examples(data: DataConfig, reporter: Reporter) -> Source:
-    """Labelled texts, with remarks on what stands out."""
-    from distmeta.data.sources import read_source
-
-    source = read_source(data)
-    for remark in source.remarks:
-        reporter.note(f"note: {remark}")
-    if copies := sum(source.copies.values()):
-        reporter.note(f"note: {copies} copies of other examples are left out")
-    texts = source.texts.to_pylist()
-    if (several := len(texts) - len(set(texts))) and not data.copies:
-        reporter.note(f"note: {several} texts have more than one label")
-    return source
-
-
-def _descriptions(data: DataConfig, reporter: Reporter) -> dict[str, str]:
-    """The description of each class.
-
-    Raises:
-        DataError: a class has several.
-    """
-    source = _examples(data, reporter)
-    labels = source.labels.to_pylist()
-    if len(source.classes) < len(labels):
-        row = next(row for row, label in enumerate(labels) if label in labels[:row])
-        raise DataError(source.names[row], f"a second description of {labels[row]!r}", "give one of each class")
-    return dict(zip(labels, source.texts.to_pylist(), strict=True))
-
-
-def _unlabelled(data: DataConfig, reporter: Reporter) -> list[str]:
-    """Texts without labels; rows that have none are left out, with a remark."""
-    from distmeta.data.texts import read_texts
-
-    rows = [(text, name) for block in read_texts(data) for text, name in zip(block.texts, block.names, strict=True)]
-    for text, name in rows:
-        if text is None:
-            reporter.note(f"{name}: no text, left out")
-    return [text for text, _ in rows if text is not None]
-
-
 def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> dict[str, Any]:
     """Says what was learned; the same as figures."""
     from distmeta.use.cut import Cut
@@ -216,9 +167,17 @@ def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> d
         share, interval = f"{expected.accuracy:.0%}", f"{expected.low:.0%} to {expected.high:.0%}"
         tested = f"{expected.right} of {expected.tested} examples, when they were left out"
         reporter.note(f"expect {share} right answers: it got {tested} (95 % interval {interval})")
+    elif f1 := task.expected_f1:
+        interval = f"95 % interval {f1.low:.0%} to {f1.high:.0%}"
+        said = f"expect a micro F1 of {f1.micro_f1:.0%} ({interval}) and a macro F1 of {f1.macro_f1:.0%}"
+        reporter.note(f"{said}: those of {f1.tested} examples, when they were left out")
     else:
-        reporter.note("how good it is cannot be said: no class has a second example")
-    if fitted is None:
+        few = "no class has a second example" if task.thresholds is None else "fewer than four can be left out"
+        reporter.note(f"how good it is cannot be said: {few}")
+    if task.thresholds:
+        low, high = min(task.thresholds), max(task.thresholds)
+        reporter.note(f"a text gets the classes whose probability reaches their threshold, {low:.2f} to {high:.2f}")
+    elif fitted is None:
         reporter.note("it is not calibrated and never abstains: `distmeta evaluate` its run again to change that")
     else:
         shape = ", ".join(f"{name} {value}" for name, value in fitted["shape"].items() if name != "queries")
@@ -234,6 +193,8 @@ def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> d
         "expected": expected and {**expected._asdict(), "accuracy": expected.accuracy},
         "calibration": fitted,
         "threshold": task.threshold,
+        "thresholds": task.limits,
+        "expected_f1": task.expected_f1 and task.expected_f1._asdict(),
     }
 
 

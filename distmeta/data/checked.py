@@ -109,7 +109,7 @@ def _check(texts: _Texts, names: Mapping[str, _Names], left_out: np.ndarray, pla
             faults.append((row, key, column.values[column.codes[row]]))
     if faults:
         row, key, value = min(faults, key=lambda fault: fault[0])
-        raise _refusal(value, key, places[row])
+        raise refusal(value, key, places[row])
 
 
 def _placeholders(values: Sequence[Any], codes: np.ndarray, files: np.ndarray) -> np.ndarray:
@@ -162,7 +162,7 @@ def _string(value: Any, key: str) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and key != TEXT else None
 
 
-def _refusal(value: Any, key: str, where: str) -> DataError:
+def refusal(value: Any, key: str, where: str) -> DataError:
     """The error for a value that cannot be used."""
     what = key.removeprefix("data.")
     text = value.decode(errors="surrogateescape") if isinstance(value, bytes) else value

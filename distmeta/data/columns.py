@@ -26,6 +26,10 @@ class Block(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
+class MissingColumn(DataError):
+    """A column that a configuration names is not in a file."""
+
+
 def find_columns(present: Sequence[str], columns: Columns, where: str) -> dict[str, int]:
     """The index of each column, by configuration key. Blanks around a name count only if two names differ by them.
 
@@ -47,4 +51,4 @@ def _find(present: Sequence[str], key: str, column: str, where: str) -> int:
     near = [name for name in present if name.casefold() == column.casefold()]
     near = near or difflib.get_close_matches(column, present, n=1)
     remedy = f"set {shlex.quote(f'{key}={near[0]}')}" if near else f"set {key} to one of them"
-    raise DataError(where, f"no column {reprlib.repr(column)} among {listed}{more}", remedy)
+    raise MissingColumn(where, f"no column {reprlib.repr(column)} among {listed}{more}", remedy)

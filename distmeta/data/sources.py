@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from distmeta.config.base import is_address
 from distmeta.data.arrow import table_blocks
 from distmeta.data.attack import read_procedures
 from distmeta.data.checked import source_of
-from distmeta.data.columns import Block, Columns
+from distmeta.data.columns import Block, Columns, MissingColumn
 from distmeta.data.files import find_files, read_file, read_remote
 from distmeta.data.labelled import Source
 from distmeta.data.values import Places
@@ -39,24 +40,50 @@ def _read(data: DataConfig) -> Source:
 
     A path such as s3://bucket/file.csv is read through fsspec.
     """
-    if data.path is None:
-        raise DataError("data.path", "missing", "give a file, a folder, hub:owner/name or attack")
     if data.path == "attack":
         return _read_attack(data)
-    columns = {"data.text": data.text, "data.label": data.label}
-    if data.group is not None:
-        columns["data.group"] = data.group
-    if data.task is not None:
-        columns["data.task"] = data.task
+    return source_of(read_blocks(data, [{"data.text": data.text, "data.label": data.label}]))
+
+
+def read_blocks(data: DataConfig, layouts: Sequence[Columns]) -> Iterator[Block]:
+    """The rows that `data.path` names, unchecked, in the first layout whose columns are all there.
+
+    `data.group` and `data.task` name further columns.
+
+    Args:
+        data: what to read.
+        layouts: columns that the data may have. What can be read once, such as a pipe, must have the first ones.
+
+    Raises:
+        DataError: something is missing, unreadable or malformed; the error is that of the first layout.
+    """
+    more = {f"data.{key}": name for key in ("group", "task") if (name := getattr(data, key)) is not None}
+    first, *others = ({**columns, **more} for columns in layouts)
+    blocks = _blocks(data, first)
+    try:
+        return chain([next(blocks)], blocks)
+    except MissingColumn as error:
+        if data.path != "-":
+            for columns in others:
+                with contextlib.suppress(MissingColumn):
+                    return chain([next(blocks := _blocks(data, columns))], blocks)
+        raise error
+
+
+def _blocks(data: DataConfig, columns: Columns) -> Iterator[Block]:
+    if data.path is None:
+        raise DataError("data.path", "missing", "give a file, a folder, hub:owner/name or attack")
     if data.path.startswith("hub:"):
-        return source_of(_read_hub(data, columns))
+        yield from _read_hub(data, columns)
+        return
     if data.subset is not None:
         raise DataError("data.subset", f"{data.subset!r} with files", "leave it out: it is for hub: data only")
     if is_address(data.path):
-        return source_of(read_remote(data.path, columns))
+        yield from read_remote(data.path, columns)
+        return
     path = Path("/dev/stdin" if data.path == "-" else data.path)
-    blocks = chain.from_iterable(read_file(file, columns) for file in find_files(path))
-    return source_of(blocks)
+    for file in find_files(path):
+        yield from read_file(file, columns)
 
 
 def _read_attack(data: DataConfig) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ PROBLEMS = {
 }
 
 
+KIND = re.compile(r"(constrained-)?str$|list\[")  # which of the kinds of a value was tried
 Id = Annotated[str, Path(alias="id", description="The id that POST /tasks gave.")]
 
 
@@ -183,5 +185,5 @@ def _response(error: Refused) -> Response:
 
 def _place(location: Collection[Any]) -> str:
     """A place in a body, such as ``examples[3].text``."""
-    parts = [part for part in location if part not in ("body", "query", "path")]
+    parts = [part for part in location if part not in ("body", "query", "path") and not KIND.match(str(part))]
     return "".join(f"[{p}]" if isinstance(p, int) else f".{str(p)[:64]}" for p in parts).lstrip(".") or "body"

@@ -133,7 +133,8 @@ class Desk:
         if (count := len(known) + len(examples)) > limits.examples:
             raise DataError("examples", f"{count} with those before", f"give a task at most {limits.examples}")
         if codec.has_classes:
-            classes = {example.get(codec.answer) for example in (*known, *examples)}
+            answers = [example.get(codec.answer) for example in (*known, *examples)]
+            classes = {label for answer in answers for label in (answer if isinstance(answer, list) else [answer])}
             if len(classes) > limits.classes:
                 raise DataError("examples", f"{len(classes)} classes", f"give a task at most {limits.classes}")
         missing = [(n, key) for n, e in enumerate(examples, 1) for key in (*codec.given, codec.answer) if key not in e]

@@ -32,6 +32,16 @@ class Expected(BaseModel):
     high: float = Field(description="Upper end of the accuracy's 95 % interval.")
 
 
+class ExpectedF1(BaseModel):
+    """F1 of `tested` texts with several labels that were left out."""
+
+    micro_f1: float
+    macro_f1: float
+    low: float = Field(description="Lower end of the 95 % interval of micro F1.")
+    high: float = Field(description="Upper end of the 95 % interval of micro F1.")
+    tested: int
+
+
 class TaskAbout(BaseModel):
     """A learned task."""
 
@@ -44,6 +54,8 @@ class TaskAbout(BaseModel):
     version: int = Field(description="1, and one more each time that it grows.")
     threshold: float = Field(description="Answers that are less certain are not given.")
     expected: Expected | None
+    thresholds: dict[str, float] | None = Field(description="Least probability of each class, if texts have several.")
+    expected_f1: ExpectedF1 | None
     changed: str = Field(description="When it was learned or last grew, in UTC.")
 
 
@@ -65,7 +77,9 @@ class TaskPage(BaseModel):
 class ClassPrediction(BaseModel):
     """The class of a text."""
 
-    label: str | None = Field(description="Null if the learner is not sure enough.")
+    label: str | list[str] | None = Field(
+        description="Null if the learner is not sure enough. A list if the task's texts have several labels."
+    )
     certainty: float
     probabilities: dict[str, float]
 
@@ -158,7 +172,9 @@ def _example(name: str, codec: Codec, limits: Limits) -> Any:
     if not (codec.reads == "text" and codec.has_classes):
         return dict[str, Any]
     fields: dict[str, Any] = {key: (_text(limits.characters), ...) for key in codec.given}
-    fields[codec.answer] = (_text(limits.label_characters), ...)
+    label = _text(limits.label_characters)
+    several = Annotated[list[label], Field(max_length=limits.classes)]  # type: ignore[valid-type]
+    fields[codec.answer] = (Annotated[label | several, Field(description="A list: a text may have several.")], ...)
     return create_model(f"Example of {name}", __config__=STRICT, **fields)
 
 

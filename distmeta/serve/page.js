@@ -70,7 +70,8 @@ function showTask() {
 function showAnswer(found) {
   const said = document.createElement("p"), table = document.createElement("table");
   said.className = "said";
-  said.textContent = found.label === null ? "Not sure enough to say; the nearest are:" : found.label;
+  const labels = Array.isArray(found.label) ? found.label.join(", ") || "None of the classes; the nearest are:" : found.label;
+  said.textContent = labels === null ? "Not sure enough to say; the nearest are:" : labels;
   const sorted = Object.entries(found.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 10);
   for (const [label, share] of sorted) {
     const row = table.insertRow(), name = document.createElement("th"), bar = document.createElement("meter");

@@ -199,6 +199,8 @@ class Store:
             "cut": served.get("cut"),
             "version": int(version.name),
             "threshold": about["threshold"],
+            "thresholds": about.get("thresholds"),
+            "expected_f1": about.get("expected_f1"),
             "expected": expected and {**expected, "accuracy": expected["right"] / expected["tested"]},
             "changed": served["changed"],
         }

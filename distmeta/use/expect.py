@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from distmeta.models.functional import FunctionalModel
 from distmeta.protocols import MetaLearner
@@ -31,6 +34,13 @@ class Expected(NamedTuple):
         return self.right / self.tested
 
 
+class Fold(NamedTuple):
+    """Rows of a support set that a learner forgets, and those of them that it is then asked for."""
+
+    forgotten: Tensor
+    asked: Tensor
+
+
 def expect(
     algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, tested: int
 ) -> Expected | None:
@@ -51,18 +61,76 @@ def expect(
     """
     if not model.task.has_classes or not model.one_element_each:
         return None
-    labelled = int((support.weights[0] > 0).sum())
-    one_by_one = "features" in support.inputs and support.targets.shape[1] * support.outputs <= SCORES
-    left_out = _folds(support.targets[0, :labelled], tested, None if one_by_one else FOLDS)
-    if not left_out:
+    folds = _folds(support.targets[0, : _labelled(support)], tested, None if _one_by_one(support) else FOLDS)
+    if not folds:
         return None
-    right = 0
+    outputs = held_out(algorithm, model, theta, support, [Fold(rows, rows) for rows in folds])
+    asked = torch.cat(folds)
+    right = int((outputs.argmax(-1) == support.targets[0, asked]).sum())
+    return Expected(right, len(asked), *_interval(right, len(asked)))
+
+
+def held_out_texts(
+    algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, texts: np.ndarray, tested: int
+) -> tuple[Tensor, np.ndarray]:
+    """Outputs (n, N) on texts by learners that have not seen them, and the numbers of the texts (n,).
+
+    Texts of which a class has no other one are not left out.
+
+    Args:
+        algorithm: see `expect`.
+        model: see `expect`.
+        theta: see `expect`.
+        support: see `expect`.
+        texts: the number of the text of each row of `support`, (B,), ascending.
+        tested: texts with a number below may be left out.
+    """
+    rows = [torch.from_numpy(np.flatnonzero(texts == number)) for number in range(tested)]
+    targets, remaining = support.targets[0], torch.bincount(support.targets[0], minlength=support.outputs)
+    one_by_one, folds, numbers = _one_by_one(support), list[Fold](), list[int]()
+    groups = (
+        [[number] for number in range(tested)] if one_by_one else [list(range(k, tested, FOLDS)) for k in range(FOLDS)]
+    )
+    for group in groups[:: max(1, -(-len(groups) // MOST))]:
+        left, chosen = remaining.clone(), list[int]()
+        for number in group:
+            its = targets[rows[number]]
+            if len(its) and bool((left[its] > 1).all()):
+                left[its] -= 1
+                chosen.append(number)
+        if chosen:
+            folds.append(Fold(torch.cat([rows[n] for n in chosen]), torch.stack([rows[n][0] for n in chosen])))
+            numbers += chosen
+    if not folds:
+        return torch.zeros(0, support.outputs), np.zeros(0, np.int64)
+    return held_out(algorithm, model, theta, support, folds), np.array(numbers)
+
+
+def held_out(
+    algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, folds: Sequence[Fold]
+) -> Tensor:
+    """(n, N) outputs on the rows that are asked for, fold after fold, by learners that have forgotten the fold's rows.
+
+    Args:
+        algorithm: see `expect`.
+        model: see `expect`.
+        theta: see `expect`.
+        support: see `expect`.
+        folds: of rows of `support`.
+    """
+    labelled = _labelled(support)
     size = labelled + (support.targets.shape[1] - labelled + 1) * support.outputs
-    chunk = max(1, min(64, NUMBERS // (size * model.dim))) if one_by_one else 1
-    for start in range(0, len(left_out), chunk):
-        right += _right(algorithm, model, theta, support, left_out[start : start + chunk])
-    count = sum(map(len, left_out))
-    return Expected(right, count, *_interval(right, count))
+    chunk = max(1, min(64, NUMBERS // (size * model.dim))) if _one_by_one(support) else 1
+    parts = (_outputs(algorithm, model, theta, support, folds[n : n + chunk]) for n in range(0, len(folds), chunk))
+    return torch.cat(list(parts))
+
+
+def _labelled(support: Batch) -> int:
+    return int((support.weights[0] > 0).sum())
+
+
+def _one_by_one(support: Batch) -> bool:
+    return "features" in support.inputs and support.targets.shape[1] * support.outputs <= SCORES
 
 
 def _folds(targets: Tensor, tested: int, folds: int | None) -> list[Tensor]:
@@ -82,25 +150,20 @@ def _folds(targets: Tensor, tested: int, folds: int | None) -> list[Tensor]:
     return [examples for examples in chosen if len(examples)]
 
 
-def _right(
-    algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, left_out: list[Tensor]
-) -> int:
-    """How many examples get their label from learners that have not seen them, one learner a fold.
-
-    Args:
-        algorithm: see `expect`.
-        model: see `expect`.
-        theta: see `expect`.
-        support: see `expect`.
-        left_out: the examples of each fold, the same number in each.
-    """
-    tasks, rows = len(left_out), torch.stack(left_out)
-    weights = support.weights.repeat(tasks, 1).scatter(1, rows, 0.0)
-    inputs: Inputs = {name: value.expand(tasks, *value.shape[1:]) for name, value in support.inputs.items()}
-    seen = Batch(inputs, support.targets.expand(tasks, -1), weights, support.outputs)
-    query = {name: value[0][rows] for name, value in support.inputs.items()}
+def _outputs(
+    algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, folds: Sequence[Fold]
+) -> Tensor:
+    """(n, N) outputs of one learner for each fold, all at once."""
+    forgotten, asked = (
+        pad_sequence(list(rows), batch_first=True, padding_value=-1) for rows in zip(*folds, strict=True)
+    )
+    first = torch.stack([fold.forgotten[0] for fold in folds])[:, None]
+    weights = support.weights.repeat(len(folds), 1).scatter(1, torch.where(forgotten < 0, first, forgotten), 0.0)
+    inputs: Inputs = {name: value.expand(len(folds), *value.shape[1:]) for name, value in support.inputs.items()}
+    seen = Batch(inputs, support.targets.expand(len(folds), -1), weights, support.outputs)
+    query = {name: value[0][asked.clamp(min=0)] for name, value in support.inputs.items()}
     outputs = algorithm.predict(model, algorithm.adapt(model, theta, seen), query)
-    return int((outputs.argmax(-1) == support.targets[0][rows]).sum())
+    return outputs[asked >= 0]
 
 
 def _interval(right: int, count: int) -> tuple[float, float]:

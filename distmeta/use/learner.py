@@ -35,6 +35,7 @@ from distmeta.storage import check_sums, replacing, require_format
 from distmeta.tasks.base import registry as kinds
 from distmeta.types import Batch, Inputs, Params
 from distmeta.use.examples import examples_of
+from distmeta.use.several import are_several
 from distmeta.use.task import Task, learn
 
 FORMAT = 1
@@ -106,25 +107,27 @@ class Learner:
         descriptions: Mapping[str, Any] = MappingProxyType({}),
         wrong: float | None = None,
         family: str | None = None,
+        multi_label: bool = False,
     ) -> Task:
         """Learns a task from examples.
 
         Args:
             inputs: what each example gives; for classification a text.
             answers: what is to be predicted of each; for classification its label. Any number of classes, and one
-                example or more of each.
+                example or more of each. Lists of labels make a task of texts with several labels, or none.
             unlabelled: further inputs without answers (see `distmeta.algorithms.unlabelled`).
             descriptions: of classes, by name: each counts as one more example. A class may have nothing else.
             wrong: predictions abstain where more than this share of the answers would be wrong, one of
                 `distmeta.report.certainty.WRONG`. None: 0.05 if the learner was calibrated, else never.
             family: the family of the task; optional if the learner has only one.
+            multi_label: whether texts may have several labels, even if none of the answers is a list.
 
         Raises:
             DataError: an example cannot be used; the error gives its number, from 1.
         """
         family = family or self._only_family()
         examples = examples_of(self.codecs[family], inputs, answers, unlabelled, descriptions)
-        return learn(self, family, examples, wrong)
+        return learn(self, family, examples, wrong, multi_label or are_several(answers))
 
     def predict(
         self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None

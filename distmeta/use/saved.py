@@ -15,6 +15,7 @@ from distmeta.types import Adapted
 from distmeta.use import task
 from distmeta.use.expect import Expected
 from distmeta.use.learner import Learner, load
+from distmeta.use.several import ExpectedF1, without_labels
 
 REMEDY = "copy it again, or make it again with `distmeta adapt`"
 
@@ -43,12 +44,13 @@ def load_task(path: str | os.PathLike[str], learner: Learner | None = None) -> t
     examples = tuple(json.loads(line) for line in lines if line)
     family, names = about["family"], tuple(about["names"])
     model, stacked = learner.models[family], load_file(folder / task.ADAPTED)
-    outputs = learner.codecs[family].encode(examples[:1], names).outputs
+    outputs = learner.codecs[family].encode(without_labels(examples[:1], learner.codecs[family]), names).outputs
     with torch.no_grad():
         theta = learner.algorithm.sized(model, model.own(learner.theta), outputs)
     shared = {name: value for name, value in theta.items() if name not in stacked}
+    thresholds = about.get("thresholds") and tuple(about["thresholds"].values())
     expected = about["expected"] and Expected(**about["expected"])
+    expected_f1 = about.get("expected_f1") and ExpectedF1(**about["expected_f1"])
     adapted, calibration = Adapted(shared, stacked), about["calibration"]
-    return task.Task(
-        learner, family, examples, names, adapted, calibration, about["threshold"], expected, about.get("wrong")
-    )
+    answers = (about["threshold"], expected, thresholds, expected_f1, about.get("wrong"))
+    return task.Task(learner, family, examples, names, adapted, calibration, *answers)

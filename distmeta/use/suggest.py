@@ -42,10 +42,9 @@ def suggest(
         raise DataError("TEXTS", "all of them have a label already", "give others")
     features, gaps = [], []
     for part in chunks(places):
-        part_features, shares = task.look([inputs[place] for place in part])
-        two = np.sort(shares, axis=1)[:, -2:]
+        part_features, part_gaps = task.look([inputs[place] for place in part])
         features.append(part_features)
-        gaps.append(two[:, 1] - two[:, 0])
+        gaps.append(part_gaps)
         progress(sum(map(len, gaps)))
     weights = 1 - np.concatenate(gaps) + LEAST
     chosen = central(np.concatenate(features), weights, min(count, len(places)))

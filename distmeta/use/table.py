@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
+from distmeta.data.label_sets import SEPARATOR
 from distmeta.data.texts import Texts
 from distmeta.errors import DataError
 from distmeta.protocols import Prediction
@@ -57,7 +58,7 @@ def write_csv(file: TextIO, task: Task, rows: Iterable[tuple[str, Prediction]]) 
         shares = prediction.get("probabilities", {})
         values = [prediction.get("certainty"), *(shares.get(name) for name in task.names)]
         shown = ["" if value is None else f"{value:.{DIGITS}g}" for value in values]
-        writer.writerow([cell(text), cell(prediction[task.codec.answer] or ""), *shown])
+        writer.writerow([cell(text), cell(_joined(prediction[task.codec.answer])), *shown])
 
 
 def write_json_lines(file: TextIO, task: Task, rows: Iterable[tuple[str, Prediction]]) -> None:
@@ -71,8 +72,13 @@ def write_suggestions(file: TextIO, task: Task, texts: Sequence[str]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["text", task.codec.answer, "guess", "certainty"])
     for text, prediction in zip(texts, task.answers(texts, abstain=False), strict=True):
-        guess = cell(prediction[task.codec.answer])
+        guess = cell(_joined(prediction[task.codec.answer]))
         writer.writerow([cell(text), "", guess, f"{prediction['certainty']:.{DIGITS}g}"])
+
+
+def _joined(answer: Any) -> str:
+    """An answer as a cell: several labels between bars, and nothing for none."""
+    return SEPARATOR.join(answer) if isinstance(answer, list) else answer or ""
 
 
 def _rounded(value: Any) -> Any:

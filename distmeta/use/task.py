@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,45 +23,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distmeta.errors import CheckpointError, DataError
-from distmeta.models.functional import FunctionalModel
-from distmeta.protocols import Codec, Example, MetaLearner, Prediction
-from distmeta.report.certainty import WRONG, nearest
+from distmeta.protocols import Codec, Example, Prediction
 from distmeta.storage import replacing
-from distmeta.types import UNLABELLED, Adapted, Batch, Inputs, Params
-from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of, require_size
-from distmeta.use.expect import Expected, expect
+from distmeta.types import Adapted, Batch, Inputs
+from distmeta.use import several
+from distmeta.use.adapting import Learns, adapt
+from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of
+from distmeta.use.expect import Expected
 
 FORMAT = 1
 DOCUMENT, EXAMPLES, ADAPTED, LEARNER = "task.json", "examples.jsonl", "adapted.safetensors", "learner"
-USUAL = 0.05  # share of wrong answers, if none is asked for
-NUMBERS = 50_000_000  # of the features of unlabelled examples, once a class
-
-
-class Learns(Protocol):
-    """A learner, as its tasks see it."""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The content of learner.json."""
-
-    @property
-    def algorithm(self) -> MetaLearner:
-        """The algorithm that adapts."""
-
-    @property
-    def theta(self) -> Params:
-        """θ of all families."""
-
-    @property
-    def codecs(self) -> dict[str, Codec]:
-        """The codec of each family."""
-
-    @property
-    def models(self) -> dict[str, FunctionalModel]:
-        """The model of each family."""
-
-    def save(self, folder: Path) -> None:
-        """Writes the learner."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +41,8 @@ class Task:
 
     `names` holds the meanings of the targets: for classification the classes, in the order of `predict_proba`.
     `calibration` is the learner's for tasks of the nearest shape; without one, probabilities are as the learner gives
-    them. Answers whose certainty is below `threshold` are not given.
+    them. Answers whose certainty is below `threshold` are not given. With `thresholds`, one for each class, an answer
+    is the list of classes whose probability reaches it: see `distmeta.use.several`.
     """
 
     learner: Learns
@@ -81,6 +53,8 @@ class Task:
     calibration: Mapping[str, Any] | None
     threshold: float
     expected: Expected | None
+    thresholds: tuple[float, ...] | None = None
+    expected_f1: several.ExpectedF1 | None = None
     wrong: float | None = None  # the share of wrong answers that was asked for
 
     @property
@@ -99,6 +73,8 @@ class Task:
     def predict(self, inputs: Sequence[Any], abstain: bool = True) -> list[Any]:
         """The answer to each input; None where it is not sure enough, unless `abstain` is false.
 
+        If inputs have several labels, an answer is a list of them; it may be empty, unless `abstain` is false.
+
         Raises:
             DataError: an input cannot be used; the error gives its number, from 1.
         """
@@ -110,20 +86,39 @@ class Task:
         return np.array(rows).reshape(len(rows), len(self.names))
 
     def score(self, inputs: Sequence[Any], answers: Sequence[Any]) -> float:
-        """The family's score on examples, such as accuracy; it never abstains."""
+        """The family's score on examples, such as accuracy; it never abstains. With several labels, micro F1."""
+        return self.figures(inputs, answers)["micro_f1" if self.thresholds else self.codec.score.name]
+
+    @property
+    def limits(self) -> dict[str, float] | None:
+        """The threshold of each class by name, if inputs have several labels."""
+        return dict(zip(self.names, self.thresholds, strict=True)) if self.thresholds else None
+
+    def figures(self, inputs: Sequence[Any], answers: Sequence[Any]) -> dict[str, float]:
+        """The family's figures on examples; with several labels, `micro_f1`, `macro_f1` and `exact`."""
         examples = examples_of(self.codec, inputs, answers)
+        if self.thresholds:
+            wanted = several.truth_of(several.with_sets(examples, self.codec), self.codec, self.names)
+            found = [{self.codec.answer: labels} for labels in self.predict(inputs)]
+            return several.figures(several.truth_of(found, self.codec, self.names), wanted)
         parts = [(self.codec.encode(part, self.names), part) for part in chunks(examples)]
         statistics = [self.codec.statistics(self.outputs(batch.inputs), batch) for batch, _ in parts]
         joined = {name: torch.cat([found[name] for found in statistics]) for name in statistics[0]}
-        return self.codec.figures(joined)[self.codec.score.name]
+        return self.codec.figures(joined)
 
     def answers(self, inputs: Iterable[Any], abstain: bool = True) -> Iterator[Prediction]:
         """A prediction for each input, as they come: for classification `label`, `certainty` and `probabilities`."""
-        threshold, first = self.threshold if abstain else 0.0, 1
+        first = 1
         for part in chunks(inputs):
             batch = self.codec.encode([example_of(self.codec, value) for value in part], self.names, first)
-            yield from self.codec.decode(self.outputs(batch.inputs), batch, self.names, threshold)
+            yield from self.decode(self.outputs(batch.inputs), batch, abstain)
             first += len(part)
+
+    def decode(self, outputs: Tensor, batch: Batch, abstain: bool) -> list[Prediction]:
+        """The predictions of `answers`, from what `outputs` gives on a batch."""
+        if self.thresholds:
+            return several.decide(outputs[0], self.names, self.thresholds, self.codec.answer, abstain)
+        return self.codec.decode(outputs, batch, self.names, self.threshold if abstain else 0.0)
 
     def grow(
         self,
@@ -139,7 +134,11 @@ class Task:
         See `distmeta.use.learner.Learner.adapt`.
         """
         more = examples_of(self.codec, inputs, answers, unlabelled, descriptions)
-        return learn(self.learner, self.family, [*self.examples, *more], self.wrong if wrong is None else wrong)
+        if self.thresholds is None and several.are_several(answers):
+            remedy = "adapt a new task with several labels to all examples"
+            raise DataError("examples", "lists of labels, and the task's texts have one label each", remedy)
+        examples, wrong = [*self.examples, *more], self.wrong if wrong is None else wrong
+        return learn(self.learner, self.family, examples, wrong, self.thresholds is not None)
 
     def save(self, folder: str | Path) -> None:
         """Writes the task and its learner, completely or not at all. A task that is there is replaced.
@@ -168,8 +167,10 @@ class Task:
             "meta_params_sha256": self.learner.about["meta_params_sha256"],
             "calibration": self.calibration,
             "threshold": self.threshold,
+            "thresholds": self.limits,
             "wrong": self.wrong,
             "expected": self.expected and self.expected._asdict(),
+            "expected_f1": self.expected_f1 and self.expected_f1._asdict(),
         }
         lines = chain.from_iterable((json.dumps(example, ensure_ascii=False), "\n") for example in self.examples)
         (folder / DOCUMENT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -177,13 +178,20 @@ class Task:
         save_file({name: value.contiguous() for name, value in self.adapted.stacked.items()}, folder / ADAPTED)
 
     def look(self, inputs: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-        """The features (n, D) and the probabilities (n, N) of inputs, one element each."""
+        """The features (n, D) of inputs, one element each, and how far each answer is from another one, (n,).
+
+        This is 0 to 1: how much likelier the likeliest class is than the next one; with several labels, how far the
+        least certain decision is from the class's threshold.
+        """
         batch = self.codec.encode([example_of(self.codec, value) for value in inputs], self.names)
         body = {name: value for name, value in self.adapted.stacked.items() if name.startswith("body.")}
         with torch.no_grad():
-            shares = self.outputs(batch.inputs)[0].softmax(-1)
+            outputs = self.outputs(batch.inputs)
             features = self.learner.models[self.family].features(self.adapted.shared, body, batch.inputs)[0]
-        return features.numpy(), shares.numpy()
+        if self.thresholds:
+            return features.numpy(), np.array([2 * its["certainty"] - 1 for its in self.decode(outputs, batch, True)])
+        two = outputs[0].softmax(-1).topk(2).values
+        return features.numpy(), (two[:, 0] - two[:, 1]).numpy()
 
     def outputs(self, inputs: Inputs) -> Tensor:
         """(1, E, N) outputs, calibrated, from what the codec encodes or from `features` (1, E, D)."""
@@ -194,66 +202,8 @@ class Task:
         return outputs / self.calibration["temperature"] if self.calibration else outputs
 
 
-def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None) -> Task:
-    """Adapts a learner to a task of a family.
-
-    Args:
-        learner: the meta-trained learner.
-        family: the family's name.
-        examples: of the task. Those without an answer are unlabelled; those with `DESCRIBES` describe a class.
-        wrong: see `distmeta.use.learner.Learner.adapt`.
-    """
-    codec, model = learner.codecs[family], learner.models[family]
-    ordered = sorted(examples, key=lambda example: (codec.answer not in example, DESCRIBES in example))
-    labelled = [example for example in ordered if codec.answer in example]
-    if not labelled:
-        raise DataError("examples", "there are none", "give one of each class, or more")
-    names = codec.names(labelled)
-    if codec.has_classes and len(names) < 2:
-        raise DataError("examples", f"one class, {names[0]!r}", "give examples of another class too")
-    require_size(len(ordered), len(names))
-    support = codec.encode(ordered, names)
-    calibration = nearest(codec.shape(support), learner.about["families"][family].get("calibration", []))
-    threshold = _threshold(calibration, wrong)
-    if more := len(ordered) - len(labelled):
-        support = _marked(model, support, more, calibration["temperature"] if calibration else 1.0)
-    tested = sum(DESCRIBES not in example for example in labelled)
-    model.train(False)
-    with torch.no_grad():
-        theta = learner.algorithm.sized(model, model.own(learner.theta), support.outputs)
-        if not adapts_body(learner, theta):
-            support = support._replace(inputs=model.encode(theta, (), support.inputs))
-        adapted = learner.algorithm.adapt(model, theta, support)
-        expected = expect(learner.algorithm, model, theta, support, tested)
-    return Task(learner, family, tuple(ordered), names, adapted, calibration, threshold, expected, wrong)
-
-
-def adapts_body(learner: Learns, theta: Params) -> bool:
-    """Whether each task gets its own copy of a parameter of the body. `theta` is that of its family."""
-    return any(name.startswith("body.") for name in learner.algorithm.adapts(list(theta)))
-
-
-def _marked(model: FunctionalModel, support: Batch, count: int, temperature: float) -> Batch:
-    """The support set whose last `count` examples have no label."""
-    if not model.task.has_classes or not model.one_element_each:
-        raise DataError("unlabelled", "these tasks do not learn from examples without labels", "leave them out")
-    if count > (most := NUMBERS // (support.outputs * model.dim)):
-        found = f"{count:,} examples, and {support.outputs} classes"
-        raise DataError("unlabelled", found, f"give at most {most:,}, chosen at random")
-    mark = torch.zeros_like(support.weights)
-    mark[:, -count:] = temperature
-    return support._replace(inputs={**support.inputs, UNLABELLED: mark})
-
-
-def _threshold(calibration: Mapping[str, Any] | None, wrong: float | None) -> float:
-    """The least certainty of an answer that is given."""
-    if calibration is None:
-        if wrong is None:
-            return 0.0
-        remedy = "evaluate its run again, or leave it out"
-        raise DataError("wrong", f"{wrong:g}, and the learner was not calibrated", remedy)
-    by_share = dict(calibration["thresholds"])
-    if (wanted := USUAL if wrong is None else wrong) not in by_share:
-        raise DataError("wrong", f"{wanted:g}", f"give one of {', '.join(map(str, WRONG))}")
-    found: float = by_share[wanted]
-    return found
+def learn(
+    learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None, sets: bool = False
+) -> Task:
+    """Learns a task; see `distmeta.use.adapting.adapt`."""
+    return Task(learner, family, **adapt(learner, family, examples, wrong, sets)._asdict(), wrong=wrong)

@@ -12,8 +12,9 @@ from torch import Tensor
 from distmeta.errors import DataError
 from distmeta.protocols import Prediction
 from distmeta.types import Batch, Inputs
+from distmeta.use.adapting import adapts_body
 from distmeta.use.examples import example_of
-from distmeta.use.task import Task, adapts_body
+from distmeta.use.task import Task
 
 
 class Question(NamedTuple):
@@ -44,8 +45,7 @@ def answer_together(questions: Sequence[Question]) -> list[list[Prediction] | Da
         features = _features(questions[asked[0][0]].task, family, [batch.inputs for _, batch in asked])
         for (number, batch), part in zip(asked, features, strict=True):
             task, _, abstain = questions[number]
-            outputs = task.outputs({"features": part})
-            found[number] = task.codec.decode(outputs, batch, task.names, task.threshold if abstain else 0.0)
+            found[number] = task.decode(task.outputs({"features": part}), batch, abstain)
     return found
 
 

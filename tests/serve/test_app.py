@@ -306,3 +306,22 @@ def test_what_a_user_typed_comes_back_as_it_was(service: LocalService) -> None:
     assert service("GET", f"/tasks/{task}").json["classes"] == sorted([label, "b"])
     found = service("POST", f"/tasks/{task}/predict", {"inputs": ["topic1"]})
     assert label in json.loads(found.body)["predictions"][0]["probabilities"]
+
+
+def test_texts_may_have_several_labels(service: LocalService, tmp_path: Path) -> None:
+    several: list[dict[str, Any]] = [
+        *EXAMPLES,
+        {"text": "topic0 topic1", "label": ["class 0", "class 1"]},
+        {"text": "word9", "label": []},
+    ]
+    made = service("POST", "/tasks", {"examples": several}).json
+    alone = load(tmp_path / "learner").adapt([e["text"] for e in several], [e["label"] for e in several])
+    assert made["thresholds"] == pytest.approx(alone.limits)
+    assert made["expected_f1"] == pytest.approx(alone.expected_f1 and alone.expected_f1._asdict())
+    assert made["expected"] is None
+    found = service("POST", f"/tasks/{made['id']}/predict", {"inputs": NEW}).json["predictions"]
+    assert [its["label"] for its in found] == alone.predict(NEW)
+    more = {"examples": [{"text": "topic9", "label": ["class 0", "another"]}]}
+    assert "another" in service("POST", f"/tasks/{made['id']}/examples", more).json["classes"]
+    wrong = service("POST", "/tasks", {"examples": several, "wrong": 0.05})
+    assert (wrong.status, wrong.json["error"]["where"]) == (422, "wrong")

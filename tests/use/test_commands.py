@@ -241,3 +241,55 @@ def test_descriptions_and_texts_without_labels(
     write(tmp_path / "about.csv", [("topic1", "class 1"), ("topic 1", "class 1")])
     err = fail([*words, str(tmp_path / "twice"), *files], capsys, monkeypatch)
     assert "about.csv line 3: a second description of 'class 1'; give one of each class" in err
+
+
+def test_texts_with_several_labels_from_rows_cells_and_lists(here: Path, call: Run, tmp_path: Path) -> None:
+    rows = [
+        *zip(TEXTS, LABELS, strict=True),
+        ("a b", "class 1"),
+        ("a b", "class 0"),
+        ("c", "class 2 | class 3"),
+        ("d", ""),
+    ]
+    write(tmp_path / "sets.csv", rows)
+    out, err = call(
+        "adapt", "learner", str(tmp_path / "sets.csv"), "--multi-label", "--out", str(tmp_path / "t"), "--json"
+    )
+    about = json.loads(out)
+    assert "2 of 15 texts have several labels, and 1 have none" in err
+    assert f"expect a micro F1 of {about['expected_f1']['micro_f1']:.0%}" in err
+    task = distmeta.load_task(tmp_path / "t")
+    assert about["thresholds"] == task.limits
+    assert [its["label"] for its in task.examples[-3:]] == [["class 0", "class 1"], ["class 2", "class 3"], []]
+    write(tmp_path / "new.csv", [[text] for text in NEW], ("text",))
+    out, _ = call("predict", str(tmp_path / "t"), str(tmp_path / "new.csv"))
+    assert [row["label"] for row in table(out)] == ["|".join(its) for its in task.predict(NEW)]
+    out, _ = call("predict", str(tmp_path / "t"), str(tmp_path / "new.csv"), "--format", "jsonl", "--always")
+    assert [json.loads(line)["label"] for line in out.splitlines()] == task.predict(NEW, abstain=False)
+    lists = [json.dumps({"text": "e", "label": ["class 0", "new"]}), json.dumps({"text": "f", "label": []})]
+    (tmp_path / "more.jsonl").write_text("\n".join(lists))
+    call("adapt", str(tmp_path / "t"), str(tmp_path / "more.jsonl"))
+    assert distmeta.load_task(tmp_path / "t").names == (*task.names, "new")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ({"text": "e", "label": [1.5]}, "the label is 1.5, a float"),
+        ({"text": "e", "label": {"a": 1}}, "the label is an object with the keys ['a']"),
+        ({"text": " ", "label": ["a"]}, "the text is empty"),
+    ],
+)
+def test_sets_of_labels_that_cannot_be_used(
+    here: Path,
+    tmp_path: Path,
+    line: Any,
+    found: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"{json.dumps({'text': 'd', 'label': ['a', 'b']})}\n{json.dumps(line)}\n")
+    words = ["adapt", "learner", str(path), "--multi-label", "--out", str(tmp_path / "t")]
+    assert f"{path} line 2: {found}" in fail(words, capsys, monkeypatch)
+    assert not (tmp_path / "t").exists()

@@ -256,3 +256,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert run(*words[:2], "pickle", *words[3:])[0] == 2
     with pytest.raises(CheckpointError, match="exists; name another folder"):
         export(toy_task(tmp_path, "protonet"), tmp_path / "task", "onnx")
+
+
+def test_thresholds_of_several_labels_go_along(tmp_path: Path) -> None:
+    learner = untrained(tmp_path, "protonet")
+    task = learner.adapt([*TEXTS, "topic0 topic1"], [*([label] for label in LABELS), ["class 0", "class 1"]])
+    assert export(task, tmp_path / "onnx", "onnx") < 1e-5
+    about = json.loads((tmp_path / "onnx" / "labels.json").read_text())
+    assert about["label_thresholds"] == task.limits
+    page = (tmp_path / "onnx" / "README.md").read_text()
+    assert "`label_thresholds`" in page
+    assert f"- `class 0`: {(task.limits or {})['class 0']:.4f}" in page

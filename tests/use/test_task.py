@@ -199,6 +199,6 @@ def test_a_task_that_would_not_fit_in_memory_is_refused(tmp_path: Path, monkeypa
 
 def test_too_many_texts_without_labels_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = untrained(tmp_path, "protonet")
-    monkeypatch.setattr("distmeta.use.task.NUMBERS", 64)
+    monkeypatch.setattr("distmeta.use.adapting.NUMBERS", 64)
     with pytest.raises(DataError, match="unlabelled: 5 examples, and 4 classes; give at most 4, chosen at random"):
         learner.adapt(TEXTS, LABELS, unlabelled=[*NEW, "topic1"])

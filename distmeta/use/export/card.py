@@ -52,7 +52,8 @@ def card(task: Task, form: str, name: str, max_length: int) -> str:
         name: of the model.
         max_length: the most tokens of a text.
     """
-    counts = Counter(example[task.codec.answer] for example in task.examples)
+    answers = [example[task.codec.answer] for example in task.examples]
+    counts = Counter(label for answer in answers for label in (answer if isinstance(answer, list) else [answer]))
     classes = [f"- {literal(label)}: {counts[label]}" for label in task.names[:CLASSES]]
     if len(task.names) > CLASSES:
         classes.append(f"- and {len(task.names) - CLASSES} more")
@@ -109,6 +110,9 @@ def _metadata(task: Task, form: str, name: str) -> str:
 
 
 def _abstention(task: Task) -> list[str]:
+    if task.limits:
+        listed = "\n".join(f"- {literal(name)}: {limit:.4f}" for name, limit in list(task.limits.items())[:CLASSES])
+        return [f"A text has the classes whose probability reaches their threshold, `label_thresholds`:\n\n{listed}"]
     if not task.threshold:
         return []
     if task.threshold >= ALWAYS:
@@ -131,6 +135,10 @@ def _figures(task: Task) -> list[str]:
     if (found := task.expected) is not None:
         share = f"{found.accuracy:.1%} (95 % interval {found.low:.1%} to {found.high:.1%})"
         lines = [f"- Accuracy on examples that it had not learned from: {share}, {found.right} of {found.tested}."]
+    if (f1 := task.expected_f1) is not None:
+        interval = f"95 % interval {f1.low:.3f} to {f1.high:.3f}"
+        lines = [f"- F1 on {f1.tested} examples that it had not learned from: micro {f1.micro_f1:.3f} ({interval}), "]
+        lines[0] += f"macro {f1.macro_f1:.3f}."
     if (its := task.calibration) is None:
         return ["\n".join([*lines, "- The learner was not calibrated: do not take its probabilities for frequencies."])]
     shape = ", ".join(f"{value:g} {name}" for name, value in its["shape"].items())

@@ -48,6 +48,7 @@ def write(task: Task, folder: Path, max_length: int) -> None:
         label2id={label: number for number, label in labels.items()},
         problem_type="single_label_classification",
         abstention_threshold=task.threshold,
+        label_thresholds=task.limits,
     )
     with quiet(), torch.random.fork_rng(devices=[]):
         model = AutoModelForSequenceClassification.from_config(config)

@@ -66,6 +66,7 @@ def write(task: Task, folder: Path, max_length: int) -> None:
         "format": FORMAT,
         "labels": list(task.names),
         "abstention_threshold": task.threshold,
+        "label_thresholds": task.limits,
         "max_length": max_length,
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
