@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -13,20 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from distmeta.cli.shared import Json, Overrides, app, output, show
+from distmeta.cli.given import read_descriptions, read_examples, read_unlabelled, section
+from distmeta.cli.shared import Json, Overrides, app, output, require_file, require_place, show
 from distmeta.errors import ConfigError, DataError
-from distmeta.errors import suggest as nearest
 from distmeta.report.output import clean_stdout
 
 if TYPE_CHECKING:
-    from distmeta.config import DataConfig
-    from distmeta.data.labelled import Source
+    from distmeta.protocols import Codec
     from distmeta.report.progress import Reporter
-    from distmeta.use.learner import Learner
     from distmeta.use.task import Task
 
 DOCUMENT = "task.json"
-SETTINGS = ("data.text", "data.label", "data.subset", "data.copies")
 TaskFolder = Annotated[
     str, typer.Argument(metavar="TASK", help="The folder of a task, or a registered one: models:/NAME@ALIAS.")
 ]
@@ -47,30 +44,39 @@ def adapt(
     descriptions: Annotated[
         str | None, typer.Option(help="Descriptions of the classes, as a file like EXAMPLES; or `names`: their labels.")
     ] = None,
+    family: Annotated[str | None, typer.Option(help="The task's family, if the learner has several.")] = None,
     as_json: Json = False,
 ) -> None:
     """Learn a task from labelled examples, in seconds: any number of classes, one example of each or more."""
     settings = overrides or []
-    data = _data(examples, settings)
-    more = unlabelled and _data(unlabelled, settings)
-    about = _data(descriptions, settings) if descriptions not in (None, "names") else None
+    data = section(examples, settings)
+    more = unlabelled and section(unlabelled, settings)
+    about = section(descriptions, settings) if descriptions not in (None, "names") else None
     grows = (Path(run) / DOCUMENT).is_file()
     if out is None and not grows:
         raise ConfigError("--out", "missing", "name a folder for the task, such as --out my_task")
     folder = Path(out or run)
     if out is not None and folder.exists():
         raise ConfigError("--out", f"{out} exists", "name another folder, or remove it")
+    if grows and family:
+        raise ConfigError("--family", f"{family}, and {run} is a task, which has one", "leave it out")
+    require_place(folder)
 
     from distmeta.report.progress import Reporter
-    from distmeta.use.saved import load_task
+    from distmeta.use.examples import unusable
 
     with clean_stdout(), Reporter() as reporter:
-        source = _examples(data, reporter)
+        source = read_examples(data, reporter)
         texts, labels = source.texts.to_pylist(), source.labels.to_pylist()
         described = {name: name for name in source.classes} if descriptions == "names" else {}
-        described |= _descriptions(about, reporter) if about else {}
-        extra = _unlabelled(more, reporter) if more else []
-        learn = load_task(run).grow if grows else _learner(run).adapt
+        described |= read_descriptions(about, reporter) if about else {}
+        learn, codec = _grows(run) if grows else _learns(run, family)
+        for row, text in enumerate(texts):
+            if reason := unusable(codec, text):
+                raise DataError(source.names[row], reason, "leave it out")
+        extra = read_unlabelled(more, codec, reporter) if more else []
+        if known := sum(map(set(texts).__contains__, extra)):
+            reporter.note(f"note: {known} texts without labels are among the examples, and left out")
         started = time.perf_counter()
         task = learn(texts, labels, unlabelled=extra, descriptions=described, wrong=wrong)
         seconds = time.perf_counter() - started
@@ -91,7 +97,8 @@ def predict(
     always: Annotated[bool, typer.Option("--always", help="Answer even where it is not sure enough.")] = False,
 ) -> None:
     """Predict the labels of texts, with the probability of each class. No label: not sure enough."""
-    data = _data(texts, overrides or [])
+    require_file(out)
+    data = section(texts, overrides or [])
     form = form or ("jsonl" if out and out.endswith((".jsonl", ".ndjson")) else "csv")
 
     from distmeta.data.texts import read_texts
@@ -120,7 +127,8 @@ def suggest(
     out: Annotated[str | None, typer.Option(help="A CSV file for the texts; by default stdout.")] = None,
 ) -> None:
     """Name the texts most worth a label, as CSV: fill in the labels, then `distmeta adapt TASK` with the file."""
-    data = _data(texts, overrides or [])
+    require_file(out)
+    data = section(texts, overrides or [])
 
     from distmeta.report.progress import Reporter
     from distmeta.use.cut import Cut
@@ -129,29 +137,27 @@ def suggest(
 
     with Reporter() as reporter, clean_stdout():
         learned = _task(task)
-        usable = _unlabelled(data, reporter)
+        usable = read_unlabelled(data, learned.codec, reporter)
         Cut(learned.codec).add(usable).tell(reporter.note)
         chosen = [usable[place] for place in choose(learned, usable, count, partial(reporter.count, "texts"))]
     with output(out) as file:
         write_suggestions(file, learned, chosen)
 
 
-def _data(path: str, settings: list[str]) -> DataConfig:
-    """The section `data` for a path and settings of the command line."""
-    from distmeta.config.load import override, validate
-
-    for setting in settings:
-        if (key := setting.partition("=")[0]) not in SETTINGS:
-            raise ConfigError(key, "no setting of this command", nearest(key, SETTINGS))
-    return validate(override({"data": {"path": path}}, settings)).data
-
-
-def _learner(run: str) -> Learner:
-    """The learner of a run, of a copy of its folder `learner`, or a registered one."""
+def _learns(run: str, family: str | None) -> tuple[Callable[..., Task], Codec]:
+    """What learns a task: the learner of a run, of a copy of its folder `learner`, or a registered one."""
     from distmeta.runs.directory import place
     from distmeta.use.learner import load
 
-    return load(place(run))
+    learner = load(place(run))
+    name = learner.family_of(family)
+    return partial(learner.adapt, family=name), learner.codecs[name]
+
+
+def _grows(folder: str) -> tuple[Callable[..., Task], Codec]:
+    """What learns a task again."""
+    task = _task(folder)
+    return task.grow, task.codec
 
 
 def _task(name: str) -> Task:
@@ -159,46 +165,6 @@ def _task(name: str) -> Task:
     import distmeta
 
     return distmeta.load_task(name)
-
-
-def _examples(data: DataConfig, reporter: Reporter) -> Source:
-    """Labelled texts, with remarks on what stands out."""
-    from distmeta.data.sources import read_source
-
-    source = read_source(data)
-    for remark in source.remarks:
-        reporter.note(f"note: {remark}")
-    if copies := sum(source.copies.values()):
-        reporter.note(f"note: {copies} copies of other examples are left out")
-    texts = source.texts.to_pylist()
-    if (several := len(texts) - len(set(texts))) and not data.copies:
-        reporter.note(f"note: {several} texts have more than one label")
-    return source
-
-
-def _descriptions(data: DataConfig, reporter: Reporter) -> dict[str, str]:
-    """The description of each class.
-
-    Raises:
-        DataError: a class has several.
-    """
-    source = _examples(data, reporter)
-    labels = source.labels.to_pylist()
-    if len(source.classes) < len(labels):
-        row = next(row for row, label in enumerate(labels) if label in labels[:row])
-        raise DataError(source.names[row], f"a second description of {labels[row]!r}", "give one of each class")
-    return dict(zip(labels, source.texts.to_pylist(), strict=True))
-
-
-def _unlabelled(data: DataConfig, reporter: Reporter) -> list[str]:
-    """Texts without labels; rows that have none are left out, with a remark."""
-    from distmeta.data.texts import read_texts
-
-    rows = [(text, name) for block in read_texts(data) for text, name in zip(block.texts, block.names, strict=True)]
-    for text, name in rows:
-        if text is None:
-            reporter.note(f"{name}: no text, left out")
-    return [text for text, _ in rows if text is not None]
 
 
 def _describe(task: Task, folder: Path, seconds: float, reporter: Reporter) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from distmeta.protocols import Codec, Example, MetaLearner, Prediction
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing
 from distmeta.types import UNLABELLED, Adapted, Batch, Inputs, Params
-from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of, require_size
+from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of, in_order, require_size
 from distmeta.use.expect import Expected, expect
 
 FORMAT = 1
@@ -204,7 +204,7 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
         wrong: see `distmeta.use.learner.Learner.adapt`.
     """
     codec, model = learner.codecs[family], learner.models[family]
-    ordered = sorted(examples, key=lambda example: (codec.answer not in example, DESCRIBES in example))
+    ordered = in_order(codec, examples)
     labelled = [example for example in ordered if codec.answer in example]
     if not labelled:
         raise DataError("examples", "there are none", "give one of each class, or more")

@@ -1,0 +1,71 @@
+"""What users give to the commands that use a learner: labelled texts, descriptions, texts without labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from distmeta.errors import ConfigError, DataError
+from distmeta.errors import suggest as nearest
+
+if TYPE_CHECKING:
+    from distmeta.config import DataConfig
+    from distmeta.data.labelled import Source
+    from distmeta.protocols import Codec
+    from distmeta.report.progress import Reporter
+
+SETTINGS = ("data.text", "data.label", "data.subset", "data.copies")
+
+
+def section(path: str, settings: list[str]) -> DataConfig:
+    """The section `data` for a path and settings of the command line."""
+    from distmeta.config.load import override, validate
+
+    for setting in settings:
+        if (key := setting.partition("=")[0]) not in SETTINGS:
+            raise ConfigError(key, "no setting of this command", nearest(key, SETTINGS))
+    return validate(override({"data": {"path": path}}, settings)).data
+
+
+def read_examples(data: DataConfig, reporter: Reporter) -> Source:
+    """Labelled texts, with remarks on what stands out."""
+    from distmeta.data.sources import read_source
+
+    source = read_source(data)
+    for remark in source.remarks:
+        reporter.note(f"note: {remark}")
+    if copies := sum(source.copies.values()):
+        reporter.note(f"note: {copies} copies of other examples are left out")
+    texts = source.texts.to_pylist()
+    if several := len(set(zip(texts, source.labels.to_pylist(), strict=True))) - len(set(texts)):
+        reporter.note(f"note: {several} texts have more than one label")
+    return source
+
+
+def read_descriptions(data: DataConfig, reporter: Reporter) -> dict[str, str]:
+    """The description of each class.
+
+    Raises:
+        DataError: a class has several.
+    """
+    source = read_examples(data, reporter)
+    labels = source.labels.to_pylist()
+    if len(source.classes) < len(labels):
+        row = next(row for row, label in enumerate(labels) if label in labels[:row])
+        raise DataError(source.names[row], f"a second description of {labels[row]!r}", "give one of each class")
+    return dict(zip(labels, source.texts.to_pylist(), strict=True))
+
+
+def read_unlabelled(data: DataConfig, codec: Codec, reporter: Reporter) -> list[str]:
+    """Texts without labels; rows that have none, or one that cannot be used, are left out, with a remark."""
+    from distmeta.data.texts import read_texts
+    from distmeta.use.examples import unusable
+
+    found: list[str] = []
+    for block in read_texts(data):
+        for text, name in zip(block.texts, block.names, strict=True):
+            reason = "no text" if text is None else unusable(codec, text)
+            if text is None or reason:
+                reporter.note(f"{name}: {reason}, left out")
+            else:
+                found.append(text)
+    return found
