@@ -81,9 +81,9 @@ def test_a_task_gives_the_same_probabilities_by_every_path(
         code, _, err = run(list(words), capsys, monkeypatch)
         assert code == 0, err
 
-    for name, rows in (("examples", zip(TEXTS, LABELS, strict=True)), ("new", ((text, "") for text in NEW))):
+    for name, lines in (("examples", zip(TEXTS, LABELS, strict=True)), ("new", ((text, "") for text in NEW))):
         with Path(f"{name}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
+            csv.writer(file).writerows([("text", "label"), *lines])
     command("adapt", "learner", "examples.csv", "--out", "task")
     command("predict", "task", "new.csv", "--out", "found.jsonl")
     for form in ("hf", "onnx"):
