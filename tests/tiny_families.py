@@ -51,6 +51,10 @@ class MadeUp(Family):
     fingerprint: ClassVar[str] = "made up"
     source: ClassVar[str] = "made up"
     samples: ClassVar[tuple[dict[str, Any], ...]] = ()
+    max_length: ClassVar[int] = 0
+
+    def cut(self, examples: Sequence[Mapping[str, Any]]) -> int:
+        return 0
 
     def sentence(self, generator: np.random.Generator) -> list[int]:
         return [int(word) for word in generator.integers(len(WORDS), size=generator.integers(4, LONGEST))]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from distmeta.cli.shared import Json, app, show
+from distmeta.cli.shared import Json, app, require_place, show
 from distmeta.errors import CheckpointError, printable
 from distmeta.report.output import clean_stdout
 
@@ -31,6 +31,7 @@ def export(
     """Export a task as a folder that transformers or onnxruntime use without distmeta."""
     if out.exists():
         raise CheckpointError(str(out), "exists", "name another folder")
+    require_place(out)
 
     from distmeta.use.export.write import export as write
     from distmeta.use.saved import load_task

@@ -63,6 +63,8 @@ def serve(
     from distmeta.runs.directory import place
 
     learner = place(run)
+    if (learner / "task.json").is_file():
+        raise ConfigError(run, "is a task, and a learner is served", f"give the task's own: {learner / 'learner'}")
 
     from distmeta.runs.stop import stopper
     from distmeta.serve.run import Settings

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import distmeta
-from distmeta.errors import printable
+from distmeta.errors import REFUSALS, ConfigError, printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=distmeta.__doc__)
 
@@ -42,18 +42,43 @@ def show(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result))
 
 
+def require_place(out: Path) -> None:
+    """Raises a `ConfigError` if what `--out` names cannot be made, before any work for it."""
+    from distmeta.config.places import barrier
+
+    if closed := barrier(out.parent):
+        raise ConfigError("--out", f"{closed} cannot be written to", "name another place")
+
+
 @contextlib.contextmanager
 def output(out: str | None) -> Iterator[TextIO]:
-    """Where predictions go: stdout, or a file that is there when all is written."""
+    """Where predictions go: stdout, or a file that is there when all is written.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
     if out is None:
         yield sys.stdout
         return
     path = Path(out)
     aside = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("w", encoding="utf-8", newline="") as file:
             yield file
         aside.replace(path)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise ConfigError("--out", f"{out} cannot be written ({error.strerror})", REFUSALS[error.errno]) from error
     finally:
         if aside != path:
             aside.unlink(missing_ok=True)
+
+
+def require_file(out: str | None) -> None:
+    """Raises a `ConfigError` if `--out` names a folder, or a file that cannot be made."""
+    if out is not None:
+        if Path(out).is_dir():
+            raise ConfigError("--out", f"{out} is a folder", "name a file")
+        require_place(Path(out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from distmeta.cli.giving import described_in, label_sets, one_label, section, unlabelled_texts
-from distmeta.cli.shared import Json, Overrides, app, output, show
-from distmeta.errors import ConfigError
+from distmeta.cli.given import read_descriptions, read_label_sets, read_labels, read_unlabelled, section
+from distmeta.cli.shared import Json, Overrides, app, output, require_file, require_place, show
+from distmeta.errors import ConfigError, DataError
 from distmeta.report.output import clean_stdout
 
 if TYPE_CHECKING:
+    from distmeta.protocols import Codec
     from distmeta.report.progress import Reporter
-    from distmeta.use.learner import Learner
     from distmeta.use.task import Task
 
 DOCUMENT = "task.json"
@@ -47,6 +47,7 @@ def adapt(
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="A text may have several labels: a row for each, or a|b; or none.")
     ] = False,
+    family: Annotated[str | None, typer.Option(help="The task's family, if the learner has several.")] = None,
     as_json: Json = False,
 ) -> None:
     """Learn a task from labelled examples, in seconds: any number of classes, one example of each or more."""
@@ -60,18 +61,25 @@ def adapt(
     folder = Path(out or run)
     if out is not None and folder.exists():
         raise ConfigError("--out", f"{out} exists", "name another folder, or remove it")
+    if grows and family:
+        raise ConfigError("--family", f"{family}, and {run} is a task, which has one", "leave it out")
+    require_place(folder)
 
     from distmeta.report.progress import Reporter
-    from distmeta.use.saved import load_task
+    from distmeta.use.examples import unusable
 
     with clean_stdout(), Reporter() as reporter:
-        task = load_task(run) if grows else None
-        sets = multi_label or (task is not None and task.thresholds is not None)
-        texts, labels, classes = label_sets(data, reporter) if sets else one_label(data, reporter)
+        learn, codec, sets = _grows(run, multi_label) if grows else _learns(run, family, multi_label)
+        texts, labels, names = read_label_sets(data, reporter) if sets else read_labels(data, reporter)
+        for name, text in zip(names, texts, strict=True):
+            if reason := unusable(codec, text):
+                raise DataError(name, reason, "leave it out")
+        classes = sorted({label for its in labels for label in ([its] if isinstance(its, str) else its)})
         described = {name: name for name in classes} if descriptions == "names" else {}
-        described |= described_in(about, reporter) if about else {}
-        extra = unlabelled_texts(more, reporter) if more else []
-        learn = task.grow if task else partial(_learner(run).adapt, multi_label=sets)
+        described |= read_descriptions(about, reporter) if about else {}
+        extra = read_unlabelled(more, codec, reporter) if more else []
+        if known := sum(map(set(texts).__contains__, extra)):
+            reporter.note(f"note: {known} texts without labels are among the examples, and left out")
         started = time.perf_counter()
         task = learn(texts, labels, unlabelled=extra, descriptions=described, wrong=wrong)
         seconds = time.perf_counter() - started
@@ -92,6 +100,7 @@ def predict(
     always: Annotated[bool, typer.Option("--always", help="Answer even where it is not sure enough.")] = False,
 ) -> None:
     """Predict the labels of texts, with the probability of each class. No label: not sure enough."""
+    require_file(out)
     data = section(texts, overrides or [])
     form = form or ("jsonl" if out and out.endswith((".jsonl", ".ndjson")) else "csv")
 
@@ -121,6 +130,7 @@ def suggest(
     out: Annotated[str | None, typer.Option(help="A CSV file for the texts; by default stdout.")] = None,
 ) -> None:
     """Name the texts most worth a label, as CSV: fill in the labels, then `distmeta adapt TASK` with the file."""
+    require_file(out)
     data = section(texts, overrides or [])
 
     from distmeta.report.progress import Reporter
@@ -130,19 +140,27 @@ def suggest(
 
     with Reporter() as reporter, clean_stdout():
         learned = _task(task)
-        usable = unlabelled_texts(data, reporter)
+        usable = read_unlabelled(data, learned.codec, reporter)
         Cut(learned.codec).add(usable).tell(reporter.note)
         chosen = [usable[place] for place in choose(learned, usable, count, partial(reporter.count, "texts"))]
     with output(out) as file:
         write_suggestions(file, learned, chosen)
 
 
-def _learner(run: str) -> Learner:
-    """The learner of a run, of a copy of its folder `learner`, or a registered one."""
+def _learns(run: str, family: str | None, multi_label: bool) -> tuple[Callable[..., Task], Codec, bool]:
+    """What learns a task: the learner of a run, of a copy of its folder `learner`, or a registered one."""
     from distmeta.runs.directory import place
     from distmeta.use.learner import load
 
-    return load(place(run))
+    learner = load(place(run))
+    name = learner.family_of(family)
+    return partial(learner.adapt, family=name, multi_label=multi_label), learner.codecs[name], multi_label
+
+
+def _grows(folder: str, multi_label: bool) -> tuple[Callable[..., Task], Codec, bool]:
+    """What learns a task again; and whether its texts may have several labels."""
+    task = _task(folder)
+    return task.grow, task.codec, multi_label or task.thresholds is not None
 
 
 def _task(name: str) -> Task:

@@ -12,10 +12,11 @@ SEPARATOR = "|"  # of labels in a cell
 
 
 class LabelSets(NamedTuple):
-    """Different texts, the labels of each, and what was assumed in reading."""
+    """Different texts, the labels of each, the names of their first rows, and what was assumed in reading."""
 
     texts: list[str]
     labels: list[list[str]]
+    names: list[str]
     remarks: tuple[str, ...]
 
 
@@ -26,15 +27,17 @@ def read_label_sets(data: DataConfig) -> LabelSets:
         DataError: something is missing, unreadable or malformed, or a text or label cannot be used.
     """
     found: dict[str, dict[str, None]] = {}
+    names: dict[str, str] = {}
     remarks: dict[str, None] = {}
     for block in read_blocks(data, [{TEXT: data.text, LABEL: data.label}]):
         remarks.update(dict.fromkeys(block.remarks))
         for number, value, cell in zip(block.numbers, block.values[TEXT], block.values[LABEL], strict=True):
             if (text := usable(value)) is None:
                 raise refusal(value, TEXT, f"{block.where} {number}")
-            labels = found.setdefault(text, {})
-            labels.update(dict.fromkeys(_labels(cell, f"{block.where} {number}")))
-    return LabelSets(list(found), [list(labels) for labels in found.values()], tuple(remarks))
+            name = f"{block.where} {number}"
+            found.setdefault(text, {}).update(dict.fromkeys(_labels(cell, name)))
+            names.setdefault(text, name)
+    return LabelSets(list(found), [list(its) for its in found.values()], list(names.values()), tuple(remarks))
 
 
 def _labels(cell: Any, where: str) -> list[str]:

@@ -28,7 +28,7 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first
         DataError: a text has no token; the message gives the number of the text, counted from `first`.
     """
     tokenizer, pad_id = _prepared_once(tokenizer, max_length)
-    tokens = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    tokens = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
     for number, (text, ids) in enumerate(zip(texts, tokens, strict=True), first):
         if not ids:
             raise DataError(f"example {number}", f"no token in {text!r}", "leave it out")
@@ -41,7 +41,7 @@ def tokens_of(texts: Sequence[str], tokenizer: Tokenizer, max_length: int, first
 def count_cut(texts: Sequence[str], tokenizer: Tokenizer, max_length: int) -> int:
     """How many texts have more than `max_length` tokens, so that `tokens_of` cuts them."""
     tokenizer, _ = _prepared_once(tokenizer, max_length)
-    parts = (tokenizer.encode_batch(list(texts[start : start + CHUNK])) for start in range(0, len(texts), CHUNK))
+    parts = (tokenizer.encode_batch_fast(list(texts[start : start + CHUNK])) for start in range(0, len(texts), CHUNK))
     return sum(bool(encoding.overflowing) for encoding in chain.from_iterable(parts))
 
 

@@ -57,6 +57,7 @@ class Evidence:
     test: Sequence[Mapping[str, Any]] = ()  # rows of evaluation.json
     meaningless_labels: bool = True  # whether labels have another meaning in each episode of evaluation
     pretrained: bool = False  # whether meta-training changes an encoder that knew something before
+    curve_score: Score | None = None  # if it is another than `score`, which is of several families
 
 
 def nothing_is_adapted(curve: Curve, score: Score) -> Finding | None:
@@ -171,17 +172,17 @@ def worse_than_before(rows: Sequence[Mapping[str, Any]], pretrained: bool) -> Fi
 
 def detect(evidence: Evidence) -> tuple[list[Finding], list[str]]:
     """The findings, and what could not be looked for, with the reason."""
-    its, score = evidence, evidence.score
+    its, score, of_curve = evidence, evidence.score, evidence.curve_score or evidence.score
     curve, both = its.curve, bool(its.train) and bool(its.validation)
     leak = curve is not None and its.chance is not None and its.meaningless_labels
     no_curve = "" if curve else "there is no adaptation curve"
     no_leak = "" if leak else no_curve or "labels mean the same in all tasks, or guessing has no known score"
     no_memory = "" if both and its.same_shape else "meta-training and meta-validation were not recorded on like tasks"
     looked: list[tuple[str, str, Callable[[], Finding | None]]] = [
-        ("a label that leaks", no_leak, lambda: curve and a_label_leaks(curve, its.chance or 0.0, score)),
+        ("a label that leaks", no_leak, lambda: curve and a_label_leaks(curve, its.chance or 0.0, of_curve)),
         ("results that are too good", "" if its.test else "meta-test was not run", lambda: too_good(its.test)),
-        ("adaptation that does nothing", no_curve, lambda: curve and nothing_is_adapted(curve, score)),
-        ("an inner rate that diverges", no_curve, lambda: curve and inner_rate_diverges(curve, score)),
+        ("adaptation that does nothing", no_curve, lambda: curve and nothing_is_adapted(curve, of_curve)),
+        ("an inner rate that diverges", no_curve, lambda: curve and inner_rate_diverges(curve, of_curve)),
         ("memorised tasks", no_memory, lambda: tasks_are_memorised(its.train, its.validation, score)),
         ("labels that do not change", "", lambda: labels_are_fixed(its.label_shuffle)),
         (

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from distmeta.errors import REFUSALS
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class Outlet:
-    """A text stream. What its reader no longer takes is given up; the process goes on."""
+    """A text stream. What its reader no longer takes is given up; the process goes on.
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    If it is a file and the disk is full, one that holds results ends the process in one line with exit code 2.
+    """
+
+    def __init__(self, stream: Any, holds_results: bool) -> None:
+        self._stream, self._holds_results = stream, holds_results
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -33,11 +41,14 @@ class Outlet:
     def _given_up(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except OSError as error:
             # Also for what is still in the buffer, which Python sends when it exits, and for what libraries write.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
+            if self._holds_results and error.errno in FULL:
+                print(f"distmeta: standard output: {error.strerror}; {REFUSALS[error.errno]}", file=sys.stderr)
+                raise SystemExit(2) from error
 
 
 @contextlib.contextmanager
@@ -49,7 +60,7 @@ def outlets() -> Iterator[None]:
         except OSError:  # closed: the next file that is opened would get this number, and what libraries print
             os.open(os.devnull, os.O_RDWR)
     kept = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream and Outlet(stream) for stream in kept)
+    sys.stdout, sys.stderr = (stream and Outlet(stream, stream is kept[0]) for stream in kept)
     try:
         yield
     finally:

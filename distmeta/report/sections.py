@@ -80,7 +80,7 @@ def learning(its: RunFigures) -> Section:
             lines[name.replace("/", " ").replace("_", "-")] = [
                 (step, value, halves.get(step)) for step, value in its.history(name)
             ]
-        shown = its.score if kind == its.score.name else Score(kind, is_share=False, higher_is_better=False)
+        shown = its.scores_by_name.get(kind) or Score(kind, is_share=False, higher_is_better=False)
         blocks.append(curves(f"{kind} by outer step", lines, shown, "outer step"))
     if not any(name.startswith("meta_validation/") for name in its.metrics.content):
         blocks.append("Meta-validation was not run in training: set evaluation.validation_every.")

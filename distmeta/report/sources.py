@@ -49,10 +49,19 @@ class RunFigures:
 
     @property
     def score(self) -> Score:
-        """The score of the first row of meta-test, of the curve, or accuracy."""
-        for found in (*self.rows[:1], *([self.curve.content] if self.curve else [])):
+        """That of meta-validation: of the last row of meta-test, which is the mean of several families.
+
+        Without meta-test, that of the curve, or accuracy.
+        """
+        tested = self.evaluation.content["meta_test"][-1:] if self.evaluation else []
+        for found in (*tested, *([self.curve.content] if self.curve else [])):
             return Score(**found["score"])
         return Score(ACCURACY, is_share=True, higher_is_better=True)
+
+    @property
+    def scores_by_name(self) -> dict[str, Score]:
+        """The score of the run, and those of its families."""
+        return {score.name: score for score in (*(Score(**row["score"]) for row in self.rows), self.score)}
 
     @property
     def trains_body(self) -> bool:
@@ -67,10 +76,11 @@ class RunFigures:
 def evidence(its: RunFigures) -> Evidence:
     """A run's figures as detectors take them."""
     config, score = its.config, its.score
-    curve, chance = None, None
+    curve, chance, curve_score = None, None, None
     if its.curve and (means := _first(its.curve.content["learners"])):
         about = its.curve.content
         curve = Curve(**means, **{name: about[name] for name in ("steps", "inner_steps", "starts_from_support")})
+        curve_score = Score(**about["score"])
         ways = about["shape"].get("ways")
         chance = 1 / ways if ways and about["score"]["name"] == ACCURACY else None
     halves = dict(its.history(f"meta_validation/{score.name}_ci95"))
@@ -79,6 +89,7 @@ def evidence(its: RunFigures) -> Evidence:
     return Evidence(
         score=score,
         curve=curve,
+        curve_score=curve_score,
         chance=chance,
         train=its.history(f"meta_train/{score.name}"),
         validation=[(step, value, halves.get(step, 0.0)) for step, value in validated],

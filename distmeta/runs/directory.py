@@ -215,7 +215,7 @@ def resolve(run: str, overrides: Sequence[str] = ()) -> Path:
         if not own.is_file() or own.read_bytes() != kept.read_bytes():
             raise CheckpointError(run, f"{run_dir} has another learner now", "give the run directory")
         return run_dir
-    if not run.isalnum():
+    if not run.isalnum() or exists(path):
         raise CheckpointError(run, "no such run directory", "give a run directory or an MLflow run id")
     run_dir = tracking.find_run_dir(uri, run)
     if read(run_dir, [])[1]["mlflow_run_id"] != run:

@@ -157,9 +157,9 @@ def _validations(gathered: Sequence[RunFigures]) -> Section:
         if points := its.history(name):
             lines[its.name] = [(step, value, halves.get(step)) for step, value in points]
     if not lines:
-        return Section(title, ["No run has figures of meta-validation."])
+        return Section(title, [f"No run has figures of meta_validation/{score.name}."])
     without = [its.name for its in gathered if its.name not in lines]
-    missing = [f"Without figures of meta-validation: {', '.join(without)}."] if without else []
+    missing = [f"Without figures of meta_validation/{score.name}: {', '.join(without)}."] if without else []
     return Section(title, [curves(f"{score.name} on meta-validation tasks", lines, score, "outer step"), *missing])
 
 

@@ -176,7 +176,9 @@ def find_run_dir(uri: str, run_id: str) -> Path:
 def must_exist(uri: str) -> None:
     """Refuses an SQLite store that does not exist: looking up a run must not create a database."""
     if uri.startswith("sqlite:") and not database(uri).exists():
-        raise TrackingError("tracking.uri", f"{database(uri)} does not exist", "name the store of the run")
+        raise TrackingError(
+            "tracking.uri", f"{database(uri)} does not exist", "name the run's store in MLFLOW_TRACKING_URI"
+        )
 
 
 def ui_command(uri: str, port: int) -> list[str]:

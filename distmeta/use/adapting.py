@@ -15,7 +15,7 @@ from distmeta.protocols import Codec, Example, MetaLearner
 from distmeta.report.certainty import WRONG, nearest
 from distmeta.types import UNLABELLED, Adapted, Batch, Params
 from distmeta.use import several
-from distmeta.use.examples import DESCRIBES, require_size
+from distmeta.use.examples import DESCRIBES, in_order, require_size
 from distmeta.use.expect import Expected, expect, held_out_texts
 
 USUAL = 0.05  # share of wrong answers, if none is asked for
@@ -75,7 +75,7 @@ def adapt(
         sets: whether an input may have several labels, or none.
     """
     codec, model = learner.codecs[family], learner.models[family]
-    ordered = sorted(examples, key=lambda example: (codec.answer not in example, DESCRIBES in example))
+    ordered = in_order(codec, examples)
     if sets:
         _check_sets(codec, model, ordered, wrong)
         ordered = several.with_sets(ordered, codec)

@@ -43,6 +43,26 @@ def example_of(codec: Codec, value: Any) -> Example:
     return dict(zip(codec.given, (value,) if len(codec.given) == 1 else value, strict=True))
 
 
+def unusable(codec: Codec, value: Any) -> str | None:
+    """Why an input cannot be used; None: it can."""
+    try:
+        codec.encode([example_of(codec, value)], ())
+    except DataError as error:
+        return error.found
+    return None
+
+
+def in_order(codec: Codec, examples: Iterable[Example]) -> list[Example]:
+    """Examples with answers, then descriptions, then those without answers, unless they have one among the first."""
+    ordered = sorted(examples, key=lambda example: (codec.answer not in example, DESCRIBES in example))
+    known = {_given(codec, each) for each in ordered if codec.answer in each and DESCRIBES not in each}
+    return [each for each in ordered if codec.answer in each or _given(codec, each) not in known]
+
+
+def _given(codec: Codec, example: Example) -> str:
+    return str([example.get(key) for key in codec.given])
+
+
 def require_size(examples: int, classes: int) -> None:
     """Raises a `DataError` if a task is so large that learning it would not fit in the memory of a usual machine."""
     if examples * classes > SCORES:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -26,7 +27,7 @@ from distmeta.algorithms.base import registry as algorithms
 from distmeta.config.load import build_options
 from distmeta.engine.params import Layout
 from distmeta.engine.setup import ModelSpec
-from distmeta.errors import CheckpointError, UserError
+from distmeta.errors import CheckpointError, ConfigError, UserError
 from distmeta.models.base import build
 from distmeta.models.base import registry as models
 from distmeta.models.functional import FunctionalModel
@@ -39,6 +40,7 @@ from distmeta.use.several import are_several
 from distmeta.use.task import Task, learn
 
 FORMAT = 1
+REMEDY = "copy it again, or run `distmeta evaluate` on its run"
 FOLDER, DOCUMENT, TOKENIZER, FROZEN, THETA = (
     *("learner", "learner.json", "tokenizer.json", "frozen.safetensors", "theta.safetensors"),
 )
@@ -92,7 +94,7 @@ class Learner:
         Returns:
             (T, E, N) outputs of the query's elements.
         """
-        model = self.models[family or self._only_family()]
+        model = self.models[self.family_of(family)]
         model.train(False)
         with torch.no_grad():
             theta = self.algorithm.sized(model, model.own(self.theta), support.outputs)
@@ -123,9 +125,10 @@ class Learner:
             multi_label: whether texts may have several labels, even if none of the answers is a list.
 
         Raises:
+            ConfigError: there is no such family, or several and none was given.
             DataError: an example cannot be used; the error gives its number, from 1.
         """
-        family = family or self._only_family()
+        family = self.family_of(family)
         examples = examples_of(self.codecs[family], inputs, answers, unlabelled, descriptions)
         return learn(self, family, examples, wrong, multi_label or are_several(answers))
 
@@ -137,16 +140,22 @@ class Learner:
         For classification, examples are ``{"text": …, "label": …}`` and queries ``{"text": …}``; a prediction holds
         `label`, `certainty` and `probabilities`. Unlike those of `adapt` they are not calibrated.
         """
-        family = family or self._only_family()
+        family = self.family_of(family)
         codec = self.codecs[family]
         names = codec.names(examples)
         support, query = codec.encode(examples, names), codec.encode(queries, names)
         return codec.decode(self.outputs(support, query.inputs, family), query, names)
 
-    def _only_family(self) -> str:
-        if len(self.about["families"]) > 1:
-            raise ValueError(f"no family given; this learner has {', '.join(self.about['families'])}")
-        return next(iter(self.codecs))
+    def family_of(self, name: str | None) -> str:
+        """The family of a name; None: the only one.
+
+        Raises:
+            ConfigError: there is no such family, or several and none was given.
+        """
+        if name in self.codecs or (name is None and len(self.codecs) == 1):
+            return name or next(iter(self.codecs))
+        found = "missing" if name is None else f"this learner has no family {name!r}"
+        raise ConfigError("family", found, f"give one of {', '.join(self.codecs)}")
 
     def calibrated(self, calibrations: Mapping[str, list[dict[str, Any]]]) -> Learner:
         """The learner with calibrations of its families, by name (see `distmeta.runs.calibrate`)."""
@@ -188,11 +197,13 @@ def load(path: str | os.PathLike[str]) -> Learner:
     if not (folder / DOCUMENT).is_file():
         remedy = f"train it, or run `distmeta evaluate {path}` if it is a run that was stopped"
         raise CheckpointError(str(path), "holds no learner", remedy)
-    check_sums(folder, "copy it again, or run `distmeta evaluate` on its run")
+    check_sums(folder, REMEDY)
     about = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     require_format(about, folder, FORMAT, remedy="evaluate the run again")
     try:
         return _build(folder, about)
+    except CheckpointError:
+        raise
     except UserError as error:
         raise CheckpointError(str(folder), f"{error.where} {error.found}", error.remedy) from error
 
@@ -201,12 +212,24 @@ def _build(folder: Path, about: dict[str, Any]) -> Learner:
     chosen, model = about["algorithm"], about["model"]
     options = build_options(models.get(model["name"]), model["options"], {})
     algorithm: MetaLearner = build_options(algorithms.get(chosen["name"]), chosen["options"], {})
-    tensors = load_file(folder / THETA)
+    tensors = read_tensors(folder / THETA, REMEDY)
     outputs = {name: (entry["element"], entry["outputs"]) for name, entry in about["families"].items()}
-    frozen = {name: value.numpy() for name, value in load_file(folder / FROZEN).items()}
+    frozen = {name: value.numpy() for name, value in read_tensors(folder / FROZEN, REMEDY).items()}
     spec = ModelSpec(options, model["architecture"], outputs, tuple(model["freeze"]), frozen, seed=0)
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER)) if (folder / TOKENIZER).exists() else None
     return Learner(about, spec, algorithm, {name: tensors[name] for name in about["meta_params"]}, tokenizer)
+
+
+def read_tensors(path: Path, remedy: str) -> Params:
+    """The tensors of a file of safetensors; other kinds of files, such as pickles, are not read.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(str(path), f"is no file of safetensors ({error})", remedy) from error
 
 
 def _plain(content: dict[str, Any]) -> Any:

@@ -7,14 +7,13 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from distmeta.errors import CheckpointError
 from distmeta.storage import check_sums, require_format
 from distmeta.types import Adapted
 from distmeta.use import task
 from distmeta.use.expect import Expected
-from distmeta.use.learner import Learner, load
+from distmeta.use.learner import Learner, load, read_tensors
 from distmeta.use.several import ExpectedF1, without_labels
 
 REMEDY = "copy it again, or make it again with `distmeta adapt`"
@@ -43,7 +42,7 @@ def load_task(path: str | os.PathLike[str], learner: Learner | None = None) -> t
     lines = (folder / task.EXAMPLES).read_text(encoding="utf-8").split("\n")
     examples = tuple(json.loads(line) for line in lines if line)
     family, names = about["family"], tuple(about["names"])
-    model, stacked = learner.models[family], load_file(folder / task.ADAPTED)
+    model, stacked = learner.models[family], read_tensors(folder / task.ADAPTED, REMEDY)
     outputs = learner.codecs[family].encode(without_labels(examples[:1], learner.codecs[family]), names).outputs
     with torch.no_grad():
         theta = learner.algorithm.sized(model, model.own(learner.theta), outputs)

@@ -35,6 +35,8 @@ def suggest(
     Raises:
         DataError: no input is left to suggest, or one cannot be used.
     """
+    if not inputs:
+        raise DataError("TEXTS", "there are none", "give some that have no label")
     known = {str(example[key]) for example in task.examples for key in task.codec.given if task.codec.answer in example}
     first = {str(value): number for number, value in reversed(list(enumerate(inputs)))}
     places = sorted(number for value, number in first.items() if value not in known)

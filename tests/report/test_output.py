@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from distmeta.report.output import Outlet
+
 # Stands for a long command: it prints, logs and draws, and says in a file that it came to its end.
 COMMAND = """
 import logging, pathlib, sys
@@ -46,3 +48,19 @@ def test_a_command_goes_on_when_nobody_reads_what_it_prints(closed: str, tmp_pat
     assert (tmp_path / "done").exists()
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("holds_results", [True, False])
+def test_results_that_find_the_disk_full_are_no_success(
+    holds_results: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        outlet = Outlet(full, holds_results)
+        outlet.write("a text\n")
+        if holds_results:
+            with pytest.raises(SystemExit, match="2"):
+                outlet.flush()
+        else:
+            outlet.flush()
+    said = "distmeta: standard output: No space left on device; free some, or name another place\n"
+    assert capsys.readouterr().err == (said if holds_results else "")

@@ -257,3 +257,22 @@ def test_what_is_kept_of_answers_is_bounded(tmp_path: Path, monkeypatch: pytest.
         assert all(len(error["text"]) <= 12 for error in shape["worst"])
     page, *_ = made(tmp_path / "short")
     assert any("in 2 episodes; 4 episodes are left out" in caption for caption in page.of("caption"))
+
+
+@pytest.mark.slow
+def test_runs_of_several_families_and_of_another_kind(tmp_path: Path) -> None:
+    """The score of meta-validation is the families' mean; charts in % are of shares."""
+    from tasks.test_mixed import config_of
+
+    driver.train(config_of(tmp_path), tmp_path / "mixed", Reporter())
+    curves = {"data": {"kind": "sinusoid"}, "model": {"name": "dense"}, "episodes": {"shots": 2, "queries": 2}}
+    run(tmp_path, "curves", evaluation__validation_every=2, **curves)
+    page, _, result, _ = made(tmp_path / "mixed", tmp_path / "curves")
+    mixed = result["runs"][0]
+    assert not [each for each in mixed["unchecked"] if "fewer than two meta-validations" in each]
+    shown = [attrs.get("aria-label") or "" for tag, attrs in page.elements if tag == "svg"]
+    assert any(name.startswith("mean_score on meta-validation tasks") for name in shown), shown
+    assert "outer step, exact in %" in ", ".join(page.of("th"))
+    assert any("Without figures of meta_validation/mean_score: curves." in each for each in page.of("p"))
+    assert any("The runs cannot be compared. curves: was evaluated on other episodes" in each for each in page.of("p"))
+    assert "mean_score" in page.of("th")

@@ -1,8 +1,10 @@
-"""The commands of the page on serving, as they are written there."""
+"""The commands of the page on serving, and those of the README that serve, as they are written there."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,12 @@ from typing import Any
 
 import pytest
 from serve_helpers import LocalService
+from use_helpers import untrained
 
 from distmeta.serve.limits import MIB, Limits
 
-PAGE = (Path(__file__).parents[2] / "jobs" / "serving.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "jobs" / "serving.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
@@ -35,3 +39,32 @@ def test_the_defaults_are_those_of_the_page() -> None:
     written += [f"{limits.classes}, {limits.examples}", f"{limits.tasks}", f"{limits.memory_bytes // MIB}"]
     written += [f"{limits.rate:g}", f"{limits.pending}", f"{limits.adaptations}"]
     assert re.findall(r"^\| `--.*?\| (.*?) \|", PAGE, flags=re.MULTILINE) == written
+
+
+@pytest.mark.slow
+def test_the_readme_serves_and_asks(tmp_path: Path) -> None:
+    """As in two terminals: the first command installs and serves, with a stand-in for pip; the rest is the other's."""
+    shutil.which("curl") or pytest.skip("needs curl")
+    pytest.importorskip("grpc_reflection", reason="needs the serve extra")
+    use = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Use it\n")[1].split("\n## ")[0]
+    _, block = re.findall(r"^```bash\n(.*?)^```", use, flags=re.DOTALL | re.MULTILINE)
+    serving, asking = block.split("\n", 1)
+    untrained(tmp_path, "protonet").save(tmp_path / "runs" / "quickstart-1" / "learner")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name, command in (("pip", "echo"), ("distmeta", f"exec {sys.executable} -m distmeta.cli")):
+        (tmp_path / ".venv" / "bin" / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
+        (tmp_path / ".venv" / "bin" / name).chmod(0o755)
+    given: dict[str, Any] = {"cwd": tmp_path, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    given["env"] = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    service = subprocess.Popen(["bash", "-ec", f"{serving} --port 0"], start_new_session=True, **given)
+    try:
+        assert service.stderr is not None
+        said = next(line for line in service.stderr if "serving at " in line)
+        address = said.partition("serving at ")[2].partition(",")[0]
+        asking = asking.replace("http://127.0.0.1:8000", address)
+        found = subprocess.run(["bash", "-ec", asking], check=True, **given).stdout
+        assert json.loads(found)["classes"] == ["keylogging", "screenshots"], found
+    finally:
+        os.killpg(service.pid, signal.SIGTERM)
+        out, _ = service.communicate(timeout=60)
+    assert "install -q -e .[serve]" in out

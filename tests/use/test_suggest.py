@@ -37,8 +37,9 @@ def test_known_texts_and_copies_are_not_suggested(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["protonet", "maml"])
 def test_features_are_those_of_the_adapted_body(tmp_path: Path, name: str) -> None:
     task = untrained(tmp_path, name).adapt(TEXTS, LABELS)
-    features, shares = task.look(NEW)
-    assert shares == pytest.approx(task.predict_proba(NEW), abs=1e-6)
+    features, gaps = task.look(NEW)
+    low, high = np.sort(task.predict_proba(NEW), axis=1)[:, -2:].T
+    assert gaps == pytest.approx(high - low, abs=1e-6)
     plain = untrained(tmp_path, name).models["classification"]
     plain.train(False)
     theta = plain.own(untrained(tmp_path, name).theta)

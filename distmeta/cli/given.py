@@ -1,7 +1,8 @@
-"""What commands are given of a user: texts, labels, descriptions of classes."""
+"""What users give to the commands that use a learner: labelled texts, descriptions, texts without labels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from distmeta.errors import ConfigError, DataError
@@ -10,6 +11,7 @@ from distmeta.errors import suggest as nearest
 if TYPE_CHECKING:
     from distmeta.config import DataConfig
     from distmeta.data.labelled import Source
+    from distmeta.protocols import Codec
     from distmeta.report.progress import Reporter
 
 SETTINGS = ("data.text", "data.label", "data.subset", "data.copies")
@@ -25,7 +27,7 @@ def section(path: str, settings: list[str]) -> DataConfig:
     return validate(override({"data": {"path": path}}, settings)).data
 
 
-def _examples(data: DataConfig, reporter: Reporter) -> Source:
+def read_examples(data: DataConfig, reporter: Reporter) -> Source:
     """Labelled texts, with remarks on what stands out."""
     from distmeta.data.sources import read_source
 
@@ -35,36 +37,36 @@ def _examples(data: DataConfig, reporter: Reporter) -> Source:
     if copies := sum(source.copies.values()):
         reporter.note(f"note: {copies} copies of other examples are left out")
     texts = source.texts.to_pylist()
-    if (several := len(texts) - len(set(texts))) and not data.copies:
+    if several := len(set(zip(texts, source.labels.to_pylist(), strict=True))) - len(set(texts)):
         reporter.note(f"note: {several} texts have more than one label; `--multi-label` lets a text have several")
     return source
 
 
-def one_label(data: DataConfig, reporter: Reporter) -> tuple[list[str], list[str], list[str]]:
-    """Texts, the label of each, and all labels."""
-    source = _examples(data, reporter)
-    return source.texts.to_pylist(), source.labels.to_pylist(), source.classes
+def read_labels(data: DataConfig, reporter: Reporter) -> tuple[list[str], list[str], Iterable[str]]:
+    """Texts, the label of each, and the names of their rows."""
+    source = read_examples(data, reporter)
+    return source.texts.to_pylist(), source.labels.to_pylist(), source.names
 
 
-def label_sets(data: DataConfig, reporter: Reporter) -> tuple[list[str], list[list[str]], list[str]]:
-    """Texts, the labels of each, and all labels; with a remark on how many they have."""
-    from distmeta.data.label_sets import read_label_sets
+def read_label_sets(data: DataConfig, reporter: Reporter) -> tuple[list[str], list[list[str]], Iterable[str]]:
+    """Texts, the labels of each, and the names of their first rows; with a remark on how many labels they have."""
+    from distmeta.data.label_sets import read_label_sets as read
 
-    found = read_label_sets(data)
+    found = read(data)
     for remark in found.remarks:
         reporter.note(f"note: {remark}")
     several, none = (sum(fits(len(its)) for its in found.labels) for fits in (lambda n: n > 1, lambda n: not n))
     reporter.note(f"note: {several} of {len(found.texts)} texts have several labels, and {none} have none")
-    return found.texts, found.labels, list(dict.fromkeys(label for its in found.labels for label in its))
+    return found.texts, found.labels, found.names
 
 
-def described_in(data: DataConfig, reporter: Reporter) -> dict[str, str]:
+def read_descriptions(data: DataConfig, reporter: Reporter) -> dict[str, str]:
     """The description of each class.
 
     Raises:
         DataError: a class has several.
     """
-    source = _examples(data, reporter)
+    source = read_examples(data, reporter)
     labels = source.labels.to_pylist()
     if len(source.classes) < len(labels):
         row = next(row for row, label in enumerate(labels) if label in labels[:row])
@@ -72,12 +74,17 @@ def described_in(data: DataConfig, reporter: Reporter) -> dict[str, str]:
     return dict(zip(labels, source.texts.to_pylist(), strict=True))
 
 
-def unlabelled_texts(data: DataConfig, reporter: Reporter) -> list[str]:
-    """Texts without labels; rows that have none are left out, with a remark."""
+def read_unlabelled(data: DataConfig, codec: Codec, reporter: Reporter) -> list[str]:
+    """Texts without labels; rows that have none, or one that cannot be used, are left out, with a remark."""
     from distmeta.data.texts import read_texts
+    from distmeta.use.examples import unusable
 
-    rows = [(text, name) for block in read_texts(data) for text, name in zip(block.texts, block.names, strict=True)]
-    for text, name in rows:
-        if text is None:
-            reporter.note(f"{name}: no text, left out")
-    return [text for text, _ in rows if text is not None]
+    found: list[str] = []
+    for block in read_texts(data):
+        for text, name in zip(block.texts, block.names, strict=True):
+            reason = "no text" if text is None else unusable(codec, text)
+            if text is None or reason:
+                reporter.note(f"{name}: {reason}, left out")
+            else:
+                found.append(text)
+    return found
