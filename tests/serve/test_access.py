@@ -64,3 +64,8 @@ def test_a_port_that_is_taken_and_a_host_that_is_unknown() -> None:
     for host in ("999.999.0.1.invalid", "no host", "192.0.2.1", "a" * 300):
         with pytest.raises(ConfigError, match="is no address of this machine"):
             listen(host, 0)
+
+
+def test_answers_do_not_wait_for_the_client_to_confirm_their_head() -> None:
+    with listen("127.0.0.1", 0) as server, socket.create_connection(server.getsockname()), server.accept()[0] as caller:
+        assert caller.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
