@@ -30,7 +30,7 @@ class Expected(NamedTuple):
         return self.right / self.tested
 
 
-def expect(
+def cross_validate(
     algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, tested: int
 ) -> Expected | None:
     """The accuracy of a task on examples that it was not learned from, by cross-validation.
@@ -86,10 +86,10 @@ def _right(
     """How many examples get their label from learners that have not seen them, one learner a fold.
 
     Args:
-        algorithm: see `expect`.
-        model: see `expect`.
-        theta: see `expect`.
-        support: see `expect`.
+        algorithm: see `cross_validate`.
+        model: see `cross_validate`.
+        theta: see `cross_validate`.
+        support: see `cross_validate`.
         left_out: the examples of each fold, the same number in each.
     """
     tasks, rows = len(left_out), torch.stack(left_out)

@@ -106,6 +106,7 @@ class Learner:
         descriptions: Mapping[str, Any] = MappingProxyType({}),
         wrong: float | None = None,
         family: str | None = None,
+        expect: bool = True,
     ) -> Task:
         """Learns a task from examples.
 
@@ -118,13 +119,15 @@ class Learner:
             wrong: predictions abstain where more than this share of the answers would be wrong, one of
                 `distmeta.report.certainty.WRONG`. None: 0.05 if the learner was calibrated, else never.
             family: the family of the task; optional if the learner has only one.
+            expect: whether to find out how good the task may be expected to be, its `expected`. It takes longer than
+                learning where the learner adapts by gradient steps.
 
         Raises:
             DataError: an example cannot be used; the error gives its number, from 1.
         """
         family = family or self._only_family()
         examples = examples_of(self.codecs[family], inputs, answers, unlabelled, descriptions)
-        return learn(self, family, examples, wrong)
+        return learn(self, family, examples, wrong, expect)
 
     def predict(
         self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None

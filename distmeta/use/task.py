@@ -29,7 +29,7 @@ from distmeta.report.certainty import WRONG, nearest
 from distmeta.storage import replacing
 from distmeta.types import UNLABELLED, Adapted, Batch, Inputs, Params
 from distmeta.use.examples import DESCRIBES, chunks, example_of, examples_of
-from distmeta.use.expect import Expected, expect
+from distmeta.use.expect import Expected, cross_validate
 
 FORMAT = 1
 DOCUMENT, EXAMPLES, ADAPTED, LEARNER = "task.json", "examples.jsonl", "adapted.safetensors", "learner"
@@ -194,14 +194,16 @@ class Task:
         return outputs / self.calibration["temperature"] if self.calibration else outputs
 
 
-def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None) -> Task:
+def learn(
+    learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None, expect: bool = True
+) -> Task:
     """Adapts a learner to a task of a family.
 
     Args:
         learner: the meta-trained learner.
         family: the family's name.
         examples: of the task. Those without an answer are unlabelled; those with `DESCRIBES` describe a class.
-        wrong: see `distmeta.use.learner.Learner.adapt`.
+        wrong, expect: see `distmeta.use.learner.Learner.adapt`.
     """
     codec, model = learner.codecs[family], learner.models[family]
     ordered = sorted(examples, key=lambda example: (codec.answer not in example, DESCRIBES in example))
@@ -223,7 +225,7 @@ def learn(learner: Learns, family: str, examples: Sequence[Example], wrong: floa
         if not adapts_body(learner, theta):
             support = support._replace(inputs=model.encode(theta, (), support.inputs))
         adapted = learner.algorithm.adapt(model, theta, support)
-        expected = expect(learner.algorithm, model, theta, support, tested)
+        expected = cross_validate(learner.algorithm, model, theta, support, tested) if expect else None
     return Task(learner, family, tuple(ordered), names, adapted, calibration, threshold, expected, wrong)
 
 
