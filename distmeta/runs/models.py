@@ -56,7 +56,8 @@ def _of_learner(learner: Learner) -> tuple[list[Any], list[Any]]:
             raise DataError(f"family {name}", "has no examples to show", "give its codec `samples`")
         queries = [{key: example[key] for key in codec.given} for example in examples[:SHOWN]]
         inputs.append({**({"family": name} if several else {}), "examples": examples, "queries": queries})
-        task = learner.adapt(examples, [example[codec.answer] for example in examples], family=name)
+        answers = [example[codec.answer] for example in examples]
+        task = learner.adapt(examples, answers, family=name, expect=False)
         outputs.append(list(task.answers(queries, abstain=False)))
     return inputs, outputs
 

@@ -54,7 +54,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         if family not in codecs:
             raise MlflowException.invalid_parameter_value(f"family is {family!r}; give {' or '.join(codecs)}")
         answers = [example.get(codecs[family].answer) for example in row["examples"]]
-        return list(self.learner.adapt(row["examples"], answers, family=family).answers(row["queries"], abstain))
+        task = self.learner.adapt(row["examples"], answers, family=family, expect=False)
+        return list(task.answers(row["queries"], abstain))
 
 
 def _checked(answer: Any, where: str) -> list[Any]:

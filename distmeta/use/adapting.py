@@ -16,7 +16,7 @@ from distmeta.report.certainty import WRONG, nearest
 from distmeta.types import UNLABELLED, Adapted, Batch, Params
 from distmeta.use import several
 from distmeta.use.examples import DESCRIBES, in_order, require_size
-from distmeta.use.expect import Expected, expect, held_out_texts
+from distmeta.use.expect import Expected, cross_validate, held_out_texts
 
 USUAL = 0.05  # share of wrong answers, if none is asked for
 NUMBERS = 50_000_000  # of the features of unlabelled examples, once a class
@@ -63,7 +63,12 @@ class Learned(NamedTuple):
 
 
 def adapt(
-    learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None, sets: bool = False
+    learner: Learns,
+    family: str,
+    examples: Sequence[Example],
+    wrong: float | None = None,
+    sets: bool = False,
+    expect: bool = True,
 ) -> Learned:
     """Adapts a learner to a task of a family.
 
@@ -73,6 +78,7 @@ def adapt(
         examples: of the task. Those without an answer are unlabelled; those with `DESCRIBES` describe a class.
         wrong: see `distmeta.use.learner.Learner.adapt`.
         sets: whether an input may have several labels, or none.
+        expect: whether to find out how good the task may be expected to be.
     """
     codec, model = learner.codecs[family], learner.models[family]
     ordered = in_order(codec, examples)
@@ -101,9 +107,9 @@ def adapt(
         if not adapts_body(learner, theta):
             support = support._replace(inputs=model.encode(theta, (), support.inputs))
         adapted = learner.algorithm.adapt(model, theta, support)
-        if not sets:
-            expected = expect(learner.algorithm, model, theta, support, tested)
-        else:
+        if expect and not sets:
+            expected = cross_validate(learner.algorithm, model, theta, support, tested)
+        if sets:
             outputs, left_out = held_out_texts(learner.algorithm, model, theta, support, numbers, tested)
             known = [ordered[number] for number in left_out]
             if none := [example for example in ordered if not example[codec.answer]]:

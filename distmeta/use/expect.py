@@ -41,7 +41,7 @@ class Fold(NamedTuple):
     asked: Tensor
 
 
-def expect(
+def cross_validate(
     algorithm: MetaLearner, model: FunctionalModel, theta: Params, support: Batch, tested: int
 ) -> Expected | None:
     """The accuracy of a task on examples that it was not learned from, by cross-validation.
@@ -78,10 +78,10 @@ def held_out_texts(
     Texts of which a class has no other one are not left out.
 
     Args:
-        algorithm: see `expect`.
-        model: see `expect`.
-        theta: see `expect`.
-        support: see `expect`.
+        algorithm: see `cross_validate`.
+        model: see `cross_validate`.
+        theta: see `cross_validate`.
+        support: see `cross_validate`.
         texts: the number of the text of each row of `support`, (B,), ascending.
         tested: texts with a number below may be left out.
     """
@@ -112,10 +112,10 @@ def held_out(
     """(n, N) outputs on the rows that are asked for, fold after fold, by learners that have forgotten the fold's rows.
 
     Args:
-        algorithm: see `expect`.
-        model: see `expect`.
-        theta: see `expect`.
-        support: see `expect`.
+        algorithm: see `cross_validate`.
+        model: see `cross_validate`.
+        theta: see `cross_validate`.
+        support: see `cross_validate`.
         folds: of rows of `support`.
     """
     labelled = _labelled(support)

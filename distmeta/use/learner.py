@@ -110,6 +110,7 @@ class Learner:
         wrong: float | None = None,
         family: str | None = None,
         multi_label: bool = False,
+        expect: bool = True,
     ) -> Task:
         """Learns a task from examples.
 
@@ -123,6 +124,8 @@ class Learner:
                 `distmeta.report.certainty.WRONG`. None: 0.05 if the learner was calibrated, else never.
             family: the family of the task; optional if the learner has only one.
             multi_label: whether texts may have several labels, even if none of the answers is a list.
+            expect: whether to find out how good the task may be expected to be, its `expected`. It takes longer than
+                learning where the learner adapts by gradient steps.
 
         Raises:
             ConfigError: there is no such family, or several and none was given.
@@ -130,7 +133,7 @@ class Learner:
         """
         family = self.family_of(family)
         examples = examples_of(self.codecs[family], inputs, answers, unlabelled, descriptions)
-        return learn(self, family, examples, wrong, multi_label or are_several(answers))
+        return learn(self, family, examples, wrong, multi_label or are_several(answers), expect)
 
     def predict(
         self, examples: Sequence[Mapping[str, Any]], queries: Sequence[Mapping[str, Any]], family: str | None = None

@@ -203,7 +203,12 @@ class Task:
 
 
 def learn(
-    learner: Learns, family: str, examples: Sequence[Example], wrong: float | None = None, sets: bool = False
+    learner: Learns,
+    family: str,
+    examples: Sequence[Example],
+    wrong: float | None = None,
+    sets: bool = False,
+    expect: bool = True,
 ) -> Task:
     """Learns a task; see `distmeta.use.adapting.adapt`."""
-    return Task(learner, family, **adapt(learner, family, examples, wrong, sets)._asdict(), wrong=wrong)
+    return Task(learner, family, **adapt(learner, family, examples, wrong, sets, expect)._asdict(), wrong=wrong)

@@ -161,3 +161,18 @@ def _inputs(ids: Tensor, mask: Tensor) -> Inputs:
 def _random_text(case: Case) -> Inputs:
     inputs = random_batch((1, 1, 6), case.vocab_size, seed=16).inputs
     return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+
+
+def test_a_parameter_of_two_names_has_one_value() -> None:
+    options = make_options("mlp", embedding_size=6, hidden_sizes=(6, 6))
+    _, architecture = options.prepare(None, TEXTS)
+    model = build(options, architecture, TASK, 3)
+    hidden: Any = model.network.body.hidden
+    hidden[1].weight = hidden[0].weight
+    model = FunctionalModel(model.network, TASK)
+    values = {name: 2 * value for name, value in model.init().items()}
+    assert len([name for name in values if "hidden" in name]) == 3
+    inputs = random_batch((1, 4, 5), architecture["vocab_size"], seed=1).inputs
+    found = model.features(values, {}, inputs)
+    model.network.load_state_dict(values, strict=False)
+    assert torch.equal(found, model.features(model.init(), {}, inputs))

@@ -50,13 +50,16 @@ def served(uri: str, name: str) -> Any:
         mlflow.set_tracking_uri(None)
 
 
-def test_a_learner_comes_back_the_same_to_the_bit(tmp_path: Path, learner: Learner, uri: str) -> None:
+def test_a_learner_comes_back_the_same_to_the_bit(
+    tmp_path: Path, learner: Learner, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = registered(str(tmp_path / "learner"), "two words", "champion")
     assert tuple(made) == ("two words", "1", "champion", "models:/two words/1")
     wanted = learner.adapt(TEXTS, LABELS).predict_proba(NEW)
     shutil.rmtree(tmp_path / "learner")
     for name in ("models:/two words@champion", "models:/two words/1", "models:/two words/latest"):
         assert np.array_equal(distmeta.load(name).adapt(TEXTS, LABELS).predict_proba(NEW), wanted)
+    monkeypatch.setattr("distmeta.use.adapting.cross_validate", lambda *_: pytest.fail("no answer shows it"))
     (found,) = served(uri, made.uri).predict(REQUEST)
     assert np.array_equal([[row["probabilities"][f"class {n}"] for n in range(4)] for row in found], wanted)
 

@@ -101,6 +101,13 @@ def test_without_a_second_example_nothing_is_expected(tmp_path: Path) -> None:
     assert untrained(tmp_path, "protonet").adapt(["topic1", "topic2"], ["a", "b"]).expected is None
 
 
+def test_a_learner_is_not_tested_where_nobody_asks(tmp_path: Path) -> None:
+    learner = untrained(tmp_path, "maml")
+    task = learner.adapt(TEXTS, LABELS, expect=False)
+    assert task.expected is None
+    assert np.array_equal(task.predict_proba(NEW), learner.adapt(TEXTS, LABELS).predict_proba(NEW))
+
+
 def test_an_algorithm_that_keeps_its_head_takes_no_more_classes(tmp_path: Path) -> None:
     learner = untrained(tmp_path, "boil", inner={"lr": 0.5, "steps": 3})
     assert learner.adapt(TEXTS[:6], LABELS[:6]).predict_proba(NEW).shape == (4, 2)
