@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,16 @@ import numpy as np
 
 from distmeta.config import RunConfig
 from distmeta.engine.params import sha256
-from distmeta.engine.server import staleness
-from distmeta.report import figures, scores
+from distmeta.report import scores
 from distmeta.report.progress import Reporter
-from distmeta.report.statistics import mean_ci95
-from distmeta.report.tables import TRUST, markdown_table, table_rows, table_title, trust_rows, trust_title
 from distmeta.runs import answers, checkpoint, directory, paths
 from distmeta.runs.arrivals import Arrivals, stored
 from distmeta.runs.calibrate import calibrate, with_trust
 from distmeta.runs.check import remarks
 from distmeta.runs.evaluate import adaptation_curve, meta_test, meta_validation
-from distmeta.runs.models import log_model
+from distmeta.runs.outcome import draw_figures, keep_learner, keep_result, show_result
 from distmeta.runs.session import OpenRun, open_run
 from distmeta.types import ServerState
-from distmeta.use import learner
 
 REPORT_SECONDS = 0.5  # of training between two reports to the driver
 
@@ -196,59 +192,31 @@ def _save(opened: OpenRun, state: ServerState) -> None:
 
 
 def _test(opened: OpenRun, stream: dict[str, Any] | None, is_newest: bool = True) -> dict[str, Any]:
-    experiment, coordination, tracker = opened.experiment, opened.coordination, opened.tracker
-    progress: Callable[[str, int, int], None] = opened.reporter.episodes
-    state, score = coordination.state(), experiment.score
-    steps, theta = state.counters["version"], np.asarray(state.arrays["meta_params"])
-    calibrations = calibrate(experiment, coordination, progress, opened.reporter.note)
+    """Calibrates and keeps the learner, runs meta-test, and writes, logs and shows what came of it."""
+    experiment, coordination = opened.experiment, opened.coordination
+    state = coordination.state()
+    theta = np.asarray(state.arrays["meta_params"])
+    steps, digest = state.counters["version"], sha256(theta)
+    calibrations = calibrate(experiment, coordination, opened.reporter.episodes, opened.reporter.note)
     if is_newest:
-        trained = experiment.trained(theta, steps).calibrated(calibrations)
-        trained.save(folder := opened.run_dir / learner.FOLDER)
-        if experiment.config.tracking.log_model:
-            log_model(tracker, folder, trained, opened.reporter.note)
-    digest = sha256(theta)
-    rows = meta_test(experiment, coordination, opened.run_dir, progress, digest)
-    rows, answered = with_trust(experiment, coordination, rows, calibrations, progress)
+        keep_learner(opened, experiment.trained(theta, steps).calibrated(calibrations))
+    rows = meta_test(experiment, coordination, opened.run_dir, opened.reporter.episodes, digest)
+    rows, answered = with_trust(experiment, coordination, rows, calibrations, opened.reporter.episodes)
     result = {
         "format": directory.EVALUATION_FORMAT,
         "run_dir": str(opened.run_dir),
-        "mlflow_run_id": tracker.run_id,
+        "mlflow_run_id": opened.tracker.run_id,
         "outer_steps": steps,
         "meta_params_sha256": digest,
         "meta_test": rows,
+        **({} if stream is None else {"stream": stream}),
     }
-    if stream is not None:
-        result["stream"] = stream
-    directory.write_json(opened.run_dir / "evaluation.json", result)
-    tracker.log_artifact(opened.run_dir / "evaluation.json")
-    for row in rows:
-        figure = row["score"]["name"]
-        name = f"meta_test/{figure}_{scores.slug(row['title']).replace('-', '_')}"
-        trust = {f"{name}_{what}": pair[0] for what, pair in row.get("trust", {}).items() if what != "claim"}
-        tracker.log(steps, {name: row[figure], f"{name}_ci95": row["ci95"], **trust}, again=True)
+    keep_result(opened, result)
     kept = [*scores.files(opened.run_dir), answers.keep_answers(opened.run_dir, digest, experiment, answered)]
-    curves = adaptation_curve(experiment, coordination, progress, opened.reporter.note)
-    for path in (*kept, answers.keep_curve(opened.run_dir, digest, experiment, curves)):
-        tracker.log_artifact(path)
-
-    def draw() -> Iterator[Path]:
-        if ages := staleness(state):
-            figures.staleness(ages, path := opened.run_dir / "staleness.png")
-            yield path
-        if curves:
-            steps = range(experiment.config.evaluation.curve_steps + 1)
-            points = {name: [*map(mean_ci95, its)] for name, its in curves.items()}
-            curve = {name: ([m for m, _ in its], [half for _, half in its]) for name, its in points.items()}
-            figures.adaptation_curve(steps, curve, score, path := opened.run_dir / "adaptation_curve.png")
-            yield path
-
-    for path in figures.attempt(opened.reporter.note, draw):
-        tracker.log_artifact(path)
-    title = table_title(score, f" on {experiment.config.evaluation.episodes} episodes", "the meta-trained learner's")
-    table = [("episodes", "learner", score.name, "difference"), *table_rows(rows)]
-    opened.reporter.table(title, table[0], table[1:])
-    if trusted := trust_rows(rows):
-        opened.reporter.table(trust_title(rows), TRUST, trusted)
-    tracker.describe(f"{title}\n\n{markdown_table(table[0], table[1:])}")
-    opened.reporter.note(f"results are in {opened.run_dir}; `distmeta ui` shows the run in MLflow")
+    curves = adaptation_curve(experiment, coordination, opened.reporter.episodes, opened.reporter.note)
+    kept.append(answers.keep_curve(opened.run_dir, digest, experiment, curves))
+    for path in kept:
+        opened.tracker.log_artifact(path)
+    draw_figures(opened, state, curves)
+    show_result(opened, rows)
     return result
