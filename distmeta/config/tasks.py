@@ -12,6 +12,7 @@ from distmeta.config.places import barrier, stand_in
 from distmeta.errors import ConfigError
 
 CACHE = "~/.cache/distmeta"
+NAMES = "names"  # as data.descriptions: the labels themselves
 
 
 class Fractions(Section):
@@ -41,6 +42,7 @@ class DataConfig(Section):
     text: str = "text"
     label: str = "label"
     group: str | None = None  # classes of one group stay in one split
+    descriptions: Location | None = None  # of the classes: a file like the data's, or `names`; for support sets
     task: str | None = None  # the column that names a text's task: an episode is all the labels of one task
     splits: Location | Fractions = Fractions()  # a JSON file of class names, or shares
     split: str = "1"  # which split of the file; with shares, which of the random ones

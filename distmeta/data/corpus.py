@@ -56,9 +56,13 @@ class Corpus:
     def rows(self, split: str) -> np.ndarray:
         """Rows of a split's classes, (n,) int64, sorted by (length, row)."""
         parts = [self.rows_of(name) for name in self.splits[split]]
-        rows = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
-        by_length: np.ndarray = rows[np.argsort(self.lengths[rows], kind="stable")]
-        return by_length
+        return self.by_length(np.concatenate([np.empty(0, dtype=np.int64), *parts]))
+
+    def by_length(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n,), sorted by (length, row)."""
+        rows = np.sort(rows)
+        found: np.ndarray = rows[np.argsort(self.lengths[rows], kind="stable")]
+        return found
 
     def tokens(self, rows: np.ndarray) -> Inputs:
         """Token ids of an array of rows of any shape, padded with `pad_id` to the length L of the longest.

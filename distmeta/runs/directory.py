@@ -45,7 +45,7 @@ LOCK_SECONDS = 5.0  # for a killed process to end
 RESUMABLE = (
     *("cluster.", "tracking.", "checkpoint.", "evaluation.", "outer.steps"),
     # Where data and weights are does not matter either: their content is compared.
-    *("data.cache", "data.copies", "data.path", "data.splits", "model.path", "algorithm.teacher"),
+    *("data.cache", "data.copies", "data.descriptions", "data.path", "data.splits", "model.path", "algorithm.teacher"),
 )
 
 Note = Callable[[str], None]

@@ -14,7 +14,7 @@ from distmeta.engine.setup import RunSetup
 DECIDING = ("tasks", "data", "episodes", "stream", "model", "algorithm", "inner", "outer", "seed")
 CLUSTER = ("tasks_per_unit", "max_staleness", "staleness_alpha", "compression")
 # The place of data and weights does not matter, nor what was done with them: their content is hashed.
-ELSEWHERE = ("path", "cache", "keep_features", "splits", "copies", "teacher")
+ELSEWHERE = ("path", "cache", "descriptions", "keep_features", "splits", "copies", "teacher")
 
 
 def identify(config: RunConfig, setup: RunSetup) -> dict[str, Any]:

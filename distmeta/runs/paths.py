@@ -10,6 +10,7 @@ from distmeta import tracking
 from distmeta.config import DataConfig, RunConfig
 from distmeta.config.base import expand, is_path
 from distmeta.config.places import moved
+from distmeta.config.tasks import NAMES
 from distmeta.errors import ConfigError
 
 FOLDERS = ("teacher",)  # options of algorithms that name a folder
@@ -55,7 +56,9 @@ def _with_paths(config: RunConfig, change: Callable[[str], Path]) -> RunConfig:
     def here(data: DataConfig) -> DataConfig:
         # What names a home or a variable is another folder on each machine.
         cache = data.cache if data.cache.startswith(("~", "$")) else full(data.cache, "data.cache")
-        return data.model_copy(update={"path": full(data.path), "splits": full(data.splits), "cache": cache})
+        about = data.descriptions if data.descriptions == NAMES else full(data.descriptions)
+        changes = {"path": full(data.path), "splits": full(data.splits), "descriptions": about, "cache": cache}
+        return data.model_copy(update=changes)
 
     families = {name: task.model_copy(update={"data": here(task.data)}) for name, task in config.tasks.items()}
     options = config.algorithm.model_extra or {}

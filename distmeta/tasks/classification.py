@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus, build_corpus
+from distmeta.data.descriptions import MARK, read_descriptions, with_descriptions
 from distmeta.data.labelled import Source
 from distmeta.data.look import look
 from distmeta.data.sources import read_source
@@ -26,6 +27,7 @@ from distmeta.errors import ConfigError, shortened
 from distmeta.tasks.base import Loaded, Split, registry
 from distmeta.tasks.classes import ClassScoring, TextCodec
 from distmeta.tasks.drawing import Classes, Draw, Drawing
+from distmeta.tasks.shapes import DESCRIBED, check_drawn, check_mixing, streams_of
 from distmeta.types import UNLABELLED, Batch, Episode, Inputs, Stream
 
 SAMPLE = 300  # characters of a text that users are shown
@@ -42,9 +44,7 @@ class ClassificationData:
         Raises:
             UserError: a key, file or row cannot be used; the error names it.
         """
-        if config.episodes.label_mixing and config.data.task is not None:
-            found = "classes of different tasks (data.task) do not mix"
-            raise ConfigError("episodes.label_mixing", found, "leave it out")
+        check_mixing(config)
         ways = {"meta_train": config.episodes.ways}
         ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
         only, needed = config.episodes.only, config.examples_per_class
@@ -52,11 +52,12 @@ class ClassificationData:
         if source.tasks is None:
             splits, tasks = split_classes(source, config.data, ways=ways, examples_per_class=needed), None
             drawn = chosen_for_training(splits["meta_train"], only)
-            _check_drawn(config, drawn)
+            check_drawn(config, drawn)
         else:
             splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
             drawn = sorted(label for names in tasks["meta_train"] for label in names)
-        return LabelledTexts(name, config, source, splits, tasks, drawn)
+        descriptions = read_descriptions(config.data, sorted(label for its in splits.values() for label in its))
+        return LabelledTexts(name, config, source, splits, tasks, drawn, descriptions)
 
     def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:
         """The codec of a learner without data."""
@@ -74,6 +75,7 @@ class LabelledTexts:
     splits: Splits
     tasks: dict[str, Tasks] | None
     drawn: list[str]
+    descriptions: dict[str, str]
     reads: str = "text"
     architecture: dict[str, Any] = field(default_factory=dict)
 
@@ -92,7 +94,7 @@ class LabelledTexts:
         if (longest := architecture.get("max_length", data.max_length)) < data.max_length:
             found = f"{data.max_length} tokens"
             raise ConfigError("data.max_length", found, f"{config.model.name} takes at most {longest}")
-        corpus = build_corpus(source, self.splits, tokenizer, data.max_length, data.cache_folder, data.copies)
+        corpus = self._corpus(tokenizer)
         samples = {names[0]: source.texts_of(names[:1])[0].as_py() for names in self.splits.values()}
         described = {
             split: Split(tuple(names), len(corpus.rows(split)), shortened(f"{names[0]}: {samples[names[0]]}", SAMPLE))
@@ -100,40 +102,19 @@ class LabelledTexts:
         }
         subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
         described["meta_train"] = described["meta_train"]._replace(drawn=subset)
-        family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name)
+        family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name, self.descriptions)
         seen = look(source, self.splits, data.min_examples).with_tokens(corpus, tokenizer)
-        return Loaded(family, described, _streams(self.name, config), seen)
+        return Loaded(family, described, streams_of(self.name, config), seen)
 
-
-def _streams(name: str, config: RunConfig) -> dict[str, list[Stream]]:
-    """The streams of each split. A shape holds drawing options only if they are used."""
-    episodes, evaluation = config.episodes, config.evaluation
-    options: dict[str, Any] = {} if episodes.label_shuffle else {"label_shuffle": False}
-    options |= {"label_mixing": episodes.label_mixing} if episodes.label_mixing else {}
-    options |= {UNLABELLED: episodes.unlabelled} if episodes.unlabelled else {}
-    training = {"ways": episodes.ways, "shots": episodes.shots, "queries": episodes.queries, **options}
-
-    def evaluated(split: str, shots: int, unlabelled: int) -> Stream:
-        shape = {"ways": config.evaluation_ways, "shots": shots, "queries": evaluation.queries}
-        return Stream.of(name, split, evaluation.seed, **shape, **({UNLABELLED: unlabelled} if unlabelled else {}))
-
-    tested = [0, evaluation.unlabelled] if evaluation.unlabelled else [0]
-    return {
-        "meta_train": [Stream.of(name, "meta_train", config.seed, **training)],
-        "meta_validation": [evaluated("meta_validation", config.validation_shots, episodes.unlabelled)],
-        "meta_test": [evaluated("meta_test", shots, more) for shots in evaluation.shots for more in tested],
-    }
-
-
-def _check_drawn(config: RunConfig, drawn: Sequence[str]) -> None:
-    """Checks that there are enough classes. Mixed episodes need twice as many."""
-    ways, found = config.episodes.ways, len(drawn)
-    if found < ways:
-        remedy = "widen it, or lower episodes.ways"
-        raise ConfigError("episodes.only", f"fits {found} classes, but episodes have {ways} ways", remedy)
-    if config.episodes.label_mixing and found < 2 * ways:
-        remedy = "leave it out, lower episodes.ways, or use more classes"
-        raise ConfigError("episodes.label_mixing", f"needs {2 * ways} classes, but meta_train has {found}", remedy)
+    def _corpus(self, tokenizer: Tokenizer) -> Corpus:
+        """The tokens of texts and descriptions. Manifests go by the hash of the texts alone."""
+        data, source, splits = self.config.data, self.source, dict(self.splits)
+        if self.descriptions:
+            source = with_descriptions(source, self.descriptions)
+            splits["descriptions"] = [MARK + name for name in self.descriptions]
+        corpus = build_corpus(source, splits, tokenizer, data.max_length, data.cache_folder, data.copies)
+        kept = {split: names for split, names in corpus.splits.items() if split in self.splits}
+        return replace(corpus, splits=kept, source_fingerprint=self.source.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -146,6 +127,7 @@ class Classification(ClassScoring):
     corpus: Corpus
     drawing: Drawing
     name: str = "classification"
+    descriptions: Mapping[str, str] = field(default_factory=dict)  # of all classes, or none
 
     @property
     def fingerprint(self) -> str:
@@ -160,7 +142,7 @@ class Classification(ClassScoring):
     @property
     def classes(self) -> int:
         """The number of classes in all splits."""
-        return len(self.corpus.classes)
+        return len(self.corpus.classes) - len(self.descriptions)
 
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index."""
@@ -171,6 +153,8 @@ class Classification(ClassScoring):
         support = self._batch(np.stack([draw.support for draw in draws]), tokens)
         if draws[0].memory is not None:
             support = self._with_memory(draws, support, tokens)
+        if draws[0].described is not None:
+            support = self._with_described(draws, support, tokens)
         if draws[0].unlabelled is not None:
             rows = np.stack([draw.unlabelled.ravel() for draw in draws if draw.unlabelled is not None])
             support = self._with_more(support, rows, UNLABELLED, torch.float32, tokens)
@@ -204,6 +188,14 @@ class Classification(ClassScoring):
             support.outputs,
         )
 
+    def _with_described(self, draws: Sequence[Draw], support: Batch, tokens: bool) -> Batch:
+        """Puts the description of each class behind the support examples, as one more example of it."""
+        rows = np.stack([draw.described for draw in draws if draw.described is not None])
+        everything = np.concatenate([support.inputs["rows"].numpy(), rows], axis=1)
+        targets = torch.cat([support.targets, torch.arange(support.outputs).expand(len(draws), -1)], dim=1)
+        weights = F.pad(support.weights, (0, support.outputs), value=1.0)
+        return Batch(self._inputs(everything, tokens), targets, weights, support.outputs)
+
     def _with_more(self, batch: Batch, rows: np.ndarray, mark: str, dtype: torch.dtype, tokens: bool) -> Batch:
         """Puts examples (T, n) of weight 0 behind the others. The input `mark` (T, B) is 1 for them, else 0."""
         everything = np.concatenate([batch.inputs["rows"].numpy(), rows], axis=1)
@@ -226,21 +218,28 @@ class Classification(ClassScoring):
         rows = {"support": draw.support, "query": draw.query}
         rows |= {} if draw.outside is None else {"outside": draw.outside}
         rows |= {} if draw.unlabelled is None else {UNLABELLED: draw.unlabelled}
+        texts = {} if draw.described is None else {"descriptions": [self.descriptions[name] for name in draw.names]}
         return {
             "classes": list(draw.names),
+            **texts,
             **{name: self.corpus.source_rows[its].tolist() for name, its in rows.items()},
         }
 
     def rows(self, split: str) -> np.ndarray:
-        """All corpus rows of a split, (n,), shortest text first."""
-        return self.corpus.rows(split)
+        """All corpus rows of a split, (n,), shortest text first; with the descriptions of its classes."""
+        rows = self.corpus.rows(split)
+        if not self.descriptions:
+            return rows
+        more = (self.corpus.rows_of(MARK + name) for name in self.corpus.splits[split])
+        return self.corpus.by_length(np.concatenate([rows, *more]))
 
     def collate(self, rows: np.ndarray) -> Inputs:
         """`input_ids` and `attention_mask` (*rows.shape, L), `rows` and their classes `labels`, all int64."""
         return self._inputs(rows, tokens=True)
 
     def _inputs(self, rows: np.ndarray, tokens: bool) -> Inputs:
-        labels = torch.from_numpy(self.corpus.labels[rows].astype(np.int64))
+        # The labels of descriptions come first, in the order of their classes.
+        labels = torch.from_numpy(self.corpus.labels[rows].astype(np.int64) % max(1, self.classes))
         known = {"rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
         return {**self.corpus.tokens(rows), **known} if tokens else known
 
@@ -252,7 +251,9 @@ class Classification(ClassScoring):
     def describe(self, shape: Mapping[str, Any]) -> str:
         """For example 5-way 1-shot."""
         title = f"{shape['ways']}-way {shape['shots']}-shot"
-        return f"{title} with {shape[UNLABELLED]} unlabelled" if shape.get(UNLABELLED) else title
+        more = ["descriptions"] if shape.get(DESCRIBED) else []
+        more += [f"{shape[UNLABELLED]} unlabelled"] if shape.get(UNLABELLED) else []
+        return f"{title} with {' and '.join(more)}" if more else title
 
     def codec_settings(self) -> dict[str, Any]:
         """The most tokens of a text, and the number of classes in all splits."""

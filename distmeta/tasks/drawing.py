@@ -9,7 +9,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distmeta.data.corpus import Corpus
+from distmeta.data.descriptions import MARK
 from distmeta.data.splits import SPLITS, Tasks
+from distmeta.tasks.shapes import DESCRIBED
 from distmeta.types import Stream
 
 
@@ -18,6 +20,7 @@ class Draw(NamedTuple):
 
     `memory` holds rows (K, N, examples) of K earlier tasks for the warm start, and the tasks' weights (K,). `outside`
     holds rows (n,) of other classes, and `unlabelled` further rows (N, n) of the classes, for the support set.
+    `described` holds the row of each class's description, (N,).
     """
 
     names: tuple[str, ...]
@@ -26,6 +29,7 @@ class Draw(NamedTuple):
     memory: tuple[np.ndarray, np.ndarray] | None = None
     outside: np.ndarray | None = None
     unlabelled: np.ndarray | None = None
+    described: np.ndarray | None = None
 
 
 class Drawing(Protocol):
@@ -66,7 +70,7 @@ class Classes:
         stands for two classes, with half of the examples from each. Classes and rows are drawn without replacement, so
         support and query share no row. A text stands in an episode once (see `draw_rows`). With `tasks`, classes keep
         their labels. With `outside`, that many texts of other classes come on top, and with `unlabelled` that many more
-        of each class; the rest of the episode is the same.
+        of each class; with `described` also each class's description. The rest of the episode is the same.
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
@@ -92,8 +96,12 @@ class Classes:
         if count := stream.get("outside", 0):
             inside = {name for names in labels for name in names}
             outside = self._outside(stream.split, inside, pools, np.random.SeedSequence([*entropy, count]), count)
+        described = None
+        if stream.get(DESCRIBED):
+            described = np.concatenate([self.corpus.rows_of(MARK + name) for (name,) in labels])
         names = tuple(" + ".join(names) for names in labels)
-        return Draw(names, support.reshape(ways, -1), query.reshape(ways, -1), None, outside, unlabelled)
+        support, query = support.reshape(ways, -1), query.reshape(ways, -1)
+        return Draw(names, support, query, None, outside, unlabelled, described)
 
     def _more(
         self, pools: Sequence[np.ndarray], drawn: np.ndarray, seed: np.random.SeedSequence, count: int

@@ -198,6 +198,7 @@ def check_stream(config: RunConfig, learner: MetaLearner) -> None:
         ),
         ("episodes.label_mixing", config.episodes.label_mixing, "mixed tasks with a stream", "leave it out"),
         ("episodes.unlabelled", config.episodes.unlabelled, "set together with a stream", "leave it out"),
+        ("data.descriptions", config.data.descriptions, "set together with a stream", "leave it out"),
         (
             "algorithm.teacher",
             learner.has_teacher,

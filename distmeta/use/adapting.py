@@ -94,7 +94,7 @@ def adapt(
         raise DataError("examples", f"one class, {names[0]!r}", "give examples of another class too")
     require_size(len(rows), len(names))
     support = codec.encode(rows, names)
-    calibration = nearest(codec.shape(support), learner.about["families"][family].get("calibration", []))
+    calibration = nearest(_shape(codec, support, rows), learner.about["families"][family].get("calibration", []))
     threshold = 0.0 if sets else _threshold(calibration, wrong)
     thresholds, expected, expected_f1 = None, None, None
     temperature = calibration["temperature"] if calibration else 1.0
@@ -118,6 +118,15 @@ def adapt(
             shares, truth = several.shares_of(outputs / temperature), several.truth_of([*known, *none], codec, names)
             thresholds, expected_f1 = tuple(several.choose(shares, truth).tolist()), several.expected(shares, truth)
     return Learned(tuple(ordered), names, adapted, calibration, threshold, expected, thresholds, expected_f1)
+
+
+def _shape(codec: Codec, support: Batch, rows: Sequence[Example]) -> dict[str, float]:
+    """The shape of a task: its descriptions are no shots."""
+    kept = [number for number, row in enumerate(rows) if DESCRIBES not in row]
+    if len(kept) == len(rows) or not kept:
+        return codec.shape(support)
+    targets, weights = support.targets[:, kept], support.weights[:, kept]
+    return {**codec.shape(support._replace(targets=targets, weights=weights)), "described": 1}
 
 
 def _check_sets(codec: Codec, model: FunctionalModel, examples: Sequence[Example], wrong: float | None) -> None:
