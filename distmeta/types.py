@@ -36,6 +36,7 @@ Statistics = dict[str, Any]  # sums of each task, (T, …) each, as tensors or a
 Leaf = tuple[Any, float]  # `UnitResult.gradient`, and its weight in a sum
 GOLDEN = (5**0.5 - 1) / 2
 UNLABELLED = "unlabelled"  # among `Batch.inputs`
+OTHER, OWN = 1, 2  # in the input `outside`: elements of other classes than the task's, and such that the data give
 Add = Callable[[Sequence[Leaf]], np.ndarray]  # (P,) float32, their sum
 
 

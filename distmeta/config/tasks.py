@@ -43,6 +43,7 @@ class DataConfig(Section):
     label: str = "label"
     group: str | None = None  # classes of one group stay in one split
     descriptions: Location | None = None  # of the classes: a file like the data's, or `names`; for support sets
+    none: str | None = None  # a label of texts that belong to no class, such as oos
     task: str | None = None  # the column that names a text's task: an episode is all the labels of one task
     splits: Location | Fractions = Fractions()  # a JSON file of class names, or shares
     split: str = "1"  # which split of the file; with shares, which of the random ones

@@ -54,6 +54,7 @@ def table_rows(meta_test: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 TRUST = ("episodes", "calibration", "answered", "wrong", "accepted", "AUROC")
+OWN = ("own accepted", "own AUROC")
 
 
 def trust_title(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -63,7 +64,17 @@ def trust_title(rows: Sequence[Mapping[str, Any]]) -> str:
         "How far its certainty can be trusted on meta-test, in % ± 95 % interval: calibration error before → after;\n"
         f"at the threshold for {claim:.0%} wrong answers on meta-validation: texts answered, answers that are wrong,\n"
         "texts of other classes accepted. AUROC: how well certainty tells those from the task's own"
+        + ("\nown: the same for the texts of no class that the data give" if _has_own(rows) else "")
     )
+
+
+def trust_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The columns of `trust_rows`."""
+    return (*TRUST, *OWN) if _has_own(rows) else TRUST
+
+
+def _has_own(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any("own_auroc" in row.get("trust", ()) for row in rows)
 
 
 def trust_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -73,6 +84,7 @@ def trust_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     for row in rows:
         if trust := row.get("trust"):
             error = f"{share.show(trust['before'][0])} → {share.format(*trust['after'])}"
-            rest = (trust.get(name) for name in ("answered", "wrong", "accepted", "auroc"))
+            own = ("own_accepted", "own_auroc") if _has_own(rows) else ()
+            rest = (trust.get(name) for name in ("answered", "wrong", "accepted", "auroc", *own))
             shown.append((row["title"], error, *(share.format(*pair) if pair else "" for pair in rest)))
     return shown

@@ -66,12 +66,16 @@ def out_of_scope(its: RunFigures) -> Section:
             auroc = _plain(trust["auroc"]) if "auroc" in trust else "no such texts"
             accepted = _percent(trust["accepted"]) if "accepted" in trust else "no such texts"
             figures = (_percent(trust["answered"]), _percent(trust["wrong"]), accepted, auroc)
-            rows.append((row["title"], f"{100 * trust['claim']:.0f} %", *figures))
+            own = (_percent(trust["own_accepted"]), _plain(trust["own_auroc"])) if "own_auroc" in trust else ("", "")
+            rows.append((row["title"], f"{100 * trust['claim']:.0f} %", *figures, *own))
     if rows:
         caption = "At the threshold for a share of wrong answers, chosen on meta-validation: how many queries are "
         caption += "answered, how many answers are wrong, and how many texts of other classes get an answer"
-        columns = ("episodes", "threshold for", "answered", "wrong", "others accepted", "AUROC")
-        blocks.append(Table(caption, columns, rows))
+        columns = ["episodes", "threshold for", "answered", "wrong", "others accepted", "AUROC"]
+        if has_own := any(any(row[6:]) for row in rows):
+            caption += ". Own: the same for the texts of no class that the data give"
+            columns += ["own accepted", "own AUROC"]
+        blocks.append(Table(caption, tuple(columns), [row if has_own else row[:6] for row in rows]))
     else:
         blocks.append(_not_calibrated(its))
     if not its.answers:

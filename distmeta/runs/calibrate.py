@@ -13,7 +13,7 @@ from distmeta.engine.interfaces import Evaluated, Evaluation
 from distmeta.report import certainty
 from distmeta.report.statistics import mean_ci95
 from distmeta.runs.experiment import Experiment
-from distmeta.types import Statistics, Stream
+from distmeta.types import OWN, Statistics, Stream
 
 Calibrations = dict[str, list[dict[str, Any]]]  # of each family, one for each shape of meta-test
 Progress = Callable[[str, int, int], None]
@@ -57,7 +57,8 @@ def with_trust(
 
     Each figure is a mean and the half-width of its 95 % interval: the calibration error `before` and `after`; at the
     threshold for `CLAIM`, the share of queries that is `answered`, and the shares of all answers that are `wrong` and
-    of texts of other classes that are `accepted`; and the `auroc` between both by their certainty.
+    of texts of other classes that are `accepted`; and the `auroc` between both by their certainty. For texts of no
+    class that the data give (`data.none`) these are `own_accepted` and `own_auroc`.
     """
     by_shape = {
         (name, *sorted(calibration["shape"].items())): calibration
@@ -85,19 +86,23 @@ def with_trust(
 
 
 class Answers(NamedTuple):
-    """The outputs on E elements of T tasks: logits (T, E, N), targets (T, E), and which are of the classes, or not."""
+    """The outputs on E elements of T tasks: logits (T, E, N), targets (T, E), and which are of the classes, or not.
+
+    Of those that are not, `own` are such that the data give; the others are of other classes.
+    """
 
     logits: np.ndarray
     targets: np.ndarray
     inside: np.ndarray
     outside: np.ndarray
+    own: np.ndarray
 
     @classmethod
     def of(cls, statistics: Statistics) -> Answers:
         """From the statistics of an evaluation with `answers`."""
-        outside = statistics.get("outside", np.zeros_like(statistics["weights"])) > 0
-        inside = (statistics["weights"] > 0) & ~outside
-        return cls(statistics["outputs"], statistics["targets"].astype(int), inside, outside)
+        marks = statistics.get("outside", np.zeros_like(statistics["weights"]))
+        inside = (statistics["weights"] > 0) & (marks == 0)
+        return cls(statistics["outputs"], statistics["targets"].astype(int), inside, marks > 0, marks == OWN)
 
     def certainties(self, temperature: float) -> np.ndarray:
         """The certainty of each answer, (T, E)."""
@@ -168,9 +173,10 @@ def _figures(answers: Answers, calibration: Mapping[str, Any]) -> dict[str, Any]
         "answered": share(given, inside),
         "wrong": share(~right, given & (inside | outside)),
     }
-    if outside.any():
-        each = [certainty.auroc(s[i], s[o]) for s, i, o in zip(sure, inside, outside, strict=True)]
-        figures |= {"accepted": share(given, outside), "auroc": list(mean_ci95(np.array(each)))}
+    for prefix, which in (("", outside & ~answers.own), ("own_", answers.own)):
+        if which.any():
+            each = [certainty.auroc(s[i], s[o]) for s, i, o in zip(sure, inside, which, strict=True)]
+            figures |= {f"{prefix}accepted": share(given, which), f"{prefix}auroc": list(mean_ci95(np.array(each)))}
     return figures
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from distmeta.engine.server import staleness
 from distmeta.report import figures, scores
 from distmeta.report.statistics import mean_ci95
-from distmeta.report.tables import TRUST, markdown_table, table_rows, table_title, trust_rows, trust_title
+from distmeta.report.tables import markdown_table, table_rows, table_title, trust_columns, trust_rows, trust_title
 from distmeta.runs import directory
 from distmeta.runs.models import log_model
 from distmeta.runs.session import OpenRun
@@ -64,6 +64,6 @@ def show_result(opened: OpenRun, rows: Sequence[dict[str, Any]]) -> None:
     table = [("episodes", "learner", score.name, "difference"), *table_rows(rows)]
     reporter.table(title, table[0], table[1:])
     if trusted := trust_rows(rows):
-        reporter.table(trust_title(rows), TRUST, trusted)
+        reporter.table(trust_title(rows), trust_columns(rows), trusted)
     opened.tracker.describe(f"{title}\n\n{markdown_table(table[0], table[1:])}")
     reporter.note(f"results are in {opened.run_dir}; `distmeta ui` shows the run in MLflow")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,19 +17,19 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from distmeta.config import RunConfig
-from distmeta.data.corpus import Corpus, build_corpus
-from distmeta.data.descriptions import MARK, read_descriptions, with_descriptions
+from distmeta.data.corpus import Corpus
+from distmeta.data.further import MARK, NONE, corpus_of, read_descriptions, without_none
 from distmeta.data.labelled import Source
 from distmeta.data.look import look
 from distmeta.data.sources import read_source
-from distmeta.data.splits import Splits, Tasks, chosen_for_training, split_classes, split_tasks
+from distmeta.data.splits import SPLITS, Splits, Tasks, chosen_for_training, split_classes, split_tasks
 from distmeta.data.values import strings
 from distmeta.errors import ConfigError, shortened
 from distmeta.tasks.base import Loaded, Split, registry
 from distmeta.tasks.classes import ClassScoring, TextCodec
 from distmeta.tasks.drawing import Classes, Draw, Drawing
-from distmeta.tasks.shapes import DESCRIBED, check_drawn, check_mixing, streams_of
-from distmeta.types import UNLABELLED, Batch, Episode, Inputs, Stream
+from distmeta.tasks.shapes import DESCRIBED, check_drawn, check_mixing, check_none, streams_of
+from distmeta.types import OTHER, OWN, UNLABELLED, Batch, Episode, Inputs, Stream
 
 SAMPLE = 300  # characters of a text that users are shown
 
@@ -45,10 +46,11 @@ class ClassificationData:
             UserError: a key, file or row cannot be used; the error names it.
         """
         check_mixing(config)
-        ways = {"meta_train": config.episodes.ways}
-        ways |= dict.fromkeys(("meta_validation", "meta_test"), config.evaluation_ways)
+        ways = {SPLITS[0]: config.episodes.ways, **dict.fromkeys(SPLITS[1:], config.evaluation_ways)}
         only, needed = config.episodes.only, config.examples_per_class
-        source = read_source(config.data, enough=max(needed, config.data.min_examples))
+        enough = max(needed, config.data.min_examples)
+        source, none = without_none(read_source(config.data, enough), config.data.none)
+        check_none(config, none)
         if source.tasks is None:
             splits, tasks = split_classes(source, config.data, ways=ways, examples_per_class=needed), None
             drawn = chosen_for_training(splits["meta_train"], only)
@@ -56,8 +58,8 @@ class ClassificationData:
         else:
             splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
             drawn = sorted(label for names in tasks["meta_train"] for label in names)
-        descriptions = read_descriptions(config.data, sorted(label for its in splits.values() for label in its))
-        return LabelledTexts(name, config, source, splits, tasks, drawn, descriptions)
+        descriptions = read_descriptions(config.data, sorted(chain.from_iterable(splits.values())))
+        return LabelledTexts(name, config, source, splits, tasks, drawn, descriptions, none)
 
     def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:
         """The codec of a learner without data."""
@@ -76,6 +78,7 @@ class LabelledTexts:
     tasks: dict[str, Tasks] | None
     drawn: list[str]
     descriptions: dict[str, str]
+    none: list[str]
     reads: str = "text"
     architecture: dict[str, Any] = field(default_factory=dict)
 
@@ -94,7 +97,7 @@ class LabelledTexts:
         if (longest := architecture.get("max_length", data.max_length)) < data.max_length:
             found = f"{data.max_length} tokens"
             raise ConfigError("data.max_length", found, f"{config.model.name} takes at most {longest}")
-        corpus = self._corpus(tokenizer)
+        corpus = corpus_of(source, self.splits, tokenizer, data, self.descriptions, self.none)
         samples = {names[0]: source.texts_of(names[:1])[0].as_py() for names in self.splits.values()}
         described = {
             split: Split(tuple(names), len(corpus.rows(split)), shortened(f"{names[0]}: {samples[names[0]]}", SAMPLE))
@@ -105,16 +108,6 @@ class LabelledTexts:
         family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name, self.descriptions)
         seen = look(source, self.splits, data.min_examples).with_tokens(corpus, tokenizer)
         return Loaded(family, described, streams_of(self.name, config), seen)
-
-    def _corpus(self, tokenizer: Tokenizer) -> Corpus:
-        """The tokens of texts and descriptions. Manifests go by the hash of the texts alone."""
-        data, source, splits = self.config.data, self.source, dict(self.splits)
-        if self.descriptions:
-            source = with_descriptions(source, self.descriptions)
-            splits["descriptions"] = [MARK + name for name in self.descriptions]
-        corpus = build_corpus(source, splits, tokenizer, data.max_length, data.cache_folder, data.copies)
-        kept = {split: names for split, names in corpus.splits.items() if split in self.splits}
-        return replace(corpus, splits=kept, source_fingerprint=self.source.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,13 @@ class Classification(ClassScoring):
     @property
     def classes(self) -> int:
         """The number of classes in all splits."""
-        return len(self.corpus.classes) - len(self.descriptions)
+        return sum(map(len, self.corpus.splits.values()))
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """The number of the class of each of the corpus's labels, int64; 0 for texts of no class."""
+        number = {name: n for n, name in enumerate(sorted(chain.from_iterable(self.corpus.splits.values())))}
+        return np.array([number.get(name.removeprefix(MARK), 0) for name in self.corpus.classes], np.int64)
 
     def draw(self, stream: Stream, index: int) -> Draw:
         """The episode of that index."""
@@ -157,11 +156,13 @@ class Classification(ClassScoring):
             support = self._with_described(draws, support, tokens)
         if draws[0].unlabelled is not None:
             rows = np.stack([draw.unlabelled.ravel() for draw in draws if draw.unlabelled is not None])
-            support = self._with_more(support, rows, UNLABELLED, torch.float32, tokens)
+            support = self._with_more(support, rows, UNLABELLED, torch.ones(rows.shape[1]), tokens)
         query = self._batch(np.stack([draw.query for draw in draws]), tokens)
         if draws[0].outside is not None:
             rows = np.stack([draw.outside for draw in draws if draw.outside is not None])
-            query = self._with_more(query, rows, "outside", torch.int64, tokens)
+            names = (self.corpus.classes[label] for label in self.corpus.labels[rows[0]])
+            marks = torch.tensor([OWN if name.startswith(NONE) else OTHER for name in names])
+            query = self._with_more(query, rows, "outside", marks, tokens)
         return Episode(self.name, support, query, tuple(draw.names for draw in draws))
 
     def _batch(self, rows: np.ndarray, tokens: bool) -> Batch:
@@ -196,19 +197,20 @@ class Classification(ClassScoring):
         weights = F.pad(support.weights, (0, support.outputs), value=1.0)
         return Batch(self._inputs(everything, tokens), targets, weights, support.outputs)
 
-    def _with_more(self, batch: Batch, rows: np.ndarray, mark: str, dtype: torch.dtype, tokens: bool) -> Batch:
-        """Puts examples (T, n) of weight 0 behind the others. The input `mark` (T, B) is 1 for them, else 0."""
+    def _with_more(self, batch: Batch, rows: np.ndarray, name: str, marks: torch.Tensor, tokens: bool) -> Batch:
+        """Puts examples (T, n) of weight 0 behind the others. The input `name` (T, B) is `marks` (n,) there, else 0."""
         everything = np.concatenate([batch.inputs["rows"].numpy(), rows], axis=1)
         count = rows.shape[1]
-        marks = F.pad(torch.zeros(batch.targets.shape, dtype=dtype), (0, count), value=1)
-        inputs = {**self._inputs(everything, tokens), mark: marks}
+        others = torch.zeros(batch.targets.shape, dtype=marks.dtype)
+        inputs = {**self._inputs(everything, tokens), name: torch.cat([others, marks.expand(len(rows), -1)], dim=1)}
         return Batch(inputs, F.pad(batch.targets, (0, count)), F.pad(batch.weights, (0, count)), batch.outputs)
 
     def with_outside(self, stream: Stream) -> Stream | None:
-        """The same episodes with texts of other classes, as many as queries of a class."""
-        if not self.drawing.has_others(stream):
-            return None
-        return replace(stream, shape=(*stream.shape, ("outside", stream["queries"])))
+        """The same episodes with texts of other classes, as many as queries of a class, and as many of no class."""
+        count, more = stream["queries"], list[tuple[str, int]]()
+        more += [("outside", count)] if self.drawing.has_others(stream) else []
+        more += [("none", count)] if NONE + stream.split in self.corpus.classes else []
+        return replace(stream, shape=(*stream.shape, *more)) if more else None
 
     def to_json(self, draw: Draw) -> dict[str, Any]:
         """Rows of the files. `support` and `query` hold one list of rows per class, in the order of `classes`.
@@ -226,20 +228,18 @@ class Classification(ClassScoring):
         }
 
     def rows(self, split: str) -> np.ndarray:
-        """All corpus rows of a split, (n,), shortest text first; with the descriptions of its classes."""
-        rows = self.corpus.rows(split)
-        if not self.descriptions:
-            return rows
-        more = (self.corpus.rows_of(MARK + name) for name in self.corpus.splits[split])
-        return self.corpus.by_length(np.concatenate([rows, *more]))
+        """All corpus rows of a split, (n,), shortest text first; with descriptions and texts of no class."""
+        corpus, rows = self.corpus, self.corpus.rows(split)
+        marked = {NONE + split, *(MARK + name for name in corpus.splits[split])}
+        more = [corpus.rows_of(name) for name in corpus.classes if name in marked]
+        return corpus.by_length(np.concatenate([rows, *more])) if more else rows
 
     def collate(self, rows: np.ndarray) -> Inputs:
         """`input_ids` and `attention_mask` (*rows.shape, L), `rows` and their classes `labels`, all int64."""
         return self._inputs(rows, tokens=True)
 
     def _inputs(self, rows: np.ndarray, tokens: bool) -> Inputs:
-        # The labels of descriptions come first, in the order of their classes.
-        labels = torch.from_numpy(self.corpus.labels[rows].astype(np.int64) % max(1, self.classes))
+        labels = torch.from_numpy(self._numbers[self.corpus.labels[rows]])
         known = {"rows": torch.from_numpy(rows.astype(np.int64)), "labels": labels}
         return {**self.corpus.tokens(rows), **known} if tokens else known
 

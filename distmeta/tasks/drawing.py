@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from distmeta.data.corpus import Corpus
-from distmeta.data.descriptions import MARK
+from distmeta.data.further import MARK, NONE
 from distmeta.data.splits import SPLITS, Tasks
 from distmeta.tasks.shapes import DESCRIBED
 from distmeta.types import Stream
@@ -69,8 +69,9 @@ class Classes:
         are cut into N equal parts, and label n is always a class of part n. With probability `label_mixing`, each label
         stands for two classes, with half of the examples from each. Classes and rows are drawn without replacement, so
         support and query share no row. A text stands in an episode once (see `draw_rows`). With `tasks`, classes keep
-        their labels. With `outside`, that many texts of other classes come on top, and with `unlabelled` that many more
-        of each class; with `described` also each class's description. The rest of the episode is the same.
+        their labels. With `outside`, that many texts of other classes come on top, with `none` that many of no class,
+        with `unlabelled` that many more of each class, and with `described` each class's description; the rest of the
+        episode is the same.
         """
         shape = [stream["ways"], stream["shots"], stream["queries"]]
         entropy = [stream.seed, SPLITS.index(stream.split), index, *shape]
@@ -96,6 +97,10 @@ class Classes:
         if count := stream.get("outside", 0):
             inside = {name for names in labels for name in names}
             outside = self._outside(stream.split, inside, pools, np.random.SeedSequence([*entropy, count]), count)
+        if count := stream.get("none", 0):
+            seed = np.random.SeedSequence([*entropy, 1, count])
+            own = self._more([self.corpus.rows_of(NONE + stream.split)], np.concatenate(pools), seed, count)[0]
+            outside = own if outside is None else np.concatenate([outside, own])
         described = None
         if stream.get(DESCRIBED):
             described = np.concatenate([self.corpus.rows_of(MARK + name) for (name,) in labels])

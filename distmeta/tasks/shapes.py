@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from distmeta.config import RunConfig
+from distmeta.data.further import split_of
 from distmeta.errors import ConfigError
 from distmeta.types import UNLABELLED, Stream
 
@@ -49,6 +50,17 @@ def check_mixing(config: RunConfig) -> None:
     if config.data.descriptions is not None:
         found = "a class that is mixed of two has no description (data.descriptions)"
         raise ConfigError("episodes.label_mixing", found, "leave out one of them")
+
+
+def check_none(config: RunConfig, texts: Sequence[str]) -> None:
+    """Checks that there are enough texts of no class for evaluation, if there are any."""
+    if texts and config.data.task is not None:
+        raise ConfigError("data.none", "set, and what one task has no class for, another may", "leave it out")
+    for split in ("meta_validation", "meta_test"):
+        count = sum(split_of(text) == split for text in texts)
+        if texts and count < config.evaluation.queries:
+            found = f"{count} texts for {split}, and episodes take evaluation.queries={config.evaluation.queries}"
+            raise ConfigError("data.none", found, "lower evaluation.queries, or leave it out")
 
 
 def check_drawn(config: RunConfig, drawn: Sequence[str]) -> None:
