@@ -213,6 +213,7 @@ def measure(run: str, tasks: int, clients: int, seconds: float, alone: int, repl
         assert not result["load"]["lost"], result["load"]
         result["killed"] = load(port, ids, clients, seconds / 4, lambda: kill_replica(process))
         assert not result["killed"]["lost"], result["killed"]
+        call.close()  # the service closes a connection that is not used for a while
         assert all(call(f"/tasks/{identity}/predict", {"inputs": ["hello"]})[0] == 200 for identity in ids)
         assert difference() < TOLERANCE, "a new replica differs"
         result["overload"] = load(port, ids, 2 * max(4, clients), min(seconds, 5))
