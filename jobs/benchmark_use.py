@@ -10,7 +10,8 @@
 - `accuracy`: five-way meta-test episodes, through `Learner.adapt` and texts. With `--setfit`, SetFit is trained on the
   same texts with its own defaults, from ENCODER, the folder that the run's `model.path` names. Each episode's figures
   go to `--out`; a second call goes on from there. SetFit takes minutes for each episode.
-- `help`: the same episodes with descriptions (the classes' names) and with texts without labels, paired.
+- `help`: the same episodes with descriptions (the classes' names) and with texts without labels, paired. With
+  `--beside OTHER`, the run OTHER too, and how far RUN is ahead of it on each.
 - `suggest`: ten classes with one text each, and a pool in which a class has 3 to 15 texts; the accuracy after 5, 10, 20
   and 40 labels for suggested and for random texts of the pool, paired.
 - `several`: ten classes, in which half of all texts have another class's text behind them and so two labels; F1 with
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--setfit", type=Path, help="the folder of the encoder that SetFit starts from")
+    parser.add_argument("--beside", type=Path, help="another run's directory, with the same data")
     parser.add_argument("--out", type=Path, help="a file for each episode's figures, to go on from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -110,8 +112,14 @@ def main() -> None:
         show_f1(list(label_sets(learner, texts, arguments.shots, arguments.episodes)))
     else:
         print("| | accuracy, % | ahead |\n|---|---:|---:|")
-        rows = helped if arguments.what == "help" else compared
-        show_paired(list(rows(learner, texts, arguments)))
+        found = list((helped if arguments.what == "help" else compared)(learner, texts, arguments))
+        show_paired(found)
+        if arguments.beside:
+            print(f"\n| {arguments.beside} | accuracy, % | behind |\n|---|---:|---:|")
+            others = list(helped(distmeta.load(arguments.beside), texts, arguments))
+            for name in others[0]:
+                own, other = (np.array([row[name] for row in rows]) for rows in (found, others))
+                print(f"| {name} | {percent(other)} | {percent(own - other)} |")
 
 
 def speed(learner: Learner, texts: Texts) -> Iterator[float]:
