@@ -75,6 +75,14 @@ def test_a_task_answers_texts_alone(tmp_path: Path, learner: Learner, uri: str) 
     assert str(model.metadata.signature.inputs) == "[string (required)]"
 
 
+def test_a_task_of_label_sets_answers_with_lists(tmp_path: Path, learner: Learner, uri: str) -> None:
+    task = learner.adapt([*TEXTS, "topic0 topic1", "word9"], [*([its] for its in LABELS), ["class 0", "class 1"], []])
+    task.save(tmp_path / "task")
+    registered(str(tmp_path / "task"), "sets", None)
+    assert distmeta.load_task("models:/sets/1").limits == task.limits
+    assert served(uri, "models:/sets/1").predict(NEW) == list(task.answers(NEW))
+
+
 def test_a_model_holds_no_pickle_and_says_what_it_takes(tmp_path: Path, learner: Learner) -> None:
     (aside := tmp_path / "aside").mkdir()
     model = write(aside, content(tmp_path / "learner", learner))
