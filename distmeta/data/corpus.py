@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 
 from distmeta.data.labelled import Source
-from distmeta.data.tokens import prepared, tokenise
+from distmeta.data.tokens import PLAIN, Reading, prepared, tokenise
 from distmeta.errors import DataError
 from distmeta.types import Inputs
 
@@ -29,8 +29,9 @@ _KEY = b"distmeta"
 class Corpus:
     """The tokenised texts of all used classes, R rows in the source's order.
 
-    `table` has `input_ids` (list of int32), `label` (int32, into `classes`) and `source_row` (int64),
-    each in one chunk. With pickle protocol 5 the table's buffers are sent out of band.
+    `table` has `input_ids` (list of int32), `label` (int32, into `classes`) and `source_row` (int64), and what a
+    `Reading` adds (lists of int32 of one size), each in one chunk. With pickle protocol 5 the table's buffers are sent
+    out of band.
     """
 
     table: pa.Table
@@ -68,14 +69,16 @@ class Corpus:
         """Token ids of an array of rows of any shape, padded with `pad_id` to the length L of the longest.
 
         Returns:
-            `input_ids` and `attention_mask`, both (*rows.shape, L) int64.
+            `input_ids` and `attention_mask`, both (*rows.shape, L) int64, and further inputs, (*rows.shape, n) int64.
         """
         starts, lengths = self._offsets[rows][..., None], self.lengths[rows][..., None]
         positions = np.arange(lengths.max(initial=0))
         mask = positions < lengths
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = self._values[(starts + positions)[mask]]
-        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+        further = {name: torch.from_numpy(values[rows].astype(np.int64)) for name, values in self._further.items()}
+        mask = mask.astype(np.int64)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), **further}
 
     def share(self, split: str, token: int) -> float:
         """Share of a token among all tokens of a split."""
@@ -117,6 +120,11 @@ class Corpus:
         return values
 
     @cached_property
+    def _further(self) -> dict[str, np.ndarray]:
+        """What a `Reading` has added, (R, n) int32 each."""
+        return _further(self.table)
+
+    @cached_property
     def _number(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.classes)}
 
@@ -137,6 +145,7 @@ def build_corpus(
     max_length: int,
     cache_dir: str | Path,
     repeats: bool = False,
+    reading: Reading = PLAIN,
 ) -> Corpus:
     """Tokenises the rows of all used classes, or maps an earlier call's file into memory.
 
@@ -147,9 +156,10 @@ def build_corpus(
         max_length: tokens, special ones included; longer texts are cut.
         cache_dir: the folder of the file, which is named by the corpus's fingerprint.
         repeats: whether a text may stand in an episode several times.
+        reading: how texts become inputs.
 
     Raises:
-        DataError: a text has no token, or the cache folder cannot be written.
+        DataError: a text cannot be used, or the cache folder cannot be written.
     """
     tokenizer, pad_id = prepared(tokenizer, max_length)
     about: dict[str, Any] = {
@@ -164,10 +174,12 @@ def build_corpus(
     repeated = np.empty((2, 0), np.int64) if repeats else _repeated(source, classes)
     if repeated.size:
         about["repeats"] = False  # where no text is repeated, it decides nothing
+    if reading.name:
+        about["reading"] = reading.name
     fingerprint = hashlib.sha256(_json(about)).hexdigest()
     path = Path(cache_dir) / f"{fingerprint}.arrow"
     if (table := _open(path, about)) is None:
-        new = tokenise(source, classes, tokenizer)
+        new = tokenise(source, classes, tokenizer, reading)
         _write(path, new.replace_schema_metadata({_KEY: _json({**about, "content": _content(new)})}))
         if (table := _open(path, about)) is None:
             raise DataError(str(path), "reads back differently from what was written", "check the disk")
@@ -220,8 +232,18 @@ def _content(table: pa.Table) -> str:
         ids.values.to_numpy(),
         _numpy(table, "label"),
         _numpy(table, "source_row"),
+        *_further(table).values(),
     ]
     return hashlib.sha256(b"".join(hashlib.sha256(array).digest() for array in arrays)).hexdigest()
+
+
+def _further(table: pa.Table) -> dict[str, np.ndarray]:
+    """The columns of lists of one size, (R, n) each."""
+    found = {}
+    for name in table.schema.names:
+        if pa.types.is_fixed_size_list(kind := table.schema.field(name).type):
+            found[name] = table[name].chunk(0).flatten().to_numpy().reshape(-1, kind.list_size)
+    return found
 
 
 def _numpy(table: pa.Table, column: str) -> np.ndarray:

@@ -16,6 +16,7 @@ from distmeta.data.corpus import Corpus, build_corpus
 from distmeta.data.labelled import Source
 from distmeta.data.sources import read_source
 from distmeta.data.splits import Splits
+from distmeta.data.tokens import Reading
 from distmeta.data.values import Places, codes_of, names_column, strings
 from distmeta.errors import DataError, suggest
 
@@ -77,13 +78,14 @@ def corpus_of(
     data: DataConfig,
     descriptions: Mapping[str, str],
     none: Sequence[str],
+    reading: Reading,
 ) -> Corpus:
     """The tokens of a source, with a row for each description, labelled with its class behind `MARK`, and of each text
     of no class, labelled with its split behind `NONE`.
 
     Its `splits` and `source_fingerprint` are those of the source alone, so that manifests go by them.
     """
-    settings = (tokenizer, data.max_length, data.cache_folder, data.copies)
+    settings = (tokenizer, data.max_length, data.cache_folder, data.copies, reading)
     if not descriptions and not none:
         return build_corpus(source, splits, *settings)
     places = [NONE + split_of(text) for text in none]

@@ -54,12 +54,16 @@ def _blocks(records: Iterator[tuple[int, Any]], columns: Columns, where: str, co
 
 
 def _items(value: Any, columns: Columns) -> list[Any] | None:
-    """The items of a list, or of the only list in an object that is no record itself."""
+    """The items of a list, of the only list in an object that is no record itself, or of its lists by label."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and not value.keys() & set(columns.values()):
-        lists = [its for its in value.values() if isinstance(its, list)]
-        return lists[0] if len(lists) == 1 else None
+        lists = {name: its for name, its in value.items() if isinstance(its, list)}
+        if len(lists) == 1:
+            return next(iter(lists.values()))
+        items = [(name, item) for name, its in lists.items() for item in its]
+        if len(lists) == len(value) and "data.label" in columns and all(isinstance(item, dict) for _, item in items):
+            return [{columns["data.label"]: name, **item} for name, item in items]
     return None
 
 

@@ -100,8 +100,8 @@ class Network(nn.Module):
             if (cut := cut_of(inputs)) is None:
                 elements = head.elements(self.body, inputs)
             else:
-                mask = inputs["attention_mask"]
-                elements = head.upper(self.body, self.body.upper(inputs[f"{HIDDEN}{cut}"], mask, cut), mask)
+                states = self.body.upper(inputs[f"{HIDDEN}{cut}"], inputs["attention_mask"], cut)
+                elements = head.upper(self.body, states, inputs)
             if self.normalize:
                 elements = F.normalize(elements, dim=-1)
         return elements if elements_only else self.head[family](F.dropout(elements, dropout, self.training))

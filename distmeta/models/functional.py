@@ -31,7 +31,8 @@ class FunctionalModel:
         self, network: Network, task: Scoring, freeze: Sequence[str] = (), twice_differentiable: bool = True
     ) -> None:
         self.network, self.task, self.twice_differentiable = network, task, twice_differentiable
-        self.head, self.reads = network.heads[task.name], network.body.inputs
+        self.head = network.heads[task.name]
+        self.reads = (*network.body.inputs, *self.head.inputs)
         self.dim, self.one_element_each = self.head.dim(network.body), self.head.one_element_each
         self._prefix = f"head.{task.name}."
         values = {name: value.detach() for name, value in self.own(dict(network.named_parameters())).items()}
@@ -92,7 +93,7 @@ class FunctionalModel:
             raise ValueError(f"the inputs are states after {cut} layers, and {own[0]} is adapted")
         if "features" in inputs or (own and (below is None or cut is not None)):
             return inputs
-        reads = self.network.body.inputs if cut is None else (f"{HIDDEN}{cut}", "attention_mask")
+        reads = self.reads if cut is None else (f"{HIDDEN}{cut}", "attention_mask", *self.head.inputs)
         flat = {name: inputs[name].flatten(0, 1) for name in reads}
         by_length = "attention_mask" in reads
         values = self._by_length(shared, flat, below) if by_length else self._call(shared, flat, True)
@@ -102,7 +103,8 @@ class FunctionalModel:
         rest = {name: value for name, value in inputs.items() if name not in reads}
         if below is None:
             return {"features": values, **rest}
-        return {f"{HIDDEN}{below}": values, "attention_mask": inputs["attention_mask"], **rest}
+        kept = {name: inputs[name] for name in ("attention_mask", *self.head.inputs)}
+        return {f"{HIDDEN}{below}": values, **kept, **rest}
 
     def _below(self, own: list[str]) -> int | None:
         """The number of body layers below all of these parameters; None if the body cannot be cut there."""
@@ -117,7 +119,8 @@ class FunctionalModel:
         parts = []
         for chunk in torch.split(order, size):
             longest = int(lengths[chunk[-1]])
-            part = self._call(shared, {k: v[chunk, :longest] for k, v in flat.items()}, True, layers=layers)
+            short = {k: v[chunk] if k in self.head.inputs else v[chunk, :longest] for k, v in flat.items()}
+            part = self._call(shared, short, True, layers=layers)
             parts.append(part if part.dim() == 2 else F.pad(part, (0, 0, 0, mask.shape[1] - longest)))
         return torch.cat(parts)[torch.argsort(order)]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from distmeta.data.tokens import count_cut, tokens_of
+from distmeta.data.tokens import PLAIN, Reading, count_cut, tokens_of
 from distmeta.errors import DataError
 from distmeta.protocols import Example, Prediction
 from distmeta.tasks.base import Family, weighted_mean
@@ -63,10 +63,11 @@ class TextCodec(ClassScoring):
     tokenizer: Tokenizer
     max_length: int
     classes: int
+    reading: Reading = PLAIN
 
     def cut(self, examples: Sequence[Example]) -> int:
         """How many texts have more than `max_length` tokens."""
-        return count_cut([example["text"] for example in examples], self.tokenizer, self.max_length)
+        return count_cut([example["text"] for example in examples], self.tokenizer, self.max_length, self.reading)
 
     def names(self, examples: Sequence[Example]) -> tuple[str, ...]:
         """The labels, sorted."""
@@ -78,7 +79,8 @@ class TextCodec(ClassScoring):
         number = {name: target for target, name in enumerate(names)}
         targets = torch.tensor([[number[example["label"]] if "label" in example else 0 for example in examples]])
         weights = torch.tensor([[float("label" in example) for example in examples]])
-        return Batch(tokens_of(texts, self.tokenizer, self.max_length, first), targets, weights, len(names))
+        inputs = tokens_of(texts, self.tokenizer, self.max_length, first, self.reading)
+        return Batch(inputs, targets, weights, len(names))
 
     def shape(self, batch: Batch) -> dict[str, float]:
         """Ways, and shots: how many examples a class has, as the geometric mean; and those without a label, a class."""

@@ -5,109 +5,30 @@ The episodes of Vinyals et al. 2016, "Matching Networks for One Shot Learning" (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
-from distmeta.config import RunConfig
+from distmeta.config import DataConfig, RunConfig
 from distmeta.data.corpus import Corpus
-from distmeta.data.further import MARK, NONE, corpus_of, read_descriptions, without_none
+from distmeta.data.further import MARK, NONE, read_descriptions, without_none
 from distmeta.data.labelled import Source
-from distmeta.data.look import look
 from distmeta.data.sources import read_source
-from distmeta.data.splits import SPLITS, Splits, Tasks, chosen_for_training, split_classes, split_tasks
-from distmeta.data.values import strings
-from distmeta.errors import ConfigError, shortened
-from distmeta.tasks.base import Loaded, Split, registry
+from distmeta.data.splits import SPLITS, chosen_for_training, split_classes, split_tasks
+from distmeta.data.tokens import PLAIN, Reading
+from distmeta.tasks.base import registry
 from distmeta.tasks.classes import ClassScoring, TextCodec
-from distmeta.tasks.drawing import Classes, Draw, Drawing
-from distmeta.tasks.shapes import DESCRIBED, check_drawn, check_mixing, check_none, streams_of
+from distmeta.tasks.drawing import Draw, Drawing
+from distmeta.tasks.labelled import LabelledTexts
+from distmeta.tasks.shapes import DESCRIBED, check_drawn, check_mixing, check_none
 from distmeta.types import OTHER, OWN, UNLABELLED, Batch, Episode, Inputs, Stream
-
-SAMPLE = 300  # characters of a text that users are shown
-
-
-@registry.register("classification")
-@dataclass(frozen=True, kw_only=True)
-class ClassificationData:
-    """Labelled texts. The keys of the section `data` say where they are."""
-
-    def read(self, name: str, config: RunConfig) -> LabelledTexts:
-        """Reads and splits the texts.
-
-        Raises:
-            UserError: a key, file or row cannot be used; the error names it.
-        """
-        check_mixing(config)
-        ways = {SPLITS[0]: config.episodes.ways, **dict.fromkeys(SPLITS[1:], config.evaluation_ways)}
-        only, needed = config.episodes.only, config.examples_per_class
-        enough = max(needed, config.data.min_examples)
-        source, none = without_none(read_source(config.data, enough), config.data.none)
-        check_none(config, none)
-        if source.tasks is None:
-            splits, tasks = split_classes(source, config.data, ways=ways, examples_per_class=needed), None
-            drawn = chosen_for_training(splits["meta_train"], only)
-            check_drawn(config, drawn)
-        else:
-            splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
-            drawn = sorted(label for names in tasks["meta_train"] for label in names)
-        descriptions = read_descriptions(config.data, sorted(chain.from_iterable(splits.values())))
-        return LabelledTexts(name, config, source, splits, tasks, drawn, descriptions, none)
-
-    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:
-        """The codec of a learner without data."""
-        assert tokenizer is not None, "texts without a tokenizer"
-        return TextCodec(name, tokenizer, settings["max_length"], settings["classes"])
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Texts after reading and splitting (see `distmeta.tasks.base.Examples`)."""
-
-    name: str
-    config: RunConfig
-    source: Source
-    splits: Splits
-    tasks: dict[str, Tasks] | None
-    drawn: list[str]
-    descriptions: dict[str, str]
-    none: list[str]
-    reads: str = "text"
-    architecture: dict[str, Any] = field(default_factory=dict)
-
-    def texts(self) -> Iterator[str]:
-        """The texts of meta-training."""
-        return chain.from_iterable(strings(self.source.texts_of(self.splits["meta_train"])))
-
-    def load(self, tokenizer: Tokenizer | None, architecture: Mapping[str, Any]) -> Loaded:
-        """Tokenises the texts.
-
-        Raises:
-            UserError: a key or row cannot be used; the error names it.
-        """
-        assert tokenizer is not None, "texts without a tokenizer"
-        config, data, source = self.config, self.config.data, self.source
-        if (longest := architecture.get("max_length", data.max_length)) < data.max_length:
-            found = f"{data.max_length} tokens"
-            raise ConfigError("data.max_length", found, f"{config.model.name} takes at most {longest}")
-        corpus = corpus_of(source, self.splits, tokenizer, data, self.descriptions, self.none)
-        samples = {names[0]: source.texts_of(names[:1])[0].as_py() for names in self.splits.values()}
-        described = {
-            split: Split(tuple(names), len(corpus.rows(split)), shortened(f"{names[0]}: {samples[names[0]]}", SAMPLE))
-            for split, names in self.splits.items()
-        }
-        subset = tuple(self.drawn) if len(self.drawn) < len(self.splits["meta_train"]) else None
-        described["meta_train"] = described["meta_train"]._replace(drawn=subset)
-        family = Classification(corpus, Classes(corpus, self.tasks, subset), self.name, self.descriptions)
-        seen = look(source, self.splits, data.min_examples).with_tokens(corpus, tokenizer)
-        return Loaded(family, described, streams_of(self.name, config), seen)
 
 
 @dataclass(frozen=True)
@@ -258,3 +179,47 @@ class Classification(ClassScoring):
     def codec_settings(self) -> dict[str, Any]:
         """The most tokens of a text, and the number of classes in all splits."""
         return {"max_length": self.corpus.max_length, "classes": self.classes}
+
+
+@registry.register("classification")
+@dataclass(frozen=True, kw_only=True)
+class ClassificationData:
+    """Labelled texts. The keys of the section `data` say where they are."""
+
+    family: ClassVar[type[Classification]] = Classification
+
+    @property
+    def reading(self) -> Reading:
+        """How texts become inputs."""
+        return PLAIN
+
+    def source(self, data: DataConfig, enough: int) -> Source:
+        """The labelled texts; a class that would have fewer than `enough` keeps its copies."""
+        return read_source(data, enough)
+
+    def read(self, name: str, config: RunConfig) -> LabelledTexts:
+        """Reads and splits the texts.
+
+        Raises:
+            UserError: a key, file or row cannot be used; the error names it.
+        """
+        check_mixing(config)
+        ways = {SPLITS[0]: config.episodes.ways, **dict.fromkeys(SPLITS[1:], config.evaluation_ways)}
+        only, needed = config.episodes.only, config.examples_per_class
+        enough = max(needed, config.data.min_examples)
+        source, none = without_none(self.source(config.data, enough), config.data.none)
+        check_none(config, none)
+        if source.tasks is None:
+            splits, tasks = split_classes(source, config.data, ways=ways, examples_per_class=needed), None
+            drawn = chosen_for_training(splits["meta_train"], only)
+            check_drawn(config, drawn)
+        else:
+            splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
+            drawn = sorted(label for names in tasks["meta_train"] for label in names)
+        descriptions = read_descriptions(config.data, sorted(chain.from_iterable(splits.values())))
+        return LabelledTexts(name, config, source, splits, tasks, drawn, descriptions, none, self.family, self.reading)
+
+    def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:
+        """The codec of a learner without data."""
+        assert tokenizer is not None, "texts without a tokenizer"
+        return TextCodec(name, tokenizer, settings["max_length"], settings["classes"])

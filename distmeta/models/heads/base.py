@@ -18,6 +18,7 @@ class LinearHead:
     """Outputs are a linear function of an element's features. A subclass defines the elements."""
 
     one_element_each: ClassVar[bool]  # whether an example is one element
+    inputs: ClassVar[tuple[str, ...]] = ()  # inputs that the head takes besides the body's
 
     def dim(self, body: Body) -> int:
         """D, the number of features of an element."""
@@ -27,8 +28,8 @@ class LinearHead:
         """Inputs of examples (B, …) → elements (B, …, D)."""
         raise NotImplementedError
 
-    def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """A body's states (B, L, H) → elements (B, …, D)."""
+    def upper(self, body: Body, states: Tensor, inputs: Inputs) -> Tensor:
+        """A body's states (B, L, H), with `attention_mask` and the head's own inputs → elements (B, …, D)."""
         raise NotImplementedError
 
     def module(self, dim: int, outputs: int) -> nn.Linear:

@@ -26,6 +26,6 @@ class TextHead(LinearHead):
         features: Tensor = body(*(inputs[name] for name in body.inputs))
         return features
 
-    def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
+    def upper(self, body: Body, states: Tensor, inputs: Inputs) -> Tensor:
         """(B, L, H) → (B, D)."""
-        return body.pool(states, attention_mask)
+        return body.pool(states, inputs["attention_mask"])

@@ -25,6 +25,6 @@ class TokenHead(LinearHead):
         """(B, L) → (B, L, H)."""
         return body.states(*(inputs[name] for name in body.inputs))
 
-    def upper(self, body: Body, states: Tensor, attention_mask: Tensor) -> Tensor:
+    def upper(self, body: Body, states: Tensor, inputs: Inputs) -> Tensor:
         """The states, unchanged."""
         return states

@@ -39,7 +39,7 @@ def export(task: Task, folder: Path, form: str) -> float:
     if folder.exists():
         raise CheckpointError(str(folder), "exists", "name another folder")
     model, codec = task.learner.models[task.family], task.codec
-    if codec.given != ("text",) or not model.task.has_classes or not model.one_element_each:
+    if codec.head.element != "text" or not model.task.has_classes or codec.reads != "text":
         raise ConfigError("--format", f"{form}, and the task does not classify texts", "export another task")
     FORMS[form].check(task)
     max_length = int(task.learner.about["families"][task.family]["codec"]["max_length"])
