@@ -94,6 +94,11 @@ def corpus_of(
     return replace(corpus, splits=kept, source_fingerprint=source.fingerprint)
 
 
+def is_class(name: str) -> bool:
+    """Whether a name among a corpus's classes is a class of the data."""
+    return not name.startswith((MARK, NONE))
+
+
 def split_of(text: str) -> str:
     """The split of a text of no class, which depends on nothing but the text."""
     return ("meta_validation", "meta_test")[hashlib.sha256(text.encode()).digest()[0] % 2]

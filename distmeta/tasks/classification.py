@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from distmeta.config import RunConfig
 from distmeta.data.corpus import Corpus
-from distmeta.data.further import MARK, NONE, corpus_of, read_descriptions, without_none
+from distmeta.data.further import MARK, NONE, corpus_of, is_class, read_descriptions, without_none
 from distmeta.data.labelled import Source
 from distmeta.data.look import look
 from distmeta.data.sources import read_source
@@ -135,12 +135,12 @@ class Classification(ClassScoring):
     @property
     def classes(self) -> int:
         """The number of classes in all splits."""
-        return sum(map(len, self.corpus.splits.values()))
+        return sum(map(is_class, self.corpus.classes))
 
     @cached_property
     def _numbers(self) -> np.ndarray:
         """The number of the class of each of the corpus's labels, int64; 0 for texts of no class."""
-        number = {name: n for n, name in enumerate(sorted(chain.from_iterable(self.corpus.splits.values())))}
+        number = {name: n for n, name in enumerate(filter(is_class, self.corpus.classes))}
         return np.array([number.get(name.removeprefix(MARK), 0) for name in self.corpus.classes], np.int64)
 
     def draw(self, stream: Stream, index: int) -> Draw:
