@@ -16,6 +16,7 @@ from distmeta.cli import app
 from distmeta.config import RunConfig, Section
 from distmeta.config.load import load_config, override
 from distmeta.models.base import registry as models
+from distmeta.tasks.base import registry as kinds
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -98,7 +99,7 @@ def test_the_scripts_are_there_and_accept_their_settings(page: Path, monkeypatch
             continue
         if Path(script).stem == "benchmark_use":
             assert arguments[0] == "RUN"
-            assert set(arguments[2::2]) <= {"--shots", "--episodes", "--setfit", "--out"}
+            assert set(arguments[2::2]) <= {"--shots", "--episodes", "--setfit", "--out", "--beside"}
             continue
         file, settings = arguments[0], [word for word in arguments if "=" in word]
         content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
@@ -139,9 +140,9 @@ def accept(config: str, settings: list[str]) -> None:
 
 
 def keys(section: str) -> set[str]:
-    """All keys of a section, the options of models and algorithms among them."""
+    """All keys of a section, the options of models, algorithms and kinds of tasks among them."""
     known = {name for part in parts(SECTIONS[section]) for name in part.model_fields}
-    if registry := {"algorithm": algorithms, "model": models}.get(section):
+    if registry := {"algorithm": algorithms, "model": models, "data": kinds}.get(section):
         known |= {field.name for name in registry.names() for field in dataclasses.fields(registry.get(name))}
     return known
 
