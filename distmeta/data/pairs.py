@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from tokenizers import Encoding, Tokenizer
 
-from distmeta.data.marked import REMEDY, Pair, Span, pair_of
+from distmeta.data.marked import MARK, REMEDY, Pair, Span, pair_of
 from distmeta.data.tokens import Rows, TextError
 
 POINTS = (("@ ", " @"), ("# ", " #"))  # around head and tail
@@ -47,9 +47,8 @@ class Pairs:
         return "pairs with points" if self.points else "pairs"
 
     def plain(self, text: str) -> str:
-        """The text without marks."""
-        pair = pair_of(text)
-        return with_points(pair).text if self.points else pair.text
+        """The text without marks, however they stand; with `points`, their signs."""
+        return MARK.sub(lambda mark: POINTS[int(mark[2]) - 1][bool(mark[1])] if self.points else "", text)
 
     def __call__(self, texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Rows, Mapping[str, Rows]]:
         """See `distmeta.data.tokens.Reading`."""

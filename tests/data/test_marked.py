@@ -118,6 +118,16 @@ def test_entities_are_found_among_the_tokens_that_are_kept(words: list[str], dat
         assert (its_head, its_tail) == tuple(letters_of)
 
 
+@given(ANY, ANY.filter(str.strip), ANY, ANY.filter(str.strip), ANY)
+def test_what_a_tokenizer_sees_is_known_without_reading_the_marks(
+    before: str, first: str, between: str, second: str, after: str
+) -> None:
+    text = f"{before}[E2]{first}[/E2]{between}[E1]{second}[/E1]{after}"
+    assert Pairs().plain(text) == pair_of(text).text
+    assert Pairs(points=True).plain("[E2]a[/E2]b[E1]c[/E1]") == "# a #b@ c @"
+    assert Pairs().plain("[E1]a [/E2] b") == "a  b", "also where they are wrong"
+
+
 def test_signs_stand_before_the_entities() -> None:
     assert read("ab [E2]cd[/E2] e [E1]f[/E1]", points=True) == ("[CLS]ab#cd#e@f@[SEP]", "@", "#")
     assert read("[E1]f[/E1][E2]cd[/E2]", points=True) == ("[CLS]@f@#cd#[SEP]", "@", "#")

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from bad_input.commands import run as command
 from model_helpers import episodes, save_encoder
 from toy import run, toy_config
 
@@ -146,3 +147,18 @@ def test_spans_of_a_corpus_are_those_of_the_codec(tmp_path: Path) -> None:
 def test_a_relation_has_no_description(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a relation is shown by sentences with marked entities"):
         built(tmp_path, data__descriptions="names")
+
+
+def test_a_sentence_without_marks_gets_a_remark_and_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = built(tmp_path, algorithm__name="protonet", inner={})
+    learner = experiment.trained(experiment.setup.meta_params, 0)
+    texts = ["[E1]thing1[/E1] to [E2]thing2[/E2]", "[E1]thing5[/E1] to [E2]thing6[/E2]"]
+    learner.adapt(texts, ["one", "five"]).save(tmp_path / "task")
+    (tmp_path / "new.txt").write_text(f"{texts[0]}\nno mark\n", encoding="utf-8")
+    words = ["predict", str(tmp_path / "task"), str(tmp_path / "new.txt"), "--always"]
+    code, out, err = command(words, capsys, monkeypatch)
+    assert code == 0
+    assert [row["label"] for row in csv.DictReader(out.splitlines())] == ["one", ""]
+    assert "new.txt line 2: the mark [E1] is missing, and no answer" in err
