@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from distmeta.report.statistics import SAME
 from distmeta.types import Score
 
 GAP = 0.15  # memorised: share by which meta-training is ahead of meta-validation, beyond the interval
@@ -157,7 +158,7 @@ def worse_than_before(rows: Sequence[Mapping[str, Any]], pretrained: bool) -> Fi
     for row in rows:
         score = Score(**row["score"])
         for number, base in enumerate(row["baselines"]):
-            if base.get("difference") is None:
+            if base.get("difference") is None or base["name"].startswith(SAME):
                 continue
             if score.sign * base["difference"] + base["difference_ci95"] < 0:
                 shown = score.format(base["difference"], base["difference_ci95"], "+") + score.unit

@@ -10,6 +10,8 @@ import numpy as np
 from distmeta.errors import DivergedError
 from distmeta.types import Score
 
+SAME = "the same on "  # names a baseline: the learner itself, on episodes with less in their support sets
+
 
 def mean_ci95(values: np.ndarray) -> tuple[float, float]:
     """Mean and half-width of its 95 % interval, of two or more independent draws.

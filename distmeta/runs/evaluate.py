@@ -15,7 +15,7 @@ from distmeta.engine.interfaces import Evaluation
 from distmeta.errors import DivergedError
 from distmeta.protocols import TaskFamily
 from distmeta.report import scores as files
-from distmeta.report.statistics import mean_ci95, mean_row, paired
+from distmeta.report.statistics import SAME, mean_ci95, mean_row, paired
 from distmeta.runs.experiment import Contender, Experiment
 from distmeta.tasks.base import each, manifest, manifest_sha256
 from distmeta.types import Statistics, Stream
@@ -60,7 +60,7 @@ def meta_test(
     for (_, stream), figures in zip(shapes, others, strict=True):
         for (_, part), scores in zip(shapes, own, strict=True):
             if part.family == stream.family and set(part.shape) < set(stream.shape):
-                figures[f"the same on {name_of(experiment, part)}"] = scores
+                figures[SAME + name_of(experiment, part)] = scores
     made = [
         _row(experiment, family, stream, scores, baselines)
         for (family, stream), scores, baselines in zip(shapes, own, others, strict=True)

@@ -217,6 +217,9 @@ class ClassificationData:
             splits, tasks = split_tasks(source, config.data, only, ways=ways, examples_per_class=needed)
             drawn = sorted(label for names in tasks["meta_train"] for label in names)
         descriptions = read_descriptions(config.data, sorted(chain.from_iterable(splits.values())))
+        if descriptions:
+            remark = f"each of {len(descriptions):,} classes has a description, which joins its support sets"
+            source = replace(source, remarks=(*source.remarks, remark))
         return LabelledTexts(name, config, source, splits, tasks, drawn, descriptions, none, self.family, self.reading)
 
     def codec(self, name: str, settings: Mapping[str, Any], tokenizer: Tokenizer | None) -> TextCodec:

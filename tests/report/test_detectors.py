@@ -108,6 +108,9 @@ def test_worse_than_before() -> None:
     assert simpler
     assert simpler.name == "meta-training does not pay", "another learner is ahead, which says nothing of the encoder"
     assert detectors.worse_than_before([row(2.0, 0.5, MSE)], True), "a larger error"
+    itself = row(0.5, 0.1)
+    itself["baselines"].append({"name": "the same on 5-way 1-shot", "difference": -0.1, "difference_ci95": 0.02})
+    assert detectors.worse_than_before([itself], pretrained=True) is None, "the same learner is meta-trained too"
 
 
 def test_all_run_or_say_why_not() -> None:
