@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from distmeta.errors import ConfigError, DataError
+from distmeta.errors import ConfigError
 from distmeta.errors import suggest as nearest
 
 if TYPE_CHECKING:
@@ -66,12 +66,9 @@ def read_descriptions(data: DataConfig, reporter: Reporter) -> dict[str, str]:
     Raises:
         DataError: a class has several.
     """
-    source = read_examples(data, reporter)
-    labels = source.labels.to_pylist()
-    if len(source.classes) < len(labels):
-        row = next(row for row, label in enumerate(labels) if label in labels[:row])
-        raise DataError(source.names[row], f"a second description of {labels[row]!r}", "give one of each class")
-    return dict(zip(labels, source.texts.to_pylist(), strict=True))
+    from distmeta.data.further import one_each
+
+    return one_each(read_examples(data, reporter))
 
 
 def read_unlabelled(data: DataConfig, codec: Codec, reporter: Reporter) -> list[str]:

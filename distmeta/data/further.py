@@ -38,18 +38,26 @@ def read_descriptions(data: DataConfig, classes: Sequence[str]) -> dict[str, str
         return {}
     if data.descriptions == NAMES:
         return {name: name for name in classes}
-    section = data.model_copy(update={"path": data.descriptions, "subset": None, "group": None})
-    source = read_source(section)
-    found: dict[str, str] = {}
-    for row, label in enumerate(label for part in strings(source.labels) for label in part):
-        if label in found:
-            raise DataError(source.names[row], f"a second description of {label!r}", "give one of each class")
-        found[label] = source.texts[row].as_py()
+    found = one_each(read_source(data.model_copy(update={"path": data.descriptions, "subset": None, "group": None})))
     for name in classes:
         if name not in found:
             remedy = suggest(name, list(found)) if found else "give one of each class"
             raise DataError(f"data.descriptions {data.descriptions}", f"none of the class {name!r}", remedy)
     return {name: found[name] for name in classes}
+
+
+def one_each(source: Source) -> dict[str, str]:
+    """The text of each class of a source.
+
+    Raises:
+        DataError: a class has several.
+    """
+    found: dict[str, str] = {}
+    for row, label in enumerate(label for part in strings(source.labels) for label in part):
+        if label in found:
+            raise DataError(source.names[row], f"a second description of {label!r}", "give one of each class")
+        found[label] = source.texts[row].as_py()
+    return found
 
 
 def without_none(source: Source, label: str | None) -> tuple[Source, list[str]]:

@@ -59,15 +59,22 @@ def read_blocks(data: DataConfig, layouts: Sequence[Columns]) -> Iterator[Block]
     """
     more = {f"data.{key}": name for key in ("group", "task") if (name := getattr(data, key)) is not None}
     first, *others = ({**columns, **more} for columns in layouts)
-    blocks = _blocks(data, first)
     try:
-        return chain([next(blocks)], blocks)
+        return _begun(data, first)
     except MissingColumn as error:
         if data.path != "-":
             for columns in others:
                 with contextlib.suppress(MissingColumn):
-                    return chain([next(blocks := _blocks(data, columns))], blocks)
+                    return _begun(data, columns)
         raise error
+
+
+def _begun(data: DataConfig, columns: Columns) -> Iterator[Block]:
+    """The rows, of which the first ones were read, so that a column that is missing is known."""
+    blocks = _blocks(data, columns)
+    if (first := next(blocks, None)) is None:
+        raise DataError(str(data.path), "no rows", "give at least one labelled text")
+    return chain([first], blocks)
 
 
 def _blocks(data: DataConfig, columns: Columns) -> Iterator[Block]:

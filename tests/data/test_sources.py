@@ -230,3 +230,8 @@ def test_real_files(real_data: Path, name: str, rows: int, copies: int, classes:
     assert source.names[-1] == f"{real_data}/{name}.parquet row {rows}"
     once = read(real_data / f"{name}.parquet")
     assert (len(once.texts), sum(once.copies.values())) == (rows - copies, copies)
+
+
+def test_a_data_set_of_the_hub_without_rows_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distmeta.data.sources._read_hub", lambda *_: iter(()))
+    assert fault("hub:owner/empty") == "hub:owner/empty: no rows; give at least one labelled text"
